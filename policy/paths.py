@@ -1,0 +1,50 @@
+"""Is this a path inside the workspace? A lexical check, for any client system; links are the IDE's to resolve."""
+
+import re
+import unicodedata
+
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
+LOOKALIKES = set("∕⁄⧸／＼⧵﹨．․‥…：")
+INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def fault(path: object) -> str | None:
+    """Why the path is refused, as the end of a sentence; None if it names something inside the workspace."""
+    if not isinstance(path, str) or not path.strip():
+        return "it is empty"
+    if len(path.encode("utf-8", "replace")) > 4096:
+        return "it is too long"
+    if any(unicodedata.category(char) in INVISIBLE for char in path):
+        return "it holds control or invisible characters"
+    if wrong := next((why for pattern, why in WHOLE if re.search(pattern, path)), None):
+        return wrong
+    if LOOKALIKES & set(path):
+        return "it holds a look-alike of a separator or a dot"
+    return next((wrong for part in path.split("/") if (wrong := _component(part))), None)
+
+
+WHOLE = (
+    (r"^/", "it is absolute; use one relative to the workspace"),
+    (r"\\", "it holds a backslash; separate folders by /"),
+    (r":", "it holds a colon, which names a drive or a stream on some systems"),
+    (r"^~", "it begins with ~, which names a home folder"),
+    (r"[$`]|%[0-9A-Za-z_()]+%", "it holds a variable"),
+    (r"%[0-9A-Fa-f]{2}", "it holds a percent-escape"),
+    (r"[*?\[\]<>|\"{}]", "it holds a wildcard or a character that no portable name has"),
+)
+
+
+def _component(part: str) -> str | None:
+    if part in ("", "."):
+        return None
+    if part == "..":
+        return "'..' could leave the workspace"
+    if part != part.strip() or part.endswith("."):
+        return "a name in it begins or ends with a space, or ends with a dot"
+    if len(part.encode()) > 255:
+        return "a name in it is too long"
+    if RESERVED.match(part):
+        return "it holds a name that Windows reserves"
+    if part.casefold() == ".git" or re.fullmatch(r"git~\d+", part, re.IGNORECASE):
+        return "the repository's own data is not to be touched"
+    return None

@@ -1,0 +1,68 @@
+"""The team. One markdown file is one agent: who it is, when it is called, what it may do, how it works.
+
+A file that cannot work stops start-up: it raises ValueError, naming the file and what is wrong with it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+HERE = Path(__file__).parent
+ORCHESTRATOR = "orchestrator"
+UNIVERSAL = "universal"
+
+
+class Agent(BaseModel):
+    """The front matter of an agent's file, and below it the prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    title: str
+    """What people call it."""
+    description: str = Field(min_length=20)
+    """When it should be chosen: all that the classifier knows of it."""
+    tools: tuple[str, ...] = Field(min_length=1)
+    may_write: tuple[str, ...] = ("*",)
+    """Globs, ignoring case, of which one must match the whole path or the file's name."""
+    read_only_commands: bool = False
+    """A command that is not proven read-only needs approval, whatever else is configured."""
+    prompt: str = Field(min_length=20)
+
+
+def load(path: Path, name: str | None = None) -> Agent:
+    try:
+        front_matter, prompt = _parts(path.read_text(encoding="utf-8"))
+        return Agent(**front_matter, name=name or path.stem, prompt=prompt)
+    except (ValidationError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _parts(text: str) -> tuple[dict[str, Any], str]:
+    opening, *rest = text.split("---\n", maxsplit=2)
+    if opening or len(rest) != 2:
+        raise ValueError("the file must begin with front matter between two lines of '---'")
+    return yaml.safe_load(rest[0]), rest[1].strip()
+
+
+AGENTS = {path.stem: load(path) for path in sorted((HERE / "agents").glob("*.md"))}
+"""The specialists, by name."""
+CLASSIFIER = load(HERE / "classifier.md", name=ORCHESTRATOR)
+"""The orchestrator; its prompt is the classifier's."""
+
+
+def team(multi_agent: bool) -> dict[str, Agent]:
+    """The specialists that can be chosen: universal alone, or all the others."""
+    return {name: agent for name, agent in AGENTS.items() if (name == UNIVERSAL) != multi_agent}
+
+
+def _known(name: str) -> str:
+    if name != ORCHESTRATOR and name not in AGENTS:
+        raise ValueError(f"there is no such agent; there are {', '.join([ORCHESTRATOR, *AGENTS])}")
+    return name
+
+
+AgentName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [ORCHESTRATOR, *AGENTS]})]
+"""A specialist or the orchestrator."""
