@@ -1,0 +1,80 @@
+"""What a client's answer to a pause does to the open calls. Pure."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.messages import ToolMessage
+
+from graph import wire
+from graph.errors import AgentRuntimeError, CallNotOpen
+from graph.state import Gate, State, answer, open_calls, pending_calls
+
+CANCELLED = "cancelled: the user went on"
+EDITED = "The user edited the arguments before agreeing; the call holds what ran.\n"
+
+
+def check(calls: Sequence[wire.ToolCall], said: wire.ToolResult | wire.HitlDecision) -> wire.ToolCall:
+    """The call that is answered. Raises CallNotOpen, naming the calls that are open."""
+    call = next((call for call in calls if call.call_id == said.call_id), None)
+    if call is None:
+        raise CallNotOpen(f"The call {said.call_id[:128]!r} does not wait for an answer. {_open(calls)}")
+    if isinstance(said, wire.HitlDecision) and not call.requires_approval:
+        raise CallNotOpen(f"The call {said.call_id[:128]!r} waits for its result, not for a decision. {_open(calls)}")
+    return call
+
+
+def _open(calls: Sequence[wire.ToolCall]) -> str:
+    return f"Open calls: {', '.join(call.call_id for call in calls)}." if calls else "No call is open."
+
+
+def settled(state: State, said: Any, tell: Callable[[wire.Error], None]) -> dict[str, Any]:
+    """The state update; an answer that fits no open call changes nothing and is told so."""
+    try:
+        parsed = wire.parse(said, wire.ANSWER)
+        check(pending_calls(state), parsed)
+    except AgentRuntimeError as error:
+        tell(wire.failure(error))
+        return {}
+    match parsed:
+        case wire.ToolResult():
+            return {"messages": [_result(state, parsed)]}
+        case wire.HitlDecision(decision="reject"):
+            return {"messages": [_rejection(state, parsed)]}
+        case wire.HitlDecision():
+            return {"gates": {**state["gates"], parsed.call_id: _agreed(state, parsed)}}
+
+
+def _agreed(state: State, said: wire.HitlDecision) -> Gate:
+    gate = state["gates"][said.call_id]
+    if said.decision == "edit":
+        return {**gate, "status": "edited", "arguments": said.modified_arguments}
+    return {**gate, "status": "approved"}
+
+
+def _rejection(state: State, said: wire.HitlDecision) -> ToolMessage:
+    feedback = f" They said: {said.feedback}" if said.feedback else ""
+    return answer(_call(state, said.call_id), f"The user rejected this call.{feedback}", error=True)
+
+
+def _result(state: State, said: wire.ToolResult) -> ToolMessage:
+    note = EDITED if state["gates"][said.call_id].get("was_edited") else ""
+    if said.error is not None:
+        return answer(_call(state, said.call_id), f"{note}Error: {said.error}", error=True)
+    return answer(_call(state, said.call_id), note + as_text(said.result))
+
+
+def _call(state: State, call_id: str) -> Any:
+    return next(call for call in open_calls(state) if call["id"] == call_id)
+
+
+def as_text(result: Any) -> str:
+    """A tool's result as its model reads it."""
+    if result is None:
+        return "(no output)"
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+
+
+def cancelled(state: State) -> list[ToolMessage]:
+    """Answers for all open calls, so that the conversation can go on without them."""
+    return [answer(call, CANCELLED, error=True) for call in open_calls(state)]

@@ -1,0 +1,20 @@
+"""What JSON allows and storage does not: NUL, lone surrogates, integers over 64 bits."""
+
+import re
+from typing import Any
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def clean(value: Any) -> Any:
+    """The same value, storable everywhere: bad characters become U+FFFD, giant integers become text."""
+    match value:
+        case str():
+            return UNSTORABLE.sub("\ufffd", value)
+        case dict():
+            return {clean(str(key)): clean(item) for key, item in value.items()}
+        case list():
+            return [clean(item) for item in value]
+        case int() if not -(2**63) <= value < 2**63:
+            return str(value) if value.bit_length() < 10_000 else "(an integer too large to keep)"
+    return value

@@ -1,0 +1,127 @@
+"""What flows through the graph. Whatever can be read off the messages is not stored a second time."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import ToolCall as RequestedCall
+from langgraph.channels.delta import DeltaChannel
+
+from graph import wire
+from prompts import ORCHESTRATOR
+
+
+def merge(messages: list[AnyMessage], writes: Sequence[Sequence[AnyMessage]]) -> list[AnyMessage]:
+    """Append; an assistant message with the id of one of the current turn takes its place."""
+    merged = list(messages)
+    for message in (message for write in writes for message in write):
+        place = _place(merged, message)
+        merged[place : place + 1] = [message]
+    return merged
+
+
+def _place(messages: list[AnyMessage], message: AnyMessage) -> int:
+    if isinstance(message, AIMessage) and message.id:
+        for index in range(len(messages) - 1, -1, -1):
+            if messages[index].id == message.id:
+                return index
+            if isinstance(messages[index], HumanMessage):
+                break
+    return len(messages)
+
+
+def extend(items: list[Any], writes: Sequence[Sequence[Any]]) -> list[Any]:
+    return [*items, *(item for write in writes for item in write)]
+
+
+Switch = TypedDict("Switch", {"from": str, "to": str, "reason": str, "timestamp": str})
+"""A hand-off, as `agent_history` shows it."""
+
+
+class Gate(TypedDict):
+    """Where an open call stands."""
+
+    status: Literal["local", "ask", "approved", "edited", "sent"]
+    """For the service to answer; for a human to decide; decided, not yet sent; with the IDE."""
+    agent: str
+    rule: str
+    reason: str
+    created_at: str
+    arguments: NotRequired[dict[str, Any]]
+    """With status edited: what the user made of them."""
+    was_edited: NotRequired[bool]
+
+
+class Inbox(TypedDict):
+    """What starts a turn: the Gateway's own `user_message` or `switch_agent`."""
+
+    message: wire.UserMessage | wire.SwitchAgent | dict[str, Any] | None
+
+
+class State(Inbox):
+    messages: Annotated[list[AnyMessage], DeltaChannel(merge)]
+    switches: Annotated[list[Switch], DeltaChannel(extend)]
+    agent: str
+    """Who holds the conversation."""
+    gates: dict[str, Gate]
+    """Of the open calls, by call id."""
+    ended: bool
+    """Nothing is left to do until the user's next message."""
+
+
+def open_calls(state: State) -> list[RequestedCall]:
+    """The tool calls that wait for their answer, in the order the model made them."""
+    answered: set[str] = set()
+    for message in reversed(state.get("messages", [])):
+        if isinstance(message, ToolMessage):
+            answered.add(message.tool_call_id)
+        else:
+            calls = message.tool_calls if isinstance(message, AIMessage) else []
+            return [call for call in calls if call["id"] not in answered]
+    return []
+
+
+def pending_calls(state: State) -> list[wire.ToolCall]:
+    """The open calls that a client has to act on."""
+    gates = state.get("gates", {})
+    return [to_wire(call, gates[call["id"] or ""]) for call in open_calls(state) if call["id"] in gates]
+
+
+def to_wire(call: RequestedCall, gate: Gate) -> wire.ToolCall:
+    asks = gate["status"] == "ask"
+    about = {"rule": gate["rule"], "reason": gate["reason"]} if asks else None
+    return wire.ToolCall(
+        call_id=call["id"] or "",
+        tool_name=call["name"],
+        arguments=call["args"],
+        requires_approval=asks,
+        metadata=about,
+    )
+
+
+def answer(call: RequestedCall, content: str, *, error: bool = False) -> ToolMessage:
+    return ToolMessage(
+        content, tool_call_id=call["id"] or "", name=call["name"], status="error" if error else "success"
+    )
+
+
+def holder(state: State) -> str:
+    return state.get("agent") or ORCHESTRATOR
+
+
+def hand_over(before: str, to: str, reason: str, **how: str) -> tuple[list[Switch], wire.AgentSwitched]:
+    """The record of a hand-off, and what the client is told of it."""
+    record: list[Switch] = [{"from": before, "to": to, "reason": reason, "timestamp": now()}] if before != to else []
+    about = {"from_agent": before, "to_agent": to, "reason": reason, **how}
+    return record, wire.AgentSwitched(content=f"Switched to {to} agent", metadata=about)
+
+
+def last_request(state: State) -> str:
+    """What the user said last."""
+    return next((str(m.content) for m in reversed(state.get("messages", [])) if isinstance(m, HumanMessage)), "")
+
+
+def now() -> str:
+    """ISO 8601 in UTC, always of the same length."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

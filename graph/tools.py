@@ -1,0 +1,176 @@
+"""The tools a model may ask for. A class is a tool: its docstring and fields are all that the model reads of it."""
+
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from prompts import ORCHESTRATOR, team
+
+
+class Side(Enum):
+    """Who answers a call."""
+
+    IDE = "ide"
+    LOCAL = "local"
+    CONTROL = "control"
+    """The service, and it changes the course of the turn; such a call stands alone in its message."""
+
+
+class Tool(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @classmethod
+    def side(cls) -> Side:
+        return Side.IDE
+
+
+class Local(Tool):
+    @classmethod
+    def side(cls) -> Side:
+        return Side.LOCAL
+
+
+class Control(Tool):
+    @classmethod
+    def side(cls) -> Side:
+        return Side.CONTROL
+
+
+class read_file(Tool):
+    """Read a text file of the workspace, whole or some of its lines."""
+
+    path: str = Field(description="Relative to the workspace.")
+    encoding: str = "utf-8"
+    start_line: int = Field(1, ge=1, description="First line, counted from 1.")
+    end_line: int | None = Field(None, ge=1, description="Last line, included; absent: to the end.")
+
+
+class write_file(Tool):
+    """Create a file, or replace all of its content. The user is asked first."""
+
+    path: str = Field(description="Relative to the workspace.")
+    content: str = Field(description="The whole new content.")
+    encoding: str = "utf-8"
+    create_dirs: bool = Field(False, description="Create missing parent folders.")
+    backup: bool = Field(True, description="Keep the old content beside the file.")
+
+
+class list_files(Tool):
+    """List the files and folders of a folder."""
+
+    path: str = Field(".", description="Relative to the workspace.")
+    recursive: bool = False
+    include_hidden: bool = False
+    pattern: str | None = Field(None, description="A glob the names must match, such as *.py.")
+
+
+class create_directory(Tool):
+    """Create a folder. The user is asked first."""
+
+    path: str = Field(description="Relative to the workspace.")
+    recursive: bool = Field(True, description="Create missing parents.")
+
+
+class execute_command(Tool):
+    """Run a command in the workspace. The user is asked first, unless the command is known to only read."""
+
+    command: str = Field(min_length=1)
+    cwd: str | None = Field(None, description="Relative to the workspace; absent: the workspace.")
+    timeout: int = Field(30, ge=1, le=300, description="Seconds.")
+    shell: bool = Field(False, description="Run it through a shell.")
+
+
+class search_in_code(Tool):
+    """Search the files of the workspace for a text or a regular expression."""
+
+    query: str = Field(min_length=1)
+    path: str = Field(".", description="Relative to the workspace.")
+    file_pattern: str | None = Field(None, description="A glob the names must match, such as *.py.")
+    case_sensitive: bool = False
+    regex: bool = False
+    max_results: int = Field(100, ge=1, le=1000)
+
+
+class echo(Local):
+    """Repeat a text."""
+
+    text: str
+
+
+class calculator(Local):
+    """Evaluate arithmetic: numbers, + - * / // % **, parentheses."""
+
+    expr: str = Field(min_length=1, max_length=200)
+
+
+def _mode(name: str) -> str:
+    if name not in MODES:
+        raise ValueError(f"there is no mode {name[:40]!r}; there are {', '.join(MODES)}")
+    return name
+
+
+MODES = [ORCHESTRATOR, *team(multi_agent=True)]
+
+
+class switch_mode(Control):
+    """Hand the conversation to another agent, which goes on from here; orchestrator chooses one anew."""
+
+    mode: Annotated[str, AfterValidator(_mode), WithJsonSchema({"type": "string", "enum": MODES})]
+    reason: str = Field("", description="Why, for the user and for the agent that takes over.")
+
+
+class attempt_completion(Control):
+    """Say that the work is done. Ends the turn."""
+
+    result: str = Field(min_length=1, description="What was done, for the user.")
+
+
+class ask_followup_question(Control):
+    """Ask the user what only the user can answer. Ends the turn; the next message is the answer."""
+
+    question: str = Field(min_length=1)
+    suggestions: list[str] = Field([], description="Answers to choose from.")
+
+
+BASES = (Tool, Local, Control)
+TOOLS: dict[str, type[Tool]] = {
+    tool.__name__: tool for base in BASES for tool in base.__subclasses__() if tool not in BASES
+}
+
+
+def mistake(name: str, arguments: dict[str, Any]) -> str | None:
+    """What is wrong with a call, as a sentence that its model can act on; None if nothing is."""
+    if name not in TOOLS:
+        return f"There is no tool {name[:64]!r}. There are: {', '.join(TOOLS)}."
+    try:
+        TOOLS[name].model_validate({k: v for k, v in arguments.items() if v is not None})
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
+        said = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+        there = ", ".join(TOOLS[name].model_fields)
+        return f"The arguments of {name} are not valid: {'; '.join(said)}. Its arguments are: {there}."
+    return None
+
+
+def side(name: str) -> Side:
+    """Of a call that has no mistake."""
+    return TOOLS[name].side()
+
+
+def specification(name: str) -> dict[str, Any]:
+    """In the form of the OpenAI API."""
+    schema = _plain(TOOLS[name].model_json_schema())
+    function = {"name": name, "description": schema.pop("description"), "parameters": schema}
+    return {"type": "function", "function": function}
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: _plain_field(field) for name, field in schema["properties"].items()}
+    return {k: v for k, v in schema.items() if k != "title"} | {"properties": fields}
+
+
+def _plain_field(field: dict[str, Any]) -> dict[str, Any]:
+    """Without the title, and an optional field as what it is when it is there."""
+    present: dict[str, Any] = next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})
+    return present | {k: v for k, v in field.items() if k not in ("title", "anyOf") and v is not None}

@@ -1,0 +1,70 @@
+"""The graph, declared once.
+
+START ─▶ orchestrator ─▶ coder · architect · debug · ask · universal ─▶ permission ─▶ END
+              ▲                                                          │  ▲
+              │                                                          ▼  │
+              │                                               approval · ide · local
+              └──────────── answered, refused, rejected ────────────────┘
+
+The orchestrator leads to whoever holds the conversation; permission leads to whoever has to deal with the open calls.
+"""
+
+from functools import partial
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.graph import END, START, StateGraph
+
+from graph import wire
+from graph.llm import studio_model
+from graph.settings import Settings
+from graph.state import Inbox, State, holder, open_calls
+from nodes.approval import approval
+from nodes.ide import ide
+from nodes.local import local
+from nodes.orchestrator import orchestrator
+from nodes.permission import permission
+from nodes.specialist import specialist
+from prompts import AGENTS, team
+
+
+def topology(llm: BaseChatModel, settings: Settings) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
+    builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
+
+    builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode)))
+    for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
+        builder.add_node(name, partial(specialist, agent=agent, llm=llm, max_calls=settings.max_model_calls))
+    builder.add_node("permission", permission)
+    builder.add_node("approval", approval)
+    builder.add_node("ide", ide)
+    builder.add_node("local", local)
+
+    builder.add_edge(START, "orchestrator")
+    builder.add_conditional_edges("orchestrator", chosen, [*AGENTS, END])
+    for name in AGENTS:
+        builder.add_edge(name, "permission")
+    builder.add_conditional_edges("permission", permitted, ["approval", "ide", "local", "orchestrator", END])
+    for name in ("approval", "ide", "local"):
+        builder.add_edge(name, "permission")
+    return builder
+
+
+def chosen(state: State) -> str:
+    return END if state["ended"] else holder(state)
+
+
+def permitted(state: State) -> str:
+    """The service's own calls first, then what a human decides, then what the IDE runs."""
+    statuses = {state["gates"][call["id"] or ""]["status"] for call in open_calls(state)}
+    for status, node in (("local", "local"), ("ask", "approval"), ("sent", "ide")):
+        if status in statuses:
+            return node
+    return END if state["ended"] else "orchestrator"
+
+
+def studio() -> "StateGraph[State, wire.StreamOptions, Inbox, State]":
+    settings = Settings()
+    return topology(studio_model(settings), settings)
+
+
+graph = studio().compile()
+"""For LangGraph Studio, which brings its own checkpointer."""

@@ -1,0 +1,147 @@
+"""One run of the graph: a message goes in, chunks come out, and at the end what is to be remembered of it."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command, Interrupt, StateSnapshot
+from pydantic import BaseModel
+
+from graph import wire
+from graph.state import Switch, holder, open_calls, to_wire
+
+Graph = CompiledStateGraph[Any, wire.StreamOptions, Any, Any]
+RECURSION_LIMIT = 100_000
+"""Supersteps; what bounds a turn is `max_model_calls`."""
+
+
+class OpenCall(BaseModel):
+    """A call that a client has to act on, and how it came to be open."""
+
+    call: wire.ToolCall
+    agent: str
+    rule: str
+    reason: str
+    created_at: str
+
+
+class Pause(BaseModel):
+    """What a paused thread waits for. `resume` names the interrupt that an answer goes to."""
+
+    resume: str
+    calls: list[OpenCall]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves behind; its chunks may be sent only when it is stored."""
+
+    chunks: list[wire.Chunk]
+    agent: str
+    message_count: int
+    switches: list[Switch]
+    pause: Pause | None
+
+
+@dataclass
+class Held:
+    """The chunks that must not leave before the thread is durable: they are final, or start something."""
+
+    chunks: list[wire.Chunk] = field(default_factory=list)
+    usage: wire.Usage = field(default_factory=wire.Usage)
+
+    def take(self, chunk: wire.Chunk) -> bool:
+        if isinstance(chunk, wire.Usage):
+            for name in ("prompt_tokens", "completion_tokens", "total_tokens", "model_calls"):
+                setattr(self.usage, name, getattr(self.usage, name) + getattr(chunk, name))
+            return True
+        if chunk.is_final:
+            self.chunks.append(chunk)
+        return chunk.is_final
+
+    def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
+        """Only the very last one is final."""
+        chunks = [chunk.model_copy(update={"is_final": chunk is self.chunks[-1]}) for chunk in self.chunks]
+        return [*chunks[:-1], self.usage, *chunks[-1:]] if options.usage else chunks
+
+
+def config(session_id: str, run_id: str = "") -> RunnableConfig:
+    """`run` marks the checkpoints that a run wrote."""
+    return {"configurable": {"thread_id": session_id}, "metadata": {"run": run_id}, "recursion_limit": RECURSION_LIMIT}
+
+
+async def run(
+    graph: Graph, config: RunnableConfig, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
+) -> AsyncIterator[wire.Chunk | Outcome]:
+    """Chunks as they come, then the outcome, once everything is durable.
+
+    An answer needs the pause that it answers; no message goes on where the thread stopped.
+    """
+    held = Held()
+    values: dict[str, Any] = {}
+    stream: AsyncIterator[Any] = graph.astream(
+        _entering(message, pause), config, context=options, stream_mode=["custom", "values"], durability="exit"
+    )
+    async for mode, event in stream:
+        if mode == "values":
+            values = event
+        elif not held.take(event):
+            yield event
+    yield outcome(values, values.get("__interrupt__", ()), held.last(options))
+
+
+def _entering(message: wire.Message | None, pause: Pause | None) -> Any:
+    if message is None:
+        return None
+    body = message.model_dump(mode="json", exclude_none=True)
+    if isinstance(message, wire.UserMessage | wire.SwitchAgent):
+        return {"message": body}
+    assert pause is not None
+    return Command(resume={pause.resume: body})
+
+
+def outcome(values: dict[str, Any], interrupts: Sequence[Interrupt], chunks: list[wire.Chunk]) -> Outcome:
+    return Outcome(
+        chunks=chunks,
+        agent=holder(values),  # type: ignore[arg-type]
+        message_count=len(values.get("messages", [])),
+        switches=values.get("switches", []),
+        pause=_pause(values, interrupts[0].id) if interrupts else None,
+    )
+
+
+def _pause(values: Any, resume: str) -> Pause:
+    gates = values["gates"]
+    calls = [
+        OpenCall(
+            call=to_wire(call, gate),
+            agent=gate["agent"],
+            rule=gate["rule"],
+            reason=gate["reason"],
+            created_at=gate["created_at"],
+        )
+        for call in open_calls(values)
+        if (gate := gates.get(call["id"]))
+    ]
+    return Pause(resume=resume, calls=calls)
+
+
+def recovered(snapshot: StateSnapshot) -> Outcome:
+    """The outcome of a run whose process died after the thread was durable, read off the thread."""
+    found = outcome(snapshot.values, snapshot.interrupts, [])
+    if found.pause:
+        chunks: list[wire.Chunk] = [open_call.call for open_call in found.pause.calls]
+    else:
+        chunks = [_last_text(snapshot.values)]
+    held = Held(chunks)
+    return outcome(snapshot.values, snapshot.interrupts, held.last(wire.StreamOptions()))
+
+
+def _last_text(values: dict[str, Any]) -> wire.Chunk:
+    said = next((m for m in reversed(values["messages"]) if isinstance(m, AIMessage)), AIMessage(""))
+    conclusions = [call["args"].get("result") or call["args"].get("question") for call in said.tool_calls]
+    text = "\n\n".join(str(part) for part in (said.content, *conclusions) if part)
+    return wire.whole_text(text, wire.StreamOptions(), is_final=True)

@@ -1,0 +1,233 @@
+"""The protocol: what enters and what leaves, as two closed unions.
+
+The same models are the HTTP body, the graph's input, the value a pause shows, the value that resumes it, and the chunk
+of the stream. Explicit nulls and unknown fields are ignored on the way in, nulls are left out on the way out.
+"""
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from graph.errors import AgentRuntimeError, InvalidDecision, InvalidMessage
+from prompts import AgentName
+
+SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$", examples=["s-1"])]
+CallId = Annotated[str, Field(min_length=1, max_length=256, examples=["call_1"])]
+
+
+class Incoming(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+
+
+class StreamOptions(Incoming):
+    """What a client opts in to; the default is what today's IDE understands."""
+
+    tokens: bool = False
+    """Send the model's words as they come."""
+    parallel_tools: bool = False
+    """Send several tool calls of one model message at once."""
+    usage: bool = False
+    """Send a usage chunk before the final one."""
+
+
+class UserMessage(Incoming):
+    """What the user typed. Its role is ignored: it is the user's."""
+
+    type: Literal["user_message"] = "user_message"
+    content: str = Field(min_length=1, examples=["Read README.md"])
+    id: str | None = Field(None, max_length=256, description="Makes a retry of the same message safe.")
+    stream: StreamOptions = StreamOptions()
+
+    @field_validator("content")
+    @classmethod
+    def _says_something(cls, content: str) -> str:
+        if not content.strip():
+            raise ValueError("content is empty")
+        return content
+
+
+class SwitchAgent(Incoming):
+    """The user picked an agent; with content, that agent answers it."""
+
+    type: Literal["switch_agent"] = "switch_agent"
+    agent_type: AgentName
+    content: str = ""
+    reason: str = ""
+    id: str | None = Field(None, max_length=256, description="Makes a retry of the same message safe.")
+    stream: StreamOptions = StreamOptions()
+
+
+class ToolResult(Incoming):
+    """The IDE ran a tool, or failed to, or its user refused it."""
+
+    type: Literal["tool_result"] = "tool_result"
+    call_id: CallId
+    tool_name: str = ""
+    result: JsonValue = None
+    error: str | None = None
+    stream: StreamOptions = StreamOptions()
+
+    @field_validator("error", mode="before")
+    @classmethod
+    def _as_text(cls, error: Any) -> str:
+        return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the IDE's user said no, in the words the shipped IDE uses."""
+        error = self.error or ""
+        return error.startswith("User rejected") or "rejected by user" in error or "Операция отклонена" in error
+
+
+class HitlDecision(Incoming):
+    """The user decided on a call that needs approval."""
+
+    type: Literal["hitl_decision"] = "hitl_decision"
+    call_id: CallId
+    decision: Literal["approve", "edit", "reject"]
+    modified_arguments: dict[str, JsonValue] = Field(
+        {}, description="For edit: the arguments to replace; the others stay."
+    )
+    feedback: str = ""
+    stream: StreamOptions = StreamOptions()
+
+    @model_validator(mode="after")
+    def _edits_something(self) -> "HitlDecision":
+        if self.decision == "edit" and not self.modified_arguments:
+            raise ValueError("an edit needs modified_arguments")
+        return self
+
+
+Message = Annotated[UserMessage | SwitchAgent | ToolResult | HitlDecision, Field(discriminator="type")]
+"""What a client sends."""
+Start = Annotated[UserMessage | SwitchAgent, Field(discriminator="type")]
+"""What starts a turn."""
+Answer = Annotated[ToolResult | HitlDecision, Field(discriminator="type")]
+"""What continues a paused one."""
+
+
+class StreamRequest(Incoming):
+    """The body of `POST /agent/message/stream`."""
+
+    session_id: SessionId
+    message: Message
+    stream: StreamOptions = StreamOptions()
+
+
+class Outgoing(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    def encoded(self) -> str:
+        """One line of ASCII JSON without nulls."""
+        return self.model_dump_json(exclude_none=True, ensure_ascii=True)
+
+
+class AssistantMessage(Outgoing):
+    """A whole text of the model (`content`), or, for clients that opted in, the next piece of it (`token` alone)."""
+
+    type: Literal["assistant_message"] = "assistant_message"
+    content: str | None = None
+    token: str | None = None
+    metadata: dict[str, Any] | None = None
+    is_final: bool = False
+
+
+class ToolCall(Outgoing):
+    """A tool for the IDE to run; with `requires_approval` its user has to agree first."""
+
+    type: Literal["tool_call"] = "tool_call"
+    call_id: str
+    tool_name: str
+    arguments: dict[str, Any]
+    requires_approval: bool = False
+    metadata: dict[str, Any] | None = None
+    is_final: bool = True
+
+
+class AgentSwitched(Outgoing):
+    """Another agent holds the conversation now; metadata: from_agent, to_agent, reason, and how it was chosen."""
+
+    type: Literal["agent_switched"] = "agent_switched"
+    content: str
+    metadata: dict[str, Any] | None = None
+    is_final: bool = False
+
+
+class Error(Outgoing):
+    """Something failed or was refused; metadata: a stable `code`, and what it is about."""
+
+    type: Literal["error"] = "error"
+    error: str
+    metadata: dict[str, Any] | None = None
+    is_final: bool = True
+
+
+class Usage(Outgoing):
+    """The tokens of a run, for clients that opted in."""
+
+    type: Literal["usage"] = "usage"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    model_calls: int = 0
+    metadata: dict[str, Any] | None = None
+    is_final: bool = False
+
+
+Chunk = Annotated[AssistantMessage | ToolCall | AgentSwitched | Error | Usage, Field(discriminator="type")]
+"""What a client receives."""
+
+MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+START: TypeAdapter[Start] = TypeAdapter(Start)
+ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
+CHUNK: TypeAdapter[Chunk] = TypeAdapter(Chunk)
+
+T = TypeVar("T")
+
+
+def parse(data: Any, adapter: TypeAdapter[T]) -> T:
+    """Raises InvalidMessage or InvalidDecision, whose sentence says what to change and repeats nothing of the input."""
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        decision = isinstance(data, dict) and data.get("type") == "hitl_decision" and data.get("call_id")
+        raise (InvalidDecision if decision else InvalidMessage)(_what_is_wrong(error)) from None
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    if first["type"].startswith("union_tag"):
+        return "The message has no known type; send user_message, tool_result, switch_agent or hitl_decision."
+    where = ".".join(str(part) for part in first["loc"] if part not in _TYPES)
+    said = first["msg"].removeprefix("Value error, ")
+    return f"The message is not valid: {where}: {said}." if where else f"The message is not valid: {said}."
+
+
+_TYPES = {"user_message", "switch_agent", "tool_result", "hitl_decision"}
+
+
+def failure(error: AgentRuntimeError, **about: str) -> Error:
+    return Error(error=str(error), metadata={"code": error.code, **about})
+
+
+def whole_text(
+    text: str, options: StreamOptions, *, is_final: bool, metadata: dict[str, Any] | None = None
+) -> AssistantMessage:
+    """A whole text; `token` repeats it for clients that did not get it in pieces."""
+    token = None if options.tokens else text
+    return AssistantMessage(content=text, token=token, is_final=is_final, metadata=metadata)

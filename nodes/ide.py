@@ -1,0 +1,15 @@
+"""Pause until the IDE has run the tool."""
+
+from typing import Any
+
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+
+from graph import wire
+from graph.answers import settled
+from graph.state import State, pending_calls
+
+
+async def ide(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
+    said = interrupt([call.model_dump(exclude_none=True) for call in pending_calls(state)])
+    return settled(state, said, runtime.stream_writer)

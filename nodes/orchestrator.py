@@ -1,0 +1,62 @@
+"""Take in what the user sent, and choose a specialist, unless one holds the conversation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AnyMessage, HumanMessage
+from langgraph.runtime import Runtime
+
+from graph import wire
+from graph.answers import cancelled
+from graph.errors import InvalidMessage
+from graph.routing import classify
+from graph.state import State, hand_over, holder, last_request
+from prompts import ORCHESTRATOR, Agent
+
+
+async def orchestrator(
+    state: State, runtime: Runtime[wire.StreamOptions], *, llm: BaseChatModel, team: Mapping[str, Agent]
+) -> dict[str, Any]:
+    update: dict[str, Any] = {}
+    if message := state.get("message"):
+        try:
+            update = _taken_in(state, wire.parse(message, wire.START), runtime, team)
+        except InvalidMessage as error:
+            runtime.stream_writer(wire.failure(error))
+            return {"message": None, "ended": True}
+    if update.get("ended") or update.get("agent", holder(state)) in team:
+        return update
+    after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
+    choice = await classify(llm, last_request(after), team)
+    record, told = hand_over(
+        holder(after), choice.agent, choice.reasoning, confidence=choice.confidence, classification_method=choice.method
+    )
+    runtime.stream_writer(told)
+    return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
+
+
+def _taken_in(
+    state: State,
+    message: wire.UserMessage | wire.SwitchAgent,
+    runtime: Runtime[wire.StreamOptions],
+    team: Mapping[str, Agent],
+) -> dict[str, Any]:
+    """The open calls are closed, the message is in the history, an agent that was picked holds the conversation."""
+    messages: list[AnyMessage] = [*cancelled(state)]
+    if message.content.strip():
+        messages.append(HumanMessage(message.content))
+    update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
+    return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime, team)}
+
+
+def _picked(
+    state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions], team: Mapping[str, Agent]
+) -> dict[str, Any]:
+    if message.agent_type not in {ORCHESTRATOR, *team}:
+        there = ", ".join([ORCHESTRATOR, *team])
+        raise InvalidMessage(f"The agent {message.agent_type} is not available in this mode; there are {there}.")
+    ends = not message.content.strip()
+    record, told = hand_over(holder(state), message.agent_type, message.reason or "The user chose it.")
+    runtime.stream_writer(told.model_copy(update={"is_final": ends}))
+    return {"agent": message.agent_type, "switches": record, "ended": ends}
