@@ -1,0 +1,57 @@
+"""JSON in and out, strict on the way in, ASCII on the way out."""
+
+import json
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from graph.clean import clean
+
+DEPTH = 100
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ASCIIResponse(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """Raises HTTPException 400 for what is no JSON, 422 for what is no object."""
+    try:
+        value = json.loads((await request.body()).decode(), parse_constant=_not_json)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON in UTF-8") from None
+    if not isinstance(value, dict):
+        raise HTTPException(422, "the body is not a JSON object")
+    if _deeper(value, DEPTH):
+        raise HTTPException(400, f"the body is nested deeper than {DEPTH}")
+    cleaned: dict[str, Any] = clean(value)
+    return cleaned
+
+
+def _not_json(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper(child, depth - 1) for child in children)
+
+
+async def read(request: Request, model: type[Model]) -> Model:
+    """Raises HTTPException 400 or 422, which says what is wrong and repeats nothing of the input."""
+    try:
+        return model.model_validate(await read_object(request))
+    except ValidationError as error:
+        raise HTTPException(422, told(error)) from None
+
+
+def told(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])

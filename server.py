@@ -1,0 +1,267 @@
+"""The HTTP edge: routes over sessions and runs. `uvicorn server:app` serves it, the environment decides the rest."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from langchain_core.language_models import BaseChatModel
+from pydantic import BaseModel, Field
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import Response
+
+from edge import openapi, sse
+from edge.bodies import ASCIIResponse, read
+from edge.guard import Guard
+from graph import wire
+from graph.checkpointer import open_checkpointer
+from graph.errors import AgentRuntimeError, SessionBusy
+from graph.gate import verdict
+from graph.llm import open_model
+from graph.settings import Settings
+from graph.topology import topology
+from prompts import CLASSIFIER, AgentName, team
+from sessions.acceptance import Request as RunRequest
+from sessions.runs import Run, Runs
+from sessions.sessions import SessionNotFound, Sessions
+from sessions.tables import open_database
+
+VERSION = "0.1.0"
+
+
+class Envelope(wire.Incoming):
+    """What must be right for a message to be looked at."""
+
+    session_id: wire.SessionId
+    message: dict[str, Any]
+    stream: wire.StreamOptions = wire.StreamOptions()
+
+
+class Names(wire.Incoming):
+    """What a user may call a session."""
+
+    title: str | None = Field(None, max_length=500)
+    description: str | None = Field(None, max_length=5000)
+
+
+class Question(wire.Incoming):
+    """A call that the gate is asked about."""
+
+    agent: AgentName
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class Health(BaseModel):
+    status: str = "healthy"
+    service: str = "agent-runtime"
+    version: str = VERSION
+
+
+def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatModel] | None = None) -> FastAPI:
+    """Without a model of its own it opens the one that the settings name."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        logging.getLogger("agent_runtime").setLevel(settings.log_level.upper())
+        async with (
+            model or open_model(settings) as llm,
+            open_database(settings.db_url) as database,
+            open_checkpointer(settings.db_url) as checkpointer,
+        ):
+            graph = topology(llm, settings).compile(checkpointer=checkpointer)
+            runs = Runs(database, graph, settings)
+            app.state.database, app.state.runs = database, runs
+            app.state.sessions = Sessions(database, graph, runs.turns, settings)
+            await runs.recover()
+            try:
+                yield
+            finally:
+                await runs.close()
+
+    app = FastAPI(
+        title="Agent Runtime", version=VERSION, lifespan=lifespan, default_response_class=ASCIIResponse, redoc_url=None
+    )
+    app.add_middleware(Guard, key=settings.internal_api_key.get_secret_value())
+    _answer_errors(app)
+    _health_routes(app)
+    _message_routes(app, settings)
+    _agent_routes(app, settings)
+    _session_routes(app)
+    openapi.documented(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(SessionNotFound)
+    async def not_found(_: Request, error: SessionNotFound) -> Response:
+        return ASCIIResponse({"error": str(error)}, 404)
+
+    @app.exception_handler(SessionBusy)
+    async def busy(_: Request, error: SessionBusy) -> Response:
+        return ASCIIResponse({"error": str(error), "code": error.code}, 409)
+
+    @app.exception_handler(SQLAlchemyError)
+    async def no_database(_: Request, error: SQLAlchemyError) -> Response:
+        logging.getLogger("agent_runtime").error("the database failed: %s", type(error).__name__)
+        return ASCIIResponse({"detail": "the database is not available"}, 503, {"Retry-After": "5"})
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
+        return ASCIIResponse({"detail": said}, 422)
+
+
+def _health_routes(app: FastAPI) -> None:
+    @app.get("/health")
+    async def health() -> Health:
+        return Health()
+
+    @app.get("/ready")
+    async def ready(request: Request) -> Health:
+        """Whether the database answers as well; 503 if not."""
+        async with request.app.state.database.connect() as connection:
+            await connection.execute(text("select 1"))
+        return Health()
+
+
+def _message_routes(app: FastAPI, settings: Settings) -> None:
+    patience = settings.heartbeat_seconds
+
+    @app.post("/agent/message/stream", openapi_extra=openapi.STREAM)
+    async def stream(request: Request) -> Response:
+        """Send a message of the user or of the IDE; the answer is a stream of chunks."""
+        envelope = await read(request, Envelope)
+        try:
+            message = wire.parse(envelope.message, wire.MESSAGE)
+        except AgentRuntimeError as error:
+            return sse.response(_failed(envelope.session_id, error), patience)
+        key = request.headers.get("idempotency-key", "")[:256] or None
+        options = wire.StreamOptions(
+            **{name: value or getattr(message.stream, name) for name, value in envelope.stream}
+        )
+        runs: Runs = request.app.state.runs
+        return sse.response(await runs.submit(RunRequest(envelope.session_id, message, options, key)), patience)
+
+    @app.get("/sessions/{session_id}/stream")
+    async def join(request: Request, session_id: str, tokens: bool = False) -> Response:
+        """The run that goes on, or the last one; with `Last-Event-ID`, what came after that event."""
+        await _sessions(request).shown(session_id)
+        run: Run | None = await request.app.state.runs.join(session_id)
+        if run is None:
+            return sse.nothing()
+        after = sse.position(run, request.headers.get("last-event-id", ""))
+        return sse.response(run, patience, after=after, tokens=tokens)
+
+
+def _failed(session_id: str, error: AgentRuntimeError) -> Run:
+    run = Run(session_id)
+    run.log.add(run.fail(error))
+    run.log.close()
+    return run
+
+
+def _agent_routes(app: FastAPI, settings: Settings) -> None:
+    @app.get("/agents")
+    async def agents() -> list[dict[str, Any]]:
+        """The agents of this mode."""
+        return [
+            {
+                "type": agent.name,
+                "name": agent.title,
+                "description": agent.description,
+                "allowed_tools": list(agent.tools),
+                "has_file_restrictions": agent.may_write != ("*",),
+            }
+            for agent in [CLASSIFIER, *team(settings.multi_agent_mode).values()]
+        ]
+
+    @app.get("/agents/{session_id}/current")
+    async def current(request: Request, session_id: str) -> dict[str, Any]:
+        """Who holds the conversation, and who held it before."""
+        return await _sessions(request).current_agent(session_id)
+
+    @app.post("/policy/explain")
+    async def explain(request: Request) -> dict[str, str]:
+        """What the gate would say of a call; nothing is run or stored."""
+        asked = await read(request, Question)
+        return verdict(asked.agent, asked.tool, asked.arguments)._asdict()
+
+
+def _session_routes(app: FastAPI) -> None:
+    @app.get("/sessions")
+    async def listed(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+        offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+        q: Annotated[str, Query(max_length=200)] = "",
+    ) -> dict[str, Any]:
+        """The newest activity first; `q` searches the titles."""
+        return await _sessions(request).listed(q, limit, offset)
+
+    @app.post("/sessions")
+    async def create(request: Request) -> dict[str, Any]:
+        return await _sessions(request).create()
+
+    @app.get("/sessions/{session_id}")
+    async def shown(request: Request, session_id: str) -> dict[str, Any]:
+        return await _sessions(request).shown(session_id)
+
+    @app.patch("/sessions/{session_id}")
+    async def rename(request: Request, session_id: str) -> dict[str, Any]:
+        changes = await read(request, Names)
+        return await _sessions(request).rename(session_id, changes.model_dump(exclude_none=True))
+
+    @app.delete("/sessions/{session_id}")
+    async def delete(request: Request, session_id: str, hard: bool = False) -> dict[str, Any]:
+        """Hide a session, or with `hard` erase every row of it."""
+        return await _sessions(request).delete(session_id, hard=hard)
+
+    @app.get("/sessions/{session_id}/history")
+    async def history(request: Request, session_id: str) -> dict[str, Any]:
+        return await _sessions(request).history(session_id)
+
+    @app.get("/sessions/{session_id}/pending-approvals")
+    async def pending(request: Request, session_id: str) -> dict[str, Any]:
+        return await _sessions(request).pending_approvals(session_id)
+
+    @app.get("/sessions/{session_id}/audit")
+    async def audited(request: Request, session_id: str) -> Response:
+        """Who decided what, oldest first; `Accept: application/x-ndjson` gives a line for each entry."""
+        found = await _sessions(request).audit(session_id)
+        if "application/x-ndjson" in request.headers.get("accept", ""):
+            lines = (bytes(ASCIIResponse(entry).body) + b"\n" for entry in found["entries"])
+            return Response(b"".join(lines), media_type="application/x-ndjson")
+        return ASCIIResponse(found)
+
+
+def _sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app`, made when it is asked for: importing this module reads no environment."""
+    if name != "app":
+        raise AttributeError(name)
+    return create_app(Settings())
+
+
+def main() -> None:
+    import uvicorn
+
+    settings = Settings()
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level.lower(),
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    main()

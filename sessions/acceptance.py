@@ -1,0 +1,165 @@
+"""Taking a message in: one transaction that stores it, with the decision it makes, or says why it changes nothing."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from graph import wire
+from graph.answers import check
+from graph.errors import CallNotOpen, IdempotencyConflict
+from graph.gate import edited
+from graph.turn import Graph, OpenCall, Pause
+from sessions import audit, store
+
+
+@dataclass(frozen=True)
+class Request:
+    """A well-formed message for a session."""
+
+    session_id: str
+    message: wire.Message
+    options: wire.StreamOptions
+    idempotency_key: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """Under what a retry of it is known."""
+        if isinstance(self.message, wire.ToolResult | wire.HitlDecision):
+            return f"{self.message.type}:{self.message.call_id}"
+        given = self.idempotency_key or self.message.id
+        return f"message:{given}" if given else None
+
+    @property
+    def body_hash(self) -> str:
+        body = self.message.model_dump_json(exclude={"stream", "tool_name"})
+        return hashlib.sha256(body.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Accepted:
+    pause: Pause | None
+    """What the message answers, or leaves behind."""
+
+
+async def accept(database: AsyncEngine, graph: Graph, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
+    """What to run, or what an earlier run of the message said. Raises CallNotOpen, EditRefused, IdempotencyConflict."""
+    await begin_anew(database, graph, request.session_id)
+    async with database.begin() as connection:
+        row = await store.session(connection, request.session_id)
+        pause = store.pause_of(row)
+        if told := await _told_before(connection, request, pause):
+            return told
+        entries = _decisions(request.message, pause)
+        if row is None:
+            await store.create(connection, request.session_id, _title(request.message))
+        asked = {
+            "key": request.key,
+            "body_hash": request.body_hash,
+            "options": request.options.model_dump(),
+            "pause": pause and pause.model_dump(mode="json"),
+        }
+        await store.add_run(connection, run_id, request.session_id, request.message, asked)
+        await audit.append(connection, request.session_id, entries)
+    return Accepted(pause)
+
+
+async def begin_anew(database: AsyncEngine, graph: Graph, session_id: str) -> None:
+    """Take what is left of a deleted session out of the way, but for its audit."""
+    async with database.connect() as connection:
+        if not await store.is_deleted(connection, session_id):
+            return
+    await forget_thread(graph, session_id)
+    async with database.begin() as connection:
+        await store.clear_deleted(connection, session_id)
+
+
+async def forget_thread(graph: Graph, session_id: str) -> None:
+    assert isinstance(graph.checkpointer, BaseCheckpointSaver)
+    await graph.checkpointer.adelete_thread(session_id)
+
+
+async def refused_edit(database: AsyncEngine, request: Request) -> None:
+    """Its own transaction: nothing else of the message is kept."""
+    async with database.begin() as connection:
+        pause = store.pause_of(await store.session(connection, request.session_id))
+        match request.message:
+            case wire.HitlDecision() as said if pause:
+                entry = audit.decision(_open_call(pause, said), said)
+                await audit.append(connection, request.session_id, [{**(entry or {}), "decision": "edit_refused"}])
+
+
+def _decisions(message: wire.Message, pause: Pause | None) -> list[dict[str, Any]]:
+    """The audit of what the message decides. Raises CallNotOpen, EditRefused."""
+    open_calls = pause.calls if pause else []
+    if isinstance(message, wire.UserMessage | wire.SwitchAgent):
+        return [audit.entry(call, "cancel", "system", feedback="the user went on") for call in open_calls]
+    check([open_call.call for open_call in open_calls], message)
+    open_call = next(each for each in open_calls if each.call.call_id == message.call_id)
+    if isinstance(message, wire.HitlDecision) and message.decision == "edit":
+        edited(open_call.agent, open_call.call.tool_name, open_call.call.arguments, message.modified_arguments)
+    entry = audit.decision(open_call, message)
+    return [entry] if entry else []
+
+
+def _open_call(pause: Pause, said: wire.HitlDecision) -> OpenCall:
+    return next(each for each in pause.calls if each.call.call_id == said.call_id)
+
+
+def _title(message: wire.Message) -> str:
+    content = message.content if isinstance(message, wire.UserMessage | wire.SwitchAgent) else ""
+    return content.strip().split("\n", maxsplit=1)[0][: store.TITLE]
+
+
+async def _told_before(connection: AsyncConnection, request: Request, pause: Pause | None) -> list[wire.Chunk] | None:
+    if request.key is None:
+        return None
+    answers = isinstance(request.message, wire.ToolResult | wire.HitlDecision)
+    if answers and _fits(request.message, pause):
+        return None
+    row = await store.run_by_key(connection, request.session_id, request.key)
+    if row is None:
+        return None
+    if row["body_hash"] != request.body_hash:
+        if answers:
+            return None
+        raise IdempotencyConflict("Another message was sent under this id; send this one under an id of its own.")
+    return await _told(connection, row, pause)
+
+
+def _fits(message: Any, pause: Pause | None) -> bool:
+    try:
+        check([open_call.call for open_call in pause.calls] if pause else [], message)
+    except CallNotOpen:
+        return False
+    return True
+
+
+async def _told(connection: AsyncConnection, row: RowMapping, pause: Pause | None) -> list[wire.Chunk]:
+    """A run's chunks; in place of a call that is not open as it was, what came of it."""
+    chunks: list[wire.Chunk] = []
+    for chunk in _chunks(row):
+        if not isinstance(chunk, wire.ToolCall) or _is_open(chunk, pause):
+            chunks.append(chunk)
+            continue
+        kind = "hitl_decision" if chunk.requires_approval else "tool_result"
+        for each in (kind, "tool_result"):
+            if later := await store.run_by_key(connection, row["session_id"], f"{each}:{chunk.call_id}"):
+                chunks += await _told(connection, later, pause)
+                break
+    return chunks
+
+
+def _is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:
+    return any(
+        (each.call.call_id, each.call.requires_approval) == (chunk.call_id, chunk.requires_approval)
+        for each in (pause.calls if pause else [])
+    )
+
+
+def _chunks(row: RowMapping) -> Sequence[wire.Chunk]:
+    return [wire.CHUNK.validate_json(data) for _, name, data in row["events"] or [] if name != "done"]

@@ -1,0 +1,130 @@
+"""What clients ask about sessions, in the shapes they parse."""
+
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from graph import turn
+from graph.openai import to_openai
+from graph.settings import Settings
+from graph.state import now
+from graph.turn import Graph
+from sessions import audit, store
+from sessions.acceptance import forget_thread
+from sessions.turns import Turns
+
+
+class SessionNotFound(Exception):
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"Session {session_id} not found")
+
+
+class Sessions:
+    """Every method but `create` and `listed` raises SessionNotFound; those that change a session, SessionBusy."""
+
+    def __init__(self, database: AsyncEngine, graph: Graph, turns: Turns, settings: Settings) -> None:
+        self._database = database
+        self._graph = graph
+        self._turns = turns
+        self._patience = settings.session_busy_seconds
+
+    async def create(self) -> dict[str, Any]:
+        async with self._database.begin() as connection:
+            row = await store.create(connection, str(uuid4()))
+        return {
+            "session_id": row["id"],
+            "message_count": 0,
+            "current_agent": row["agent"],
+            "created_at": row["created_at"],
+        }
+
+    async def listed(self, q: str, limit: int, offset: int) -> dict[str, Any]:
+        async with self._database.connect() as connection:
+            found, total = await store.listed(connection, q, limit, offset)
+        return {"sessions": found, "total": total}
+
+    async def shown(self, session_id: str) -> dict[str, Any]:
+        return store.shown(await self._row(session_id))
+
+    async def rename(self, session_id: str, changes: dict[str, str]) -> dict[str, Any]:
+        await self._row(session_id)
+        if changes:
+            async with self._database.begin() as connection:
+                await store.change(connection, session_id, **changes)
+        return await self.shown(session_id)
+
+    async def delete(self, session_id: str, *, hard: bool) -> dict[str, Any]:
+        """Soft: hidden, its rows stay until the id is used again. Hard: nothing is left of it."""
+        async with self._turns.take(session_id, self._patience):
+            if not hard:
+                await self._row(session_id)
+                async with self._database.begin() as connection:
+                    await store.change(connection, session_id, deleted_at=now())
+            else:
+                await self._erase(session_id)
+        return {"session_id": session_id, "deleted": True, "hard": hard}
+
+    async def _erase(self, session_id: str) -> None:
+        async with self._database.connect() as connection:
+            if not await store.exists(connection, session_id):
+                raise SessionNotFound(session_id)
+        await forget_thread(self._graph, session_id)
+        async with self._database.begin() as connection:
+            await store.erase(connection, session_id)
+
+    async def current_agent(self, session_id: str) -> dict[str, Any]:
+        row, values = await self._loaded(session_id)
+        switches = values.get("switches", [])
+        return {
+            "session_id": session_id,
+            "current_agent": row["agent"],
+            "agent_history": switches,
+            "switch_count": len(switches),
+        }
+
+    async def history(self, session_id: str) -> dict[str, Any]:
+        row, values = await self._loaded(session_id)
+        messages = [to_openai(message) for message in values.get("messages", [])]
+        return {
+            "session_id": session_id,
+            "messages": messages,
+            "message_count": len(messages),
+            "last_activity": row["last_activity"],
+            "current_agent": row["agent"],
+            "agent_history": values.get("switches", []),
+        }
+
+    async def audit(self, session_id: str) -> dict[str, Any]:
+        await self._row(session_id)
+        async with self._database.connect() as connection:
+            found = await audit.entries(connection, session_id)
+        return {"session_id": session_id, "entries": found, "count": len(found)}
+
+    async def pending_approvals(self, session_id: str) -> dict[str, Any]:
+        pause = store.pause_of(await self._row(session_id))
+        pending = [
+            {
+                "call_id": each.call.call_id,
+                "tool_name": each.call.tool_name,
+                "arguments": each.call.arguments,
+                "reason": each.reason,
+                "created_at": each.created_at,
+            }
+            for each in (pause.calls if pause else [])
+            if each.call.requires_approval
+        ]
+        return {"session_id": session_id, "pending_approvals": pending, "count": len(pending)}
+
+    async def _loaded(self, session_id: str) -> tuple[RowMapping, dict[str, Any]]:
+        row = await self._row(session_id)
+        snapshot = await self._graph.aget_state(turn.config(session_id))
+        return row, snapshot.values
+
+    async def _row(self, session_id: str) -> RowMapping:
+        async with self._database.connect() as connection:
+            row = await store.session(connection, session_id)
+        if row is None:
+            raise SessionNotFound(session_id)
+        return row
