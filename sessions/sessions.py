@@ -7,7 +7,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from graph import turn
-from graph.openai import to_openai
+from graph.llm.openai import to_openai
 from graph.settings import Settings
 from graph.state import now
 from graph.turn import Graph

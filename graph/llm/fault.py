@@ -1,0 +1,64 @@
+"""What can go wrong between us and the model, in sentences for the user."""
+
+import re
+from typing import Any
+
+import httpx
+
+from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
+
+LONGEST_WAIT = 30.0
+"""Seconds; a service that asks for a longer break is taken at its word, and the user is told."""
+
+
+class Fault(Exception):
+    """One attempt that failed: what the user would be told, what the log says, and whether another one may help."""
+
+    def __init__(self, error: AgentRuntimeError, cause: str, *, retry: bool = True, wait: float = 0) -> None:
+        super().__init__(cause)
+        self.error, self.cause, self.retry, self.wait = error, cause, retry, wait
+
+
+def unreadable(cause: str) -> Fault:
+    return Fault(LLMInvalidAnswer("The model service sent something that is no model's answer. Try again."), cause)
+
+
+def empty() -> Fault:
+    return Fault(LLMInvalidAnswer("The model gave an empty answer. Try again, or put it in other words."), "empty")
+
+
+def broken_off(cause: str) -> Fault:
+    return Fault(LLMUnavailable("The model's answer broke off. Try again."), cause)
+
+
+def unavailable(cause: str) -> Fault:
+    return Fault(LLMUnavailable("The model service reported a fault. Try again in a moment."), cause)
+
+
+def of_status(status: int, retry_after: str = "") -> Fault:
+    cause = f"status {status}"
+    if status in (408, 429) or status >= 500:
+        wait = float(retry_after) if re.fullmatch(r"\d{1,6}(\.\d+)?", retry_after.strip()) else 0.0
+        when = f"in {wait:.0f} seconds" if wait > LONGEST_WAIT else "in a moment"
+        sentence = f"The model service is overloaded or down (status {status}). Try again {when}."
+        return Fault(LLMUnavailable(sentence), cause, retry=wait <= LONGEST_WAIT, wait=wait)
+    sentence = f"The model service refused the request (status {status}). Check its address, key and model name."
+    return Fault(LLMUnavailable(sentence), cause, retry=False)
+
+
+def of_error_object(error: Any) -> Fault:
+    """`error` as services put it into an answer of status 200; its text may hold anything and is not repeated."""
+    code = str(error.get("code") or error.get("status") or "") if isinstance(error, dict) else ""
+    if re.fullmatch(r"[45]\d\d", code):
+        return of_status(int(code))
+    return unavailable("an error object")
+
+
+def of_transport(error: Exception) -> Fault:
+    cause = type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Fault(LLMUnavailable("The model service could not be reached. Try again in a moment."), cause)
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        sentence = "The model did not answer in time. Try again, or ask for less in one step."
+        return Fault(LLMUnavailable(sentence), cause, retry=not isinstance(error, TimeoutError))
+    return broken_off(cause)

@@ -1,0 +1,64 @@
+"""Messages in the OpenAI chat format: what the model is sent, and what clients read as a session's history."""
+
+import json
+import re
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def to_openai(message: BaseMessage) -> dict[str, Any]:
+    """Always valid: services refuse a whole conversation for one odd tool name, or for arguments that are no object."""
+    match message:
+        case SystemMessage():
+            return {"role": "system", "content": text_of(message.content)}
+        case HumanMessage():
+            return {"role": "user", "content": text_of(message.content)}
+        case AIMessage():
+            return _assistant(message)
+        case ToolMessage():
+            name = {"name": _name(message.name)} if message.name else {}
+            return {"role": "tool", "content": text_of(message.content), "tool_call_id": message.tool_call_id, **name}
+    raise TypeError(f"A {type(message).__name__} has no place in a conversation.")
+
+
+def text_of(content: Any) -> str:
+    """A message's text; of a list of blocks the texts, joined."""
+    if isinstance(content, str):
+        return content
+    blocks = content if isinstance(content, list) else []
+    texts = [block.get("text") if isinstance(block, dict) else block for block in blocks]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _assistant(message: AIMessage) -> dict[str, Any]:
+    calls = [_call(call["id"], call["name"], call["args"]) for call in message.tool_calls]
+    calls += [_call(call["id"], call["name"], _unread(call["args"])) for call in message.invalid_tool_calls]
+    text = text_of(message.content)
+    if not calls:
+        return {"role": "assistant", "content": text}
+    return {"role": "assistant", "content": text or None, "tool_calls": calls}
+
+
+def _call(call_id: str | None, name: str | None, arguments: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": _name(name), "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return {"id": call_id or "", "type": "function", "function": function}
+
+
+def _name(name: str | None) -> str:
+    return _NOT_IN_A_NAME.sub("_", name or "")[:64] or "unknown"
+
+
+def _unread(raw: str | None) -> dict[str, Any]:
+    return {"invalid_arguments": unquoted(raw or "")}
+
+
+def unquoted(raw: str) -> str:
+    """What the model wrote as arguments, from the `args` of an invalid tool call (see `graph.llm.calls.quoted`)."""
+    try:
+        text = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+    return text if isinstance(text, str) else raw

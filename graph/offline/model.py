@@ -1,0 +1,140 @@
+"""The offline model `fake-llm`: no key, no network, the same answer each time. Enough to see each agent at work.
+
+Without tools it is the classifier. With tools it tells the story that fits the user's last message (`intents`)
+up to the next call that has no result yet.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from graph.offline.intents import begin
+from graph.offline.turn import Call, Done, Turn, next_step
+from graph.routing import by_keywords
+from graph.settings import OFFLINE_MODEL
+
+
+class OfflineModel(BaseChatModel):
+    @property
+    def _llm_type(self) -> str:
+        return OFFLINE_MODEL
+
+    def bind_tools(
+        self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=reply(messages, kwargs.get("tools")))])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._generate(messages, stop, **kwargs)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for chunk in _pieces(reply(messages, kwargs.get("tools"))):
+            if run_manager:
+                run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in _pieces(reply(messages, kwargs.get("tools"))):
+            if run_manager:
+                await run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
+            yield chunk
+
+
+def reply(messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None) -> AIMessage:
+    if tools is None:
+        message = AIMessage(_classified(messages))
+    else:
+        turn = _turn(messages, {tool["function"]["name"] for tool in tools})
+        message = _spoken(next_step(turn, *begin(turn)), messages)
+    message.usage_metadata = _usage(messages, message)
+    return message
+
+
+def _classified(messages: Sequence[BaseMessage]) -> str:
+    system = "\n".join(str(m.text) for m in messages if isinstance(m, SystemMessage))
+    team = re.findall(r"(?m)^- (\w+): ", system)
+    choice = by_keywords(_request(messages), team) if team else None
+    return json.dumps(
+        choice and {f: getattr(choice, f) for f in ("agent", "confidence", "reasoning")}, ensure_ascii=False
+    )
+
+
+def _turn(messages: Sequence[BaseMessage], tools: set[str]) -> Turn:
+    asked = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=-1)
+    since = messages[asked + 1 :]
+    calls = {call["id"]: call for m in since if isinstance(m, AIMessage) for call in m.tool_calls}
+    done = [
+        Done(Call(calls[m.tool_call_id]["name"], calls[m.tool_call_id]["args"]), str(m.text), m.status == "error")
+        for m in since
+        if isinstance(m, ToolMessage) and m.tool_call_id in calls
+    ]
+    return Turn(_request(messages), frozenset(tools), done)
+
+
+def _request(messages: Sequence[BaseMessage]) -> str:
+    return next((str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), "")
+
+
+def _spoken(step: Call | str, messages: Sequence[BaseMessage]) -> AIMessage:
+    if isinstance(step, str):
+        return AIMessage(step)
+    number = 1 + sum(len(m.tool_calls) for m in messages if isinstance(m, AIMessage))
+    call = {"name": step.name, "args": step.args, "id": f"call_{number}", "type": "tool_call"}
+    return AIMessage(step.saying, tool_calls=[call])
+
+
+def _usage(messages: Sequence[BaseMessage], said: AIMessage) -> UsageMetadata:
+    """In words."""
+    read = sum(len(str(m.text).split()) for m in messages)
+    written = len(str(said.text).split()) + sum(len(json.dumps(call["args"]).split()) for call in said.tool_calls)
+    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def _pieces(message: AIMessage) -> Iterator[ChatGenerationChunk]:
+    for word in re.findall(r"\s*\S+|\s+$", str(message.text)):
+        yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+    calls = [
+        {"name": c["name"], "args": json.dumps(c["args"]), "id": c["id"], "index": i, "type": "tool_call_chunk"}
+        for i, c in enumerate(message.tool_calls)
+    ]
+    last = AIMessageChunk(
+        content="", tool_call_chunks=calls, usage_metadata=message.usage_metadata, chunk_position="last"
+    )
+    yield ChatGenerationChunk(message=last)

@@ -1,0 +1,94 @@
+"""The only fake of the suite: a model that says its lines in order and remembers what it heard."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from pydantic import Field
+
+Line = AIMessageChunk | Exception | Callable[[list[BaseMessage]], AIMessageChunk]
+
+
+class ScriptedModel(BaseChatModel):
+    lines: Any
+    heard: list[list[BaseMessage]] = Field(default_factory=list)
+    """The messages of each call."""
+    asked_with: list[dict[str, Any]] = Field(default_factory=list)
+    """The parameters of each call."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(
+        self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        return self.bind(tools=tools, **kwargs)
+
+    def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk:
+        self.heard.append(messages)
+        self.asked_with.append(parameters)
+        line: Line = next(self.lines)
+        if isinstance(line, Exception):
+            raise line
+        return line if isinstance(line, AIMessageChunk) else line(messages)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(self._next(messages, kwargs).content))])
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        line = self._next(messages, kwargs)
+        words = str(line.content).split(" ")
+        for number, word in enumerate(words if line.content else ()):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word if number == 0 else f" {word}"))
+        yield ChatGenerationChunk(message=line.model_copy(update={"content": ""}))
+
+
+def model(*lines: Line) -> ScriptedModel:
+    return ScriptedModel(lines=iter(lines))
+
+
+def says(text: str) -> AIMessageChunk:
+    return AIMessageChunk(content=text)
+
+
+def chooses(agent: str) -> AIMessageChunk:
+    """A classification."""
+    return AIMessageChunk(content=json.dumps({"agent": agent, "confidence": "high", "reasoning": "It fits."}))
+
+
+
+
+def calls(tool: str, text: str = "", call_id: str | None = "call_1", **arguments: Any) -> AIMessageChunk:
+    return asks((tool, call_id, json.dumps(arguments)), text=text)
+
+
+def asks(*requests: tuple[str, str | None, str], text: str = "") -> AIMessageChunk:
+    """Several calls in one message: tool, call id, arguments as the model wrote them."""
+    pieces = [
+        {"name": tool, "args": arguments, "id": call_id, "index": index, "type": "tool_call_chunk"}
+        for index, (tool, call_id, arguments) in enumerate(requests)
+    ]
+    return AIMessageChunk(content=text, tool_call_chunks=pieces)
+
+
+def roles(messages: Iterable[BaseMessage]) -> list[str]:
+    return [message.type for message in messages]
