@@ -1,0 +1,1 @@
+"""A small IDE for the terminal: a client of the service that runs the six tools in one folder and asks its user."""

@@ -1,0 +1,151 @@
+"""The service over HTTP: one message in, the chunks of its run out, through broken connections and restarts."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Self
+
+import httpx
+
+from ide.sse import Event, events
+
+Chunk = dict[str, Any]
+Message = dict[str, Any]
+
+DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0, *(8.0,) * 6)
+"""Seconds before each further attempt; any event that arrives starts the count again."""
+SILENCE_SECONDS = 60.0
+"""The service sends a comment every 15 s; after this long without one the connection counts as broken."""
+OPT_IN: Mapping[str, bool] = {"tokens": True, "usage": True}
+
+
+class ServiceError(Exception):
+    """The service refused a request, or cannot be reached (`status` 0); `str(error)` says what to do."""
+
+    def __init__(self, sentence: str, status: int = 0) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class _TryAgain(Exception):
+    def __init__(self, sentence: str, seconds: float = 0) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+
+
+class Client:
+    """`notice` hears of each reconnection; `stream` is what each message opts in to."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str = "",
+        *,
+        stream: Mapping[str, bool] = OPT_IN,
+        delays: Sequence[float] = DELAYS,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=5)
+        self.http = httpx.AsyncClient(base_url=url, headers={"X-Internal-Auth": key}, timeout=timeout, trust_env=False)
+        self.stream, self.delays, self.notice = dict(stream), delays, notice
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.aclose()
+
+    def send(self, session_id: str, message: Message) -> AsyncGenerator[Chunk, None]:
+        """The chunks of the message's run, until `done`. Raises ServiceError."""
+        named = {"id": str(uuid.uuid4())} if message["type"] in ("user_message", "switch_agent") else {}
+        body = {"session_id": session_id, "message": {"stream": self.stream, **named, **message}}
+        return self._followed(session_id, self.http.build_request("POST", "/agent/message/stream", **_json(body)))
+
+    def join(self, session_id: str) -> AsyncGenerator[Chunk, None]:
+        """The chunks of the running or the last run, from its start. Raises ServiceError."""
+        return self._followed(session_id, self._joining(session_id))
+
+    def _joining(self, session_id: str, last_event_id: str | None = None) -> httpx.Request:
+        params = {"tokens": "true"} if self.stream.get("tokens") else {}
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        return self.http.build_request("GET", f"/sessions/{session_id}/stream", params=params, headers=headers)
+
+    async def _followed(self, session_id: str, request: httpx.Request) -> AsyncGenerator[Chunk, None]:
+        """Until an event has arrived the request itself is repeated, which is safe; then the run is joined."""
+        failures = 0
+        while True:
+            try:
+                async with aclosing(self._events(request)) as stream:
+                    async for event in stream:
+                        if event.name == "done":
+                            return
+                        if event.id:
+                            request = self._joining(session_id, event.id)
+                        failures = 0
+                        yield json.loads(event.data)
+                raise _TryAgain("the stream broke off")
+            except (httpx.TransportError, _TryAgain) as fault:
+                await self._wait(failures, fault)
+                failures += 1
+
+    async def _events(self, request: httpx.Request) -> AsyncGenerator[Event, None]:
+        response = await self.http.send(request, stream=True)
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise _refusal(response)
+            async with aclosing(events(response.aiter_bytes())) as stream:
+                async for event in stream:
+                    yield event
+        finally:
+            await response.aclose()
+
+    async def _wait(self, failures: int, fault: Exception) -> None:
+        said = str(fault) or type(fault).__name__
+        if failures >= len(self.delays):
+            raise ServiceError(f"The service at {self.http.base_url} cannot be reached: {said}.") from fault
+        seconds = max(self.delays[failures], fault.seconds if isinstance(fault, _TryAgain) else 0)
+        self.notice(f"Connection lost ({said}); trying again in {seconds:g} s.")
+        await asyncio.sleep(seconds)
+
+    async def call(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
+        """Any other endpoint; its JSON answer. Raises ServiceError."""
+        failures = 0
+        while True:
+            try:
+                response = await self.http.request(method, path, params=params, **({} if body is None else _json(body)))
+                if not response.is_success:
+                    raise _refusal(response)
+                return response.json()
+            except (httpx.TransportError, _TryAgain) as fault:
+                await self._wait(failures, fault)
+                failures += 1
+
+    async def sessions(self, limit: int = 50) -> list[dict[str, Any]]:
+        return list((await self.call("GET", "/sessions", limit=limit))["sessions"])
+
+    async def history(self, session_id: str) -> dict[str, Any]:
+        return dict(await self.call("GET", f"/sessions/{session_id}/history"))
+
+    async def pending(self, session_id: str) -> list[dict[str, Any]]:
+        """The calls that wait for approval: call_id, tool_name, arguments, reason, created_at."""
+        return list((await self.call("GET", f"/sessions/{session_id}/pending-approvals"))["pending_approvals"])
+
+    async def cancel(self, session_id: str) -> None:
+        await self.call("POST", f"/sessions/{session_id}/cancel")
+
+
+def _json(body: Any) -> dict[str, Any]:
+    """ASCII, so that whatever a file or a command gave can be sent."""
+    return {"content": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
+
+
+def _refusal(response: httpx.Response) -> Exception:
+    if response.status_code in (502, 503, 504):
+        after = response.headers.get("Retry-After", "")
+        return _TryAgain(f"HTTP {response.status_code}", min(float(after), SILENCE_SECONDS) if after.isdigit() else 0)
+    if response.status_code == 401:
+        return ServiceError("The service wants its key: set AGENT_RUNTIME__INTERNAL_API_KEY to the service's own.", 401)
+    return ServiceError(f"The service answered {response.status_code}: {response.text[:500]}", response.status_code)

@@ -1,0 +1,88 @@
+"""The tools that read and write files and folders."""
+
+import codecs
+from itertools import islice
+
+from ide.workspace import ToolError, Workspace
+
+FILE_LIMIT = 10_000_000
+"""Bytes of a file that are looked at."""
+TEXT_LIMIT = 200_000
+"""Characters of a file that are sent."""
+LIST_LIMIT = 2000
+
+
+def read_file(
+    workspace: Workspace, path: str, encoding: str = "utf-8", start_line: int = 1, end_line: int | None = None
+) -> str:
+    """Lines count from 1, both ends included."""
+    data = workspace.read(path, FILE_LIMIT + 1)
+    lines = decoded(data, encoding, path).split("\n")
+    if start_line < 1 or start_line > len(lines):
+        raise ToolError(f"{path!r} has {len(lines)} lines; start_line must be between 1 and that.")
+    if end_line is not None and end_line < start_line:
+        raise ToolError("end_line must not be before start_line.")
+    last = min(end_line or len(lines), len(lines))
+    text = "\n".join(lines[start_line - 1 : last]) + ("\n" if last < len(lines) else "")
+    if len(text) <= TEXT_LIMIT and (len(data) <= FILE_LIMIT or last < len(lines)):
+        return text
+    text = text[:TEXT_LIMIT]
+    return f"{text}\n[... cut in line {start_line + text.count(chr(10))}; read on with start_line and end_line ...]"
+
+
+def decoded(data: bytes, encoding: str, path: str) -> str:
+    """Data of FILE_LIMIT or more may end within a character."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(data, final=len(data) <= FILE_LIMIT)
+    except LookupError:
+        raise ToolError(
+            f"There is no encoding {encoding!r}; use utf-8, or the name of another text encoding."
+        ) from None
+    except (UnicodeError, ValueError):
+        raise ToolError(
+            f"{path!r} is not text in {encoding}; name its encoding, or leave it if it is binary."
+        ) from None
+    if not isinstance(text, str) or "\0" in text:
+        raise ToolError(f"{path!r} is binary, or text in another encoding than {encoding}.")
+    return text
+
+
+def write_file(
+    workspace: Workspace,
+    path: str,
+    content: str,
+    encoding: str = "utf-8",
+    create_dirs: bool = False,
+    backup: bool = True,
+) -> str:
+    try:
+        data = content.encode(encoding)
+    except (LookupError, UnicodeError):
+        raise ToolError(f"The content cannot be written in the encoding {encoding!r}; use utf-8.") from None
+    new = workspace.write(path, data, create_dirs=create_dirs, backup=backup)
+    return f"{'Created' if new else 'Replaced'} {path}, {len(data)} bytes."
+
+
+def list_files(
+    workspace: Workspace,
+    path: str = ".",
+    recursive: bool = False,
+    include_hidden: bool = False,
+    pattern: str | None = None,
+) -> list[str]:
+    """Paths relative to the workspace, folders with a trailing slash."""
+    depth = len(workspace.locate(path))
+    entries = (e for e in workspace.walk(path, recursive=recursive) if pattern is None or e.fits(pattern))
+    shown = (e for e in entries if include_hidden or not _hidden(e.path, depth))
+    found = [f"{e.path}/" if e.is_folder else e.path for e in islice(shown, LIST_LIMIT + 1)]
+    if len(found) > LIST_LIMIT:
+        found[-1] = f"[... more than {LIST_LIMIT}; narrow it by path or pattern ...]"
+    return found
+
+
+def _hidden(path: str, depth: int) -> bool:
+    return any(name.startswith(".") for name in path.split("/")[depth:])
+
+
+def create_directory(workspace: Workspace, path: str, recursive: bool = True) -> str:
+    return f"Created {path}." if workspace.make_folder(path, parents=recursive) else f"{path} exists."

@@ -1,0 +1,47 @@
+"""Where the user's lines come from: a terminal or a pipe."""
+
+import asyncio
+import termios
+from contextlib import suppress
+from threading import Thread
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.input.typeahead import clear_typeahead
+
+from ide.approval import Ask, Stopped
+
+
+def typed(*, ahead: bool = True) -> Ask:
+    """With line editing and a history of its own. Not `ahead`: what was typed before a question is no answer to it."""
+    session: PromptSession[str] = PromptSession()
+
+    async def ask(prompt: str) -> str:
+        if not ahead:
+            clear_typeahead(session.app.input)
+            termios.tcflush(session.app.input.fileno(), termios.TCIFLUSH)
+        try:
+            return await session.prompt_async(prompt, handle_sigint=False)
+        except KeyboardInterrupt:
+            raise Stopped from None
+
+    return ask
+
+
+def piped(descriptor: int = 0) -> Ask:
+    """Shows no prompt."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def feed() -> None:
+        with open(descriptor, "rb", buffering=0, closefd=False) as source, suppress(RuntimeError):  # the loop has ended
+            while line := source.readline():
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+            loop.call_soon_threadsafe(lines.put_nowait, b"")
+
+    async def ask(_: str) -> str:
+        if not (line := await lines.get()):
+            raise EOFError
+        return line.decode("utf-8", "replace")
+
+    Thread(target=feed, daemon=True).start()
+    return ask

@@ -1,0 +1,136 @@
+"""What the user sees. Text from outside is printed as text: no control character of it reaches the terminal."""
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+OUTPUT_SHOWN = 2000
+"""Characters, the last ones of a command's output."""
+COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def visible(text: str) -> str:
+    """With control and invisible characters escaped; newlines and tabs stay."""
+    return UNSEEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+class Screen:
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._streamed = ""
+        """The tokens since the last whole text."""
+        self._cost: Counter[str] = Counter()
+        """Of the turn, kept for its end."""
+
+    def say(self, text: str, style: str = "", *, end: str = "\n") -> None:
+        self._end_tokens()
+        self._print(text, style, end)
+
+    def notice(self, text: str) -> None:
+        self.say(text, "dim")
+
+    def error(self, text: str) -> None:
+        self.say(text, "bold red")
+
+    def diff(self, lines: list[str]) -> None:
+        for line in lines:
+            self.say(line, COLOURS.get(line[:1], ""))
+
+    def show(self, chunk: dict[str, Any]) -> None:
+        match chunk.get("type"):
+            case "assistant_message":
+                self._assistant(chunk)
+            case "agent_switched":
+                self.say(_switched(chunk.get("metadata") or {}), "magenta")
+            case "error":
+                code = (chunk.get("metadata") or {}).get("code", "error")
+                self.error(f"{code}: {chunk.get('error')}")
+            case "usage":
+                self._cost.update({k: v for k, v in chunk.items() if type(v) is int})
+        if chunk.get("is_final") and chunk["type"] != "tool_call" and self._cost:
+            self.notice(_usage(self._cost))
+            self._cost.clear()
+
+    def tool(self, call: dict[str, Any]) -> None:
+        given = ", ".join(f"{k}={_short(v)}" for k, v in call["arguments"].items())
+        self.notice(f"{call['tool_name']}({given})")
+
+    def outcome(self, outcome: dict[str, Any]) -> None:
+        """Of a tool: what went wrong, or what a command said."""
+        if "error" in outcome:
+            self.say(f"  {outcome['error']}", "red")
+        elif isinstance(command := outcome["result"], dict):
+            self.notice("  " + (command["stdout"] + command["stderr"]).strip()[-OUTPUT_SHOWN:].replace("\n", "\n  "))
+            self.notice(
+                "  stopped at its time limit" if command["timed_out"] else f"  exit code {command['exit_code']}"
+            )
+
+    def history(self, messages: list[dict[str, Any]]) -> None:
+        for message in messages:
+            self.say(f"{message['role']}: ", "bold", end="")
+            self._print(_short(message.get("content") or "", 2000), "", "\n")
+            for call in message.get("tool_calls") or ():
+                self.notice(f"  {call['function']['name']} {_short(call['function']['arguments'])}")
+
+    def sessions(self, sessions: list[dict[str, Any]]) -> None:
+        for session in sessions:
+            self.say(session["session_id"], "bold", end="  ")
+            title = session.get("title") or ""
+            self._print(
+                f"{session['last_activity'][:19]}  {session['current_agent']}  "
+                f"{session['message_count']} messages  {title}",
+                "",
+                "\n",
+            )
+        if not sessions:
+            self.notice("There are no sessions yet.")
+
+    def _assistant(self, chunk: dict[str, Any]) -> None:
+        content = chunk.get("content")
+        if content is None:
+            token = chunk.get("token") or ""
+            self._streamed += token
+            self._print(token, "", "")
+            return
+        if self._streamed and content.startswith(self._streamed):
+            self._print(content[len(self._streamed) :], "", "\n")
+            self._streamed = ""
+        else:
+            self.say(content)
+        for suggestion in (chunk.get("metadata") or {}).get("suggestions") or ():
+            self.say(f"  - {suggestion}", "cyan")
+
+    def _end_tokens(self) -> None:
+        if self._streamed:
+            self._streamed = ""
+            self.console.print()
+
+    def _print(self, text: str, style: str, end: str) -> None:
+        self.console.print(Text(visible(text), style), end=end, soft_wrap=True)
+
+
+def _switched(about: dict[str, Any]) -> str:
+    why = f": {about['reason']}" if about.get("reason") else ""
+    how = [f"confidence {about['confidence']}"] if about.get("confidence") else []
+    how += [f"by {about['classification_method']}"] if about.get("classification_method") else []
+    because = f" ({', '.join(how)})" if how else ""
+    return f"{about.get('from_agent')} -> {about.get('to_agent')}{why}{because}"
+
+
+def _usage(cost: Counter[str]) -> str:
+    return (
+        f"{cost['total_tokens']} tokens ({cost['prompt_tokens']} in, {cost['completion_tokens']} out), "
+        f"model calls: {cost['model_calls']}"
+    )
+
+
+def _short(value: Any, length: int = 80) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -1,0 +1,156 @@
+"""One folder, and no way out of it.
+
+A path is resolved, links included, and must lie in the folder; what it then names is opened from the folder down, name
+by name, following no link, so that a link put there in between is an error and not a way out.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+SKIPPED = frozenset({".git", "node_modules", ".venv", "__pycache__"})
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class ToolError(Exception):
+    """A tool cannot do what it was asked; `str(error)` says what to do instead."""
+
+
+class Entry(NamedTuple):
+    path: str
+    """Relative to the workspace."""
+    is_folder: bool
+    name: str
+    parent: int
+    """A descriptor of the folder it is in, open until the next entry."""
+
+    def fits(self, pattern: str) -> bool:
+        """A glob for the name or for the path; `**/` stands for any folders."""
+        return fnmatch(self.name, pattern) or fnmatch(self.path, pattern.replace("**/", "*"))
+
+
+class Workspace:
+    """Raises NotADirectoryError unless `root` is a folder."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).resolve()
+        if not self.root.is_dir():
+            raise NotADirectoryError(f"{root} is not a folder")
+
+    def locate(self, path: str) -> tuple[str, ...]:
+        """The names that lead from the root to what `path` means. Raises ToolError if that is outside."""
+        if "\0" in path:
+            raise ToolError("The path holds a NUL character.")
+        real = Path(os.path.realpath(self.root / path))
+        if not real.is_relative_to(self.root):
+            raise ToolError(f"{path!r} leads out of the workspace; use a path inside it, relative to its root.")
+        return real.relative_to(self.root).parts
+
+    @contextmanager
+    def folder(self, names: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
+        """A descriptor of the folder."""
+        here = os.open(self.root, FOLDER)
+        try:
+            for name in names:
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=here)
+                inner = os.open(name, FOLDER, dir_fd=here)
+                os.close(here)
+                here = inner
+            yield here
+        finally:
+            os.close(here)
+
+    def status(self, path: str) -> os.stat_result:
+        *parents, name = self.locate(path) or (".",)
+        with self.folder(tuple(parents)) as parent:
+            return os.stat(name, dir_fd=parent, follow_symlinks=False)
+
+    def read(self, path: str, limit: int = -1) -> bytes:
+        """At most `limit` bytes of a regular file."""
+        *parents, name = self.locate(path) or (".",)
+        with self.folder(tuple(parents)) as parent:
+            return read_at(parent, name, limit)
+
+    def write(self, path: str, data: bytes, *, create_dirs: bool = False, backup: bool = False) -> bool:
+        """Says if the file is new. It is replaced in one step and keeps its mode; the backup is `<name>.bak`."""
+        *parents, name = self.locate(path) or (".",)
+        with self.folder(tuple(parents), create=create_dirs) as parent:
+            mode = _mode(parent, name)
+            if mode is not None and backup:
+                _replace(parent, f"{name}.bak", read_at(parent, name), mode)
+            _replace(parent, name, data, mode)
+        return mode is None
+
+    def make_folder(self, path: str, *, parents: bool) -> bool:
+        """Says if it is new."""
+        *above, name = self.locate(path) or (".",)
+        with self.folder(tuple(above), create=parents) as parent:
+            try:
+                os.mkdir(name, dir_fd=parent)
+            except FileExistsError:
+                with self.folder((*above, name) if name != "." else ()):
+                    return False
+        return True
+
+    def walk(self, path: str, *, recursive: bool = True) -> Iterator[Entry]:
+        """What is in a folder, sorted, each folder before what it holds; links and SKIPPED folders are not entered."""
+        names = self.locate(path)
+        with self.folder(names) as top:
+            for where, folders, files, here in os.fwalk(".", dir_fd=top):
+                base = PurePath(*names, where)
+                for name, is_folder in sorted([*((f, True) for f in folders), *((f, False) for f in files)]):
+                    yield Entry((base / name).as_posix(), is_folder, name, here)
+                folders[:] = sorted(f for f in folders if f not in SKIPPED) if recursive else []
+
+
+def read_at(parent: int, name: str, limit: int = -1) -> bytes:
+    descriptor = os.open(name, READ, dir_fd=parent)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode, name)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
+
+
+def _mode(parent: int, name: str) -> int | None:
+    """The permissions of a file; None if there is none."""
+    try:
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+    _require_regular(mode, name)
+    return stat.S_IMODE(mode)
+
+
+def _require_regular(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise ToolError(f"{name!r} is a folder; name a file, or use list_files.")
+    if not stat.S_ISREG(mode):
+        raise ToolError(f"{name!r} is not a regular file; it cannot be read or written.")
+
+
+def _replace(parent: int, name: str, data: bytes, mode: int | None) -> None:
+    temporary = f".{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(temporary, CREATE, 0o666, dir_fd=parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=parent)
+        raise

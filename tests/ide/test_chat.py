@@ -1,0 +1,230 @@
+"""Whole turns: the chat against a scripted service, over real files, with a user who types these lines."""
+
+import io
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ide.approval import NO_ONE, Approver
+from ide.chat import Chat
+from ide.client import Client
+from ide.loop import Loop
+from ide.screen import Screen
+from ide.workspace import Workspace
+from tests.ide.scripted import CUT, Service, calls, fails, says, switched, token
+
+
+class Terminal:
+    """An IDE whose user types `lines`, at the prompt and at its questions."""
+
+    def __init__(self, service: Service, workspace: Workspace, *lines: str, there: bool = True, yes: bool = False):
+        self._lines, self._shown = iter(lines), io.StringIO()
+        screen = Screen(Console(file=self._shown, width=200))
+        client = Client(service.url, delays=(0, 0), notice=screen.notice)
+        approver = Approver(screen, workspace, self._read if there else None, yes=yes)
+        self.chat = Chat(client, workspace, screen, approver, "s-1")
+        self.loop = Loop(self.chat, self._read, interactive=True)
+
+    async def _read(self, prompt: str) -> str:
+        self.chat.screen.say(prompt, end="")
+        try:
+            return next(self._lines)
+        except StopIteration:
+            raise EOFError from None
+
+    async def shows(self, resume: bool = False) -> str:
+        """All that was shown when the lines have come to their end."""
+        async with self.chat.client:
+            if resume:
+                await self.loop.watched(self.chat.resume("s-1"))
+            await self.loop.run()
+        return self._shown.getvalue()
+
+
+def result(value: Any, call_id: str = "call_1", tool: str = "read_file") -> dict[str, Any]:
+    return {"type": "tool_result", "call_id": call_id, "tool_name": tool, "result": value}
+
+
+def decision(what: str, **more: Any) -> dict[str, Any]:
+    return {"type": "hitl_decision", "call_id": "call_1", "decision": what, **more}
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "user_message", "content": text, "role": "user"}
+
+
+async def test_an_answer_is_shown_once_with_its_agent_and_its_cost(service: Service, workspace: Workspace) -> None:
+    usage = {"type": "usage", "prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "model_calls": 2}
+    service.plays([switched("coder"), token("Hel"), token("lo"), usage, says("Hello")])
+    shown = await Terminal(service, workspace, "hi").shows()
+    assert "orchestrator -> coder: it is code (confidence high, by llm)\nHello" in shown
+    assert "9 tokens (7 in, 2 out), model calls: 2" in shown
+    assert shown.count("Hello") == 1
+    assert shown.endswith("coder> ")
+
+
+async def test_a_tool_is_run_and_its_result_goes_back(service: Service, workspace: Workspace) -> None:
+    (workspace.root / "a.txt").write_text("content")
+    service.plays([calls("read_file", path="a.txt")], [calls("read_file", path="b.txt")], [says("Done")])
+    await Terminal(service, workspace, "read it").shows()
+    one, two, three = service.messages
+    assert (one, two) == (said("read it"), result("content"))
+    assert three["error"].startswith("There is no 'b.txt'")
+
+
+async def test_an_approved_write_shows_its_diff_and_is_done_only_then(service: Service, workspace: Workspace) -> None:
+    file = workspace.root / "a.txt"
+    file.write_text("one\ntwo\n")
+    write: dict[str, Any] = {"path": "a.txt", "content": "one\n2\n\x1b[2J"}
+    asks = calls("write_file", ask=True, **write) | {"metadata": {"rule": "writes.ask", "reason": "It writes."}}
+    service.plays([asks], [calls("write_file", **write)], [says("Written")])
+    shown = await Terminal(service, workspace, "write", "what?", "a").shows()
+    assert "rule: writes.ask" in shown
+    assert "--- a/a.txt\n+++ b/a.txt\n@@ -1,2 +1,3 @@\n one\n-two\n+2\n+\\x1b[2J\n" in shown
+    assert shown.count("[a]pprove") == 2
+    assert file.read_text() == write["content"]
+    written = result("Replaced a.txt, 10 bytes.", tool="write_file")
+    assert service.messages == [said("write"), decision("approve"), written]
+
+
+async def test_a_rejection_carries_the_feedback_and_nothing_is_done(service: Service, workspace: Workspace) -> None:
+    service.plays([calls("execute_command", ask=True, command="touch x", cwd="sub", timeout=9)], [says("All right")])
+    shown = await Terminal(service, workspace, "go", "r", "not now").shows()
+    assert f"$ touch x\nin {workspace.root}/sub, at most 9 s" in shown
+    assert service.messages[1:] == [decision("reject", feedback="not now")]
+    assert not (workspace.root / "x").exists()
+
+
+@pytest.fixture
+def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes `EDITED` for `draft` wherever it stands in the file, and ends the file with a newline, as editors do."""
+    script = tmp_path / "editor.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        "file.write_text(file.read_text().replace('draft', 'EDITED' + file.suffix).rstrip() + '\\n')\n"
+    )
+    monkeypatch.setenv("EDITOR", shlex.join([sys.executable, str(script)]))
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "changes"),
+    [
+        ("write_file", {"path": "a.md", "content": "draft\n"}, {"content": "EDITED.md\n"}),
+        ("execute_command", {"command": "echo draft", "timeout": 5}, {"command": "echo EDITED.sh"}),
+        ("create_directory", {"path": "draft", "recursive": True}, {"path": "EDITED.json"}),
+    ],
+)
+@pytest.mark.usefixtures("editor")
+async def test_an_edit_sends_only_what_changed(
+    service: Service, workspace: Workspace, tool: str, arguments: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    service.plays([calls(tool, ask=True, **arguments)], [says("Done")])
+    await Terminal(service, workspace, "go", "e").shows()
+    assert service.messages[1] == decision("edit", modified_arguments=changes)
+
+
+@pytest.mark.usefixtures("editor")
+async def test_a_refused_edit_and_one_that_changes_nothing_ask_again(service: Service, workspace: Workspace) -> None:
+    asks = calls("write_file", ask=True, path="a.md", content="draft")
+    service.plays([asks], [fails("edit_refused")], [says("All right")])
+    shown = await Terminal(service, workspace, "go", "e", "r", "no").shows()
+    assert "edit_refused: It failed." in shown
+    assert [m.get("decision") for m in service.messages] == [None, "edit", "reject"]
+    service.plays([calls("write_file", ask=True, path="a.md", content="as it is")], [says("All right")])
+    assert "Nothing was changed." in await Terminal(service, workspace, "go", "e", "r", "no").shows()
+
+
+async def test_when_no_one_is_there_nothing_is_approved(service: Service, workspace: Workspace) -> None:
+    service.plays([calls("create_directory", ask=True, path="new")], [says("All right")])
+    await Terminal(service, workspace, "go", there=False).shows()
+    assert service.messages[1:] == [decision("reject", feedback=NO_ONE)]
+
+
+def history(*messages: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": list(messages), "message_count": len(messages), "current_agent": "coder"}
+
+
+def asked_for(tool: str, **arguments: Any) -> dict[str, Any]:
+    function = {"name": tool, "arguments": json.dumps(arguments)}
+    return {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "function": function}]}
+
+
+async def test_a_pause_survives_the_end_of_the_ide(service: Service, workspace: Workspace) -> None:
+    wants = {"call_id": "call_1", "tool_name": "create_directory", "arguments": {"path": "new"}, "reason": "It writes."}
+    service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": [wants]}
+    service.rest["/sessions/s-1/history"] = history(asked_for("create_directory", path="new"))
+    last_run = [calls("create_directory", ask=True, path="new")]
+    service.plays(last_run, [calls("create_directory", path="new")], [says("Done")])
+    shown = await Terminal(service, workspace, "a").shows(resume=True)
+    assert "Resumed session s-1: 1 messages, agent coder." in shown
+    assert service.messages == [decision("approve"), result("Created new.", tool="create_directory")]
+
+
+@pytest.mark.usefixtures("editor")
+async def test_a_refused_edit_of_a_resumed_pause_asks_again(service: Service, workspace: Workspace) -> None:
+    wants = {"call_id": "call_1", "tool_name": "create_directory", "arguments": {"path": "draft"}, "reason": "."}
+    service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": [wants]}
+    service.rest["/sessions/s-1/history"] = history(asked_for("create_directory", path="draft"))
+    service.plays([], [fails("edit_refused")], [says("All right")])
+    await Terminal(service, workspace, "e", "r", "no").shows(resume=True)
+    assert [m["decision"] for m in service.messages] == ["edit", "reject"]
+
+
+@pytest.mark.parametrize(("tool", "goes_on"), [("read_file", True), ("execute_command", False)])
+async def test_of_the_calls_the_ide_died_on_only_a_reading_one_is_run_again(
+    service: Service, workspace: Workspace, tool: str, goes_on: bool
+) -> None:
+    (workspace.root / "a.txt").write_text("content")
+    arguments: dict[str, Any] = {"path": "a.txt"} if goes_on else {"command": "touch b.txt"}
+    service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": []}
+    service.rest["/sessions/s-1/history"] = history(asked_for(tool, **arguments))
+    service.plays([calls(tool, **arguments)], [says("Done")])
+    shown = await Terminal(service, workspace).shows(resume=True)
+    assert (service.messages == [result("content")]) is goes_on
+    assert ("your next message closes it" in shown) is not goes_on
+    assert not (workspace.root / "b.txt").exists()
+
+
+async def test_a_run_that_is_lost_is_reported_with_what_is_there(service: Service, workspace: Workspace) -> None:
+    service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": []}
+    service.rest["/sessions/s-1/history"] = history({"role": "user", "content": "do it"})
+    service.plays([token("I wi"), CUT], [])
+    shown = await Terminal(service, workspace, "do it").shows()
+    assert "I wi\nConnection lost" in shown
+    assert "The session holds 1 messages; the last ones are:\nuser: do it" in shown
+
+
+async def test_the_commands_of_the_prompt(service: Service, workspace: Workspace) -> None:
+    service.rest["/sessions/s-1/history"] = history({"role": "user", "content": "earlier"})
+    session = {
+        "session_id": "s-9",
+        "last_activity": "2025-01-01T00:00:00+00:00",
+        "title": "[bold]T",
+        "message_count": 3,
+    }
+    service.rest["/sessions"] = {"sessions": [session | {"current_agent": "debug"}]}
+    service.plays([switched("ask") | {"is_final": True}], [says("It is.")])
+    lines = ("/agent ask", "/agent ask is it?", "/history", "/sessions", "/new", "/what", "/resume s-2", "/quit", "x")
+    shown = await Terminal(service, workspace, *lines).shows()
+    to_ask = {"type": "switch_agent", "agent_type": "ask"}
+    assert service.messages == [to_ask, {**to_ask, "content": "is it?"}]
+    for text in ("user: earlier", "s-9  2025-01-01T00:00:00  debug  3 messages  [bold]T", "Session ide-", "/cancel"):
+        assert text in shown
+    assert "There is no session s-2 yet" in shown
+
+
+async def test_a_failure_is_shown_with_its_code_and_the_next_message_works(
+    service: Service, workspace: Workspace
+) -> None:
+    terminal = Terminal(service, workspace, "one", "two")
+    service.plays([fails("llm_unavailable")], [says("Hello")])
+    shown = await terminal.shows()
+    assert "llm_unavailable: It failed." in shown
+    assert "Hello" in shown
+    assert not terminal.chat.failed

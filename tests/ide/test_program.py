@@ -1,0 +1,142 @@
+"""`python -m ide` as a process of its own."""
+
+import asyncio
+import os
+import pty
+import signal
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ide.service import PROJECT, CannotStart, answers, running
+from ide.workspace import Workspace
+from tests.ide.scripted import HOLD, Service, calls, fails, says, token
+
+TESTS_ROOT = Path(__file__).parents[2]
+
+
+async def ide(service: Service, workspace: Workspace, *options: str, lines: str = "") -> tuple[int | None, str]:
+    """Its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ide", str(workspace.root), "--url", service.url, *options),
+        cwd=PROJECT,
+        env={**os.environ, "AGENT_RUNTIME__INTERNAL_API_KEY": "k3y"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    shown, _ = await process.communicate(lines.encode())
+    return process.returncode, shown.decode()
+
+
+async def test_piped_lines_are_messages_and_yes_approves(service: Service, workspace: Workspace) -> None:
+    command: dict[str, Any] = {"command": "env | grep -c k3y > count; true"}
+    service.plays([calls("execute_command", ask=True, **command)], [calls("execute_command", **command)], [says("Ok")])
+    service.plays([token("Tw"), says("Two.")])
+    code, shown = await ide(
+        service, workspace, "--yes", "--session", "s-1", "--agent", "coder", lines="go\n/quit\nno\n"
+    )
+    assert code == 0
+    assert "every command is approved" in shown
+    assert "\x1b" not in shown
+    assert "--session s-1" in shown.splitlines()[-1] + shown.splitlines()[-2]
+    assert {r.headers["x-internal-auth"] for r in service.requests} == {"k3y"}
+    assert (workspace.root / "count").read_text() == "0\n", "the command must not see the service's key"
+
+
+@pytest.mark.parametrize(("last", "code"), [(says("Hello"), 0), (fails("llm_unavailable"), 1)])
+async def test_the_exit_code_is_that_of_the_last_run(
+    service: Service, workspace: Workspace, last: dict[str, object], code: int
+) -> None:
+    service.plays([fails("limit_reached")], [last])
+    assert (await ide(service, workspace, lines="one\ntwo"))[0] == code
+
+
+async def test_list_shows_the_sessions(service: Service, workspace: Workspace) -> None:
+    service.rest["/sessions"] = {"sessions": []}
+    assert await ide(service, workspace, "--list") == (0, "There are no sessions yet.\n")
+
+
+async def at_terminal(service: Service, workspace: Workspace, *dialogue: tuple[str, str | signal.Signals]) -> None:
+    """Waits for each text, then presses the keys or sends the signal; the program must end well."""
+    here, there = pty.openpty()
+    termios.tcsetwinsize(there, (40, 120))
+    environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    argv = (sys.executable, "-m", "ide", str(workspace.root), "--url", service.url)
+    process = await asyncio.create_subprocess_exec(
+        *argv, cwd=PROJECT, env=environment, stdin=there, stdout=there, stderr=there
+    )
+    os.close(there)
+    shown = asyncio.StreamReader()
+    asyncio.get_running_loop().add_reader(here, lambda: shown.feed_data(_read(here)))
+    try:
+        async with asyncio.timeout(60):
+            for text, does in dialogue:
+                await shown.readuntil(text.encode())
+                process.send_signal(does) if isinstance(does, signal.Signals) else os.write(here, does.encode())
+            assert await process.wait() == 0
+    finally:
+        asyncio.get_running_loop().remove_reader(here)
+        os.close(here)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_at_a_terminal_one_types_and_approves(service: Service, workspace: Workspace) -> None:
+    made = [says("Made it")]
+    service.plays([calls("create_directory", ask=True, path="new")], [calls("create_directory", path="new")], made)
+    dialogue = (("you>", "make it\r"), ("feedback:", "a\r"), ("Made it", ""), ("you>", "\x04"))
+    await at_terminal(service, workspace, *dialogue)
+    assert (workspace.root / "new").is_dir()
+
+
+async def test_ctrl_c_stops_watching_and_the_next_message_works(service: Service, workspace: Workspace) -> None:
+    service.plays([token("Thinking"), HOLD], [says("Hello")])
+    interrupted = (("you>", "hi\r"), ("Thinking", signal.SIGINT), ("/resume shows it", ""))
+    asked = (("feedback:", "\x03"), ("/resume asks again", ""))
+    service.plays([calls("create_directory", ask=True, path="new")])
+    dialogue = (*interrupted, ("you>", "hi\r"), ("Hello", ""), ("you>", "go\r"), *asked, ("you>", "/quit\r"))
+    await at_terminal(service, workspace, *dialogue)
+    assert [m["content"] for m in service.messages] == ["hi", "hi", "go"]
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
+def scripted(port: int) -> list[str]:
+    return [sys.executable, "-m", "tests.ide.scripted", str(port)]
+
+
+async def test_a_service_is_started_where_none_answers_and_ended_afterwards() -> None:
+    notices: list[str] = []
+    async with Service() as service:
+        url = service.url
+    async with running(url, "", notices.append, scripted, TESTS_ROOT):
+        assert await answers(url)
+        async with running(url, "", notices.append, scripted, TESTS_ROOT):
+            pass
+        assert await answers(url), "a service that was there is left alone"
+    assert [notice.partition(":")[0] for notice in notices] == ["No service answered at http"]
+    assert not await answers(url)
+
+
+async def test_a_service_that_cannot_start_says_why() -> None:
+    async with Service() as service:
+        url = service.url
+    with pytest.raises(CannotStart, match="boom"):
+        async with running(url, "", print, lambda _: [sys.executable, "-c", "raise SystemExit('boom')"]):
+            pass
+
+
+async def test_only_this_machine_gets_a_service() -> None:
+    with pytest.raises(CannotStart, match="--url"):
+        async with running("https://127.0.0.1:1", "", print):
+            pass
