@@ -8,7 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = {"/health", "/ready"}
 BODY_LIMIT = 2_000_000
-"""Bytes."""
+"""Bytes that are taken."""
+DRAIN_LIMIT = 100_000_000
+"""Bytes that are read before the connection is closed."""
 
 
 class Refused(Exception):
@@ -44,25 +46,20 @@ class Guard:
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes:
-    length = headers.get("content-length", "0")
-    if length.isdigit() and int(length) > BODY_LIMIT:
-        raise _too_large()
-    body = b""
-    more = True
-    while more:
+    """What is too much is read and dropped, up to a point: an answer reaches only clients that could send it all."""
+    body, size, more = b"", 0, True
+    while more and size <= DRAIN_LIMIT:
         message = await receive()
-        body += message.get("body", b"")
+        piece = message.get("body", b"")
+        size += len(piece)
+        body = body + piece if size <= BODY_LIMIT else b""
         more = message["type"] == "http.request" and message.get("more_body", False)
-        if len(body) > BODY_LIMIT:
-            raise _too_large()
+    if size > BODY_LIMIT:
+        raise Refused(413, f"the body is larger than {BODY_LIMIT} bytes")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and kind != "application/json":
         raise Refused(415, "send the body as application/json")
     return body
-
-
-def _too_large() -> Refused:
-    return Refused(413, f"the body is larger than {BODY_LIMIT} bytes")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

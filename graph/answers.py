@@ -1,17 +1,29 @@
-"""What a client's answer to a pause does to the open calls. Pure."""
+"""What a client's message does to the open calls, and whether it can be taken at all. Pure."""
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 from langchain_core.messages import ToolMessage
 
 from graph import wire
-from graph.errors import AgentRuntimeError, CallNotOpen
+from graph.errors import AgentRuntimeError, CallNotOpen, InvalidMessage
 from graph.state import Gate, State, answer, open_calls, pending_calls
+from prompts import ORCHESTRATOR
 
 CANCELLED = "cancelled: the user went on"
 EDITED = "The user edited the arguments before agreeing; the call holds what ran.\n"
+
+
+Start = TypeVar("Start", bound=wire.Message)
+
+
+def available(message: Start, team: Collection[str]) -> Start:
+    """The message. Raises InvalidMessage if it picks an agent that this mode does not have."""
+    if isinstance(message, wire.SwitchAgent) and message.agent_type not in {ORCHESTRATOR, *team}:
+        there = ", ".join([ORCHESTRATOR, *team])
+        raise InvalidMessage(f"The agent {message.agent_type} is not available in this mode; there are {there}.")
+    return message
 
 
 def check(calls: Sequence[wire.ToolCall], said: wire.ToolResult | wire.HitlDecision) -> wire.ToolCall:

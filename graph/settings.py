@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Model calls between two messages of the user."""
     session_busy_seconds: float = Field(60, ge=0)
     """How long a message waits for the run before it."""
+    shutdown_seconds: int = Field(10, ge=0)
+    """How long running work may go on after SIGTERM; what is cut off is taken up at the next start."""
     heartbeat_seconds: float = Field(15, gt=0, le=30)
     """The longest silence of a stream."""
 

@@ -65,7 +65,7 @@ class Held:
     def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
         """Only the very last one is final."""
         chunks = [chunk.model_copy(update={"is_final": chunk is self.chunks[-1]}) for chunk in self.chunks]
-        return [*chunks[:-1], self.usage, *chunks[-1:]] if options.usage else chunks
+        return [*chunks[:-1], self.usage, chunks[-1]] if options.usage and chunks else chunks
 
 
 def config(session_id: str, run_id: str = "") -> RunnableConfig:

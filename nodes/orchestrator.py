@@ -8,11 +8,11 @@ from langchain_core.messages import AnyMessage, HumanMessage
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.answers import cancelled
+from graph.answers import available, cancelled
 from graph.errors import InvalidMessage
 from graph.routing import classify
 from graph.state import State, hand_over, holder, last_request
-from prompts import ORCHESTRATOR, Agent
+from prompts import Agent
 
 
 async def orchestrator(
@@ -21,10 +21,10 @@ async def orchestrator(
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
-            update = _taken_in(state, wire.parse(message, wire.START), runtime, team)
+            update = _taken_in(state, available(wire.parse(message, wire.START), team), runtime)
         except InvalidMessage as error:
             runtime.stream_writer(wire.failure(error))
-            return {"message": None, "ended": True}
+            return {"message": None, "messages": cancelled(state), "gates": {}, "ended": True}
     if update.get("ended") or update.get("agent", holder(state)) in team:
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
@@ -37,25 +37,17 @@ async def orchestrator(
 
 
 def _taken_in(
-    state: State,
-    message: wire.UserMessage | wire.SwitchAgent,
-    runtime: Runtime[wire.StreamOptions],
-    team: Mapping[str, Agent],
+    state: State, message: wire.UserMessage | wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]
 ) -> dict[str, Any]:
     """The open calls are closed, the message is in the history, an agent that was picked holds the conversation."""
     messages: list[AnyMessage] = [*cancelled(state)]
     if message.content.strip():
         messages.append(HumanMessage(message.content))
     update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
-    return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime, team)}
+    return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime)}
 
 
-def _picked(
-    state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions], team: Mapping[str, Agent]
-) -> dict[str, Any]:
-    if message.agent_type not in {ORCHESTRATOR, *team}:
-        there = ", ".join([ORCHESTRATOR, *team])
-        raise InvalidMessage(f"The agent {message.agent_type} is not available in this mode; there are {there}.")
+def _picked(state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
     ends = not message.content.strip()
     record, told = hand_over(holder(state), message.agent_type, message.reason or "The user chose it.")
     runtime.stream_writer(told.model_copy(update={"is_final": ends}))

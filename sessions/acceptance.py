@@ -48,34 +48,39 @@ class Accepted:
 
 async def accept(database: AsyncEngine, graph: Graph, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
     """What to run, or what an earlier run of the message said. Raises CallNotOpen, EditRefused, IdempotencyConflict."""
-    await begin_anew(database, graph, request.session_id)
-    async with database.begin() as connection:
-        row = await store.session(connection, request.session_id)
-        pause = store.pause_of(row)
-        if told := await _told_before(connection, request, pause):
-            return told
-        entries = _decisions(request.message, pause)
-        if row is None:
-            await store.create(connection, request.session_id, _title(request.message))
-        asked = {
-            "key": request.key,
-            "body_hash": request.body_hash,
-            "options": request.options.model_dump(),
-            "pause": pause and pause.model_dump(mode="json"),
-        }
-        await store.add_run(connection, run_id, request.session_id, request.message, asked)
-        await audit.append(connection, request.session_id, entries)
+    try:
+        async with database.begin() as connection:
+            return await _accept(connection, request, run_id)
+    except _InTheWayError:
+        await forget_thread(graph, request.session_id)
+        async with database.begin() as connection:
+            await store.clear_deleted(connection, request.session_id)
+            return await _accept(connection, request, run_id)
+
+
+class _InTheWayError(Exception):
+    """A session was deleted under this id; what is left of it has to go, but for its audit."""
+
+
+async def _accept(connection: AsyncConnection, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
+    row = await store.row(connection, request.session_id)
+    if row and row["deleted_at"]:
+        raise _InTheWayError
+    pause = store.pause_of(row)
+    if told := await _told_before(connection, request, pause):
+        return told
+    entries = _decisions(request.message, pause)
+    if row is None:
+        await store.create(connection, request.session_id, _title(request.message))
+    asked = {
+        "key": request.key,
+        "body_hash": request.body_hash,
+        "options": request.options.model_dump(),
+        "pause": pause and pause.model_dump(mode="json"),
+    }
+    await store.add_run(connection, run_id, request.session_id, request.message, asked)
+    await audit.append(connection, request.session_id, entries)
     return Accepted(pause)
-
-
-async def begin_anew(database: AsyncEngine, graph: Graph, session_id: str) -> None:
-    """Take what is left of a deleted session out of the way, but for its audit."""
-    async with database.connect() as connection:
-        if not await store.is_deleted(connection, session_id):
-            return
-    await forget_thread(graph, session_id)
-    async with database.begin() as connection:
-        await store.clear_deleted(connection, session_id)
 
 
 async def forget_thread(graph: Graph, session_id: str) -> None:
@@ -128,7 +133,8 @@ async def _told_before(connection: AsyncConnection, request: Request, pause: Pau
         if answers:
             return None
         raise IdempotencyConflict("Another message was sent under this id; send this one under an id of its own.")
-    return await _told(connection, row, pause)
+    told = await _told(connection, row, pause)
+    return [chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told]
 
 
 def _fits(message: Any, pause: Pause | None) -> bool:
@@ -146,12 +152,19 @@ async def _told(connection: AsyncConnection, row: RowMapping, pause: Pause | Non
         if not isinstance(chunk, wire.ToolCall) or _is_open(chunk, pause):
             chunks.append(chunk)
             continue
-        kind = "hitl_decision" if chunk.requires_approval else "tool_result"
-        for each in (kind, "tool_result"):
-            if later := await store.run_by_key(connection, row["session_id"], f"{each}:{chunk.call_id}"):
-                chunks += await _told(connection, later, pause)
-                break
+        if later := await _answer_to(connection, row["session_id"], chunk):
+            chunks += await _told(connection, later, pause)
+        else:
+            chunks.append(wire.failure(CallNotOpen(f"The call {chunk.call_id} was closed: the user went on.")))
     return chunks
+
+
+async def _answer_to(connection: AsyncConnection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
+    """The run of the decision on a call, or of its result."""
+    decision = call.requires_approval and await store.run_by_key(
+        connection, session_id, f"hitl_decision:{call.call_id}"
+    )
+    return decision or await store.run_by_key(connection, session_id, f"tool_result:{call.call_id}")
 
 
 def _is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:

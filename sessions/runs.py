@@ -11,9 +11,11 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from graph import turn, wire
+from graph.answers import available
 from graph.errors import AgentRuntimeError, EditRefused, Interrupted
 from graph.settings import Settings
 from graph.turn import Graph, Outcome, Pause
+from prompts import team
 from sessions import store
 from sessions.acceptance import Request, accept, refused_edit
 from sessions.events import Event, EventLog
@@ -51,6 +53,7 @@ class Runs:
         self._database = database
         self._graph = graph
         self._patience = settings.session_busy_seconds
+        self._team = team(settings.multi_agent_mode)
         self.turns = Turns()
         self._active: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,6 +86,7 @@ class Runs:
             left = await store.unfinished(connection)
         runs = [Run(row["session_id"], row["id"], EventLog(row["attempts"] + 1)) for row in left]
         for run, row in zip(runs, left, strict=True):
+            self._active[run.session_id] = run
             self._spawn(self._take_up(run, row))
         await asyncio.gather(*(run.taken for run in runs))
 
@@ -100,6 +104,7 @@ class Runs:
     async def _serve(self, run: Run, request: Request) -> None:
         try:
             async with self.turns.take(run.session_id, self._patience):
+                available(request.message, self._team)
                 accepted = await accept(self._database, self._graph, request, run.id)
                 run.settle()
                 if isinstance(accepted, list):
@@ -132,8 +137,7 @@ class Runs:
             left = turn.outcome(snapshot.values, snapshot.interrupts, [])
             await self._finish(run, left, run.fail(_internal()), failed=True)
         finally:
-            run.log.close()
-            self._active.pop(run.session_id)
+            self._end(run)
 
     async def _followed(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
@@ -153,19 +157,33 @@ class Runs:
         run.log.add(last)
 
     async def _take_up(self, run: Run, row: RowMapping) -> None:
-        async with self.turns.take(run.session_id, None):
+        log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
+        try:
+            async with self.turns.take(run.session_id, None):
+                run.settle()
+                await self._taken_up(run, row)
+        except Exception:
+            log.exception("run %s was not taken up", run.id)
+        finally:
             run.settle()
-            snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
-            began = (snapshot.metadata or {}).get("run") == run.id
-            log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
-            if began and (snapshot.interrupts or not snapshot.next):
-                outcome = turn.recovered(snapshot)
-                await self._finish(run, outcome, run.log.numbered(outcome.chunks), failed=False)
-            elif row["attempts"] >= ATTEMPTS:
-                left = turn.outcome(snapshot.values, snapshot.interrupts, [])
-                await self._finish(run, left, run.fail(_interrupted()), failed=True)
-            else:
-                await self._again(run, row, None if began else wire.parse(row["input"], wire.MESSAGE))
+            self._end(run)
+
+    async def _taken_up(self, run: Run, row: RowMapping) -> None:
+        """Its outcome is read off the thread if it is there; else the run goes on, or is done again, or fails."""
+        snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
+        began = (snapshot.metadata or {}).get("run") == run.id
+        if began and (snapshot.interrupts or not snapshot.next):
+            outcome = turn.recovered(snapshot)
+            await self._finish(run, outcome, run.log.numbered(outcome.chunks), failed=False)
+        elif row["attempts"] >= ATTEMPTS:
+            left = turn.outcome(snapshot.values, snapshot.interrupts, [])
+            await self._finish(run, left, run.fail(_interrupted()), failed=True)
+        else:
+            await self._again(run, row, None if began else wire.parse(row["input"], wire.MESSAGE))
+
+    def _end(self, run: Run) -> None:
+        run.log.close()
+        self._active.pop(run.session_id, None)
 
     async def _again(self, run: Run, row: RowMapping, message: wire.Message | None) -> None:
         async with self._database.begin() as connection:

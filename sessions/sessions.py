@@ -68,7 +68,7 @@ class Sessions:
 
     async def _erase(self, session_id: str) -> None:
         async with self._database.connect() as connection:
-            if not await store.exists(connection, session_id):
+            if not await store.row(connection, session_id):
                 raise SessionNotFound(session_id)
         await forget_thread(self._graph, session_id)
         async with self._database.begin() as connection:

@@ -16,10 +16,15 @@ TITLE = 80
 """Characters of a session's first message that make its title."""
 
 
+async def row(connection: AsyncConnection, session_id: str) -> RowMapping | None:
+    """Of a session, deleted or not."""
+    return (await connection.execute(select(sessions).where(sessions.c.id == session_id))).mappings().first()
+
+
 async def session(connection: AsyncConnection, session_id: str) -> RowMapping | None:
     """None if there is none, or it was deleted."""
-    live = select(sessions).where(sessions.c.id == session_id, sessions.c.deleted_at.is_(None))
-    return (await connection.execute(live)).mappings().first()
+    found = await row(connection, session_id)
+    return None if found is None or found["deleted_at"] else found
 
 
 async def create(connection: AsyncConnection, session_id: str, title: str = "") -> dict[str, Any]:
@@ -28,16 +33,6 @@ async def create(connection: AsyncConnection, session_id: str, title: str = "") 
     row |= {"created_at": now(), "last_activity": now(), "pause": None, "deleted_at": None}
     await connection.execute(insert(sessions).values(**row))
     return row
-
-
-async def exists(connection: AsyncConnection, session_id: str) -> bool:
-    """Deleted or not."""
-    return await connection.scalar(select(sessions.c.id).where(sessions.c.id == session_id)) is not None
-
-
-async def is_deleted(connection: AsyncConnection, session_id: str) -> bool:
-    gone = select(sessions.c.id).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None))
-    return await connection.scalar(gone) is not None
 
 
 async def clear_deleted(connection: AsyncConnection, session_id: str) -> None:

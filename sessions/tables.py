@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from sessions.owner import sole_owner
 
@@ -84,7 +84,9 @@ def _engine(url: URL) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"), poolclass=StaticPool)
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"), poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0
+    )  # one writer: SQLite would make the others sleep
     event.listen(engine.sync_engine, "connect", _tune)
     return engine
 

@@ -1,7 +1,9 @@
 """The only fake of the suite: a model that says its lines in order and remembers what it heard."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -12,7 +14,18 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field
 
-Line = AIMessageChunk | Exception | Callable[[list[BaseMessage]], AIMessageChunk]
+
+@dataclass(frozen=True)
+class Held:
+    """A line that is said when the test lets go of it."""
+
+    line: AIMessageChunk
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the model was asked for it."""
+
+
+Line = AIMessageChunk | Exception | Held | Callable[[list[BaseMessage]], AIMessageChunk]
 
 
 class ScriptedModel(BaseChatModel):
@@ -31,13 +44,13 @@ class ScriptedModel(BaseChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         return self.bind(tools=tools, **kwargs)
 
-    def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk:
+    def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk | Held:
         self.heard.append(messages)
         self.asked_with.append(parameters)
         line: Line = next(self.lines)
         if isinstance(line, Exception):
             raise line
-        return line if isinstance(line, AIMessageChunk) else line(messages)
+        return line if isinstance(line, AIMessageChunk | Held) else line(messages)
 
     def _generate(
         self,
@@ -46,7 +59,9 @@ class ScriptedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(self._next(messages, kwargs).content))])
+        line = self._next(messages, kwargs)
+        assert isinstance(line, AIMessageChunk)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(line.content))])
 
     async def _astream(
         self,
@@ -56,6 +71,10 @@ class ScriptedModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         line = self._next(messages, kwargs)
+        if isinstance(line, Held):
+            line.asked.set()
+            await line.release.wait()
+            line = line.line
         words = str(line.content).split(" ")
         for number, word in enumerate(words if line.content else ()):
             yield ChatGenerationChunk(message=AIMessageChunk(content=word if number == 0 else f" {word}"))
@@ -73,8 +92,6 @@ def says(text: str) -> AIMessageChunk:
 def chooses(agent: str) -> AIMessageChunk:
     """A classification."""
     return AIMessageChunk(content=json.dumps({"agent": agent, "confidence": "high", "reasoning": "It fits."}))
-
-
 
 
 def calls(tool: str, text: str = "", call_id: str | None = "call_1", **arguments: Any) -> AIMessageChunk:

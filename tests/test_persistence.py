@@ -1,0 +1,188 @@
+"""What outlives a process: killed at the worst moments, on SQLite and Postgres."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from sessions.audit import intact
+from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says
+from tests.process import serving
+from tests.scripted import calls as line_calls
+from tests.scripted import chooses as line_chooses
+from tests.scripted import model
+from tests.scripted import says as line_says
+from tests.service import events_of, service, settings_for, tool_call, write_approval
+from tests.service import text as said
+
+pytestmark = pytest.mark.anyio
+
+
+def proxied(llm: ScriptedLLM) -> dict[str, str]:
+    return {"llm_model": "scripted", "llm_proxy_url": llm.url}
+
+
+def rows(database: str, statement: str) -> list[Any]:
+    """Of a database that no process serves at the moment."""
+    url = make_url(database)
+    engine = create_engine(url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        result = connection.execute(text(statement))
+        found = list(result) if result.returns_rows else []
+    engine.dispose()
+    return found
+
+
+async def test_a_pending_approval_survives_a_kill_and_can_be_decided(database: str) -> None:
+    async with ScriptedLLM(chooses("coder"), calls("write_file", path="a.py", content="x"), says("Written.")) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            assert (await service.session().user("Write a.py"))[-1] == write_approval("a.py", "x")
+            await service.kill()
+        async with serving(database, **proxied(llm)) as service:
+            session = service.session()
+            assert (await session.get("/sessions/{id}/pending-approvals"))["count"] == 1
+            assert await session.decide("approve") == [tool_call("write_file", path="a.py", content="x")]
+            await service.kill()
+        async with serving(database, **proxied(llm)) as service:
+            session = service.session()
+            assert await session.decide("approve") == [tool_call("write_file", path="a.py", content="x")]
+            assert await session.result("done") == [said("Written.")]
+            assert (await session.get("/sessions/{id}/audit"))["count"] == 1
+            assert [message["role"] for message in await session.history()] == [
+                "user",
+                "assistant",
+                "tool",
+                "assistant",
+            ]
+
+
+async def test_a_run_that_was_killed_is_done_again(database: str) -> None:
+    async with ScriptedLLM(chooses("ask"), hangs(), chooses("ask"), says("Hi.")) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            asking = asyncio.create_task(service.session().user("Hello"))
+            await llm.received(2)
+            await service.kill()
+            await asyncio.wait([asking])
+            assert asking.exception()
+        async with serving(database, **proxied(llm)) as service:
+            again = await service.http.get("/sessions/s-1/stream")
+            assert events_of(again.text)[-2][1] == said("Hi.")
+            history = await service.session().history()
+    assert history == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
+
+
+async def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/test.db"
+    async with ScriptedLLM(chooses("ask"), hangs(), says("Hi.")) as llm:
+        async with serving(database, shutdown_seconds="1", **proxied(llm)) as service:
+            asking = asyncio.create_task(service.session().user("Hello"))
+            await llm.received(2)
+            await service.kill(signal.SIGTERM)
+            await asyncio.wait([asking])
+            assert asking.exception()
+        async with serving(database, **proxied(llm)) as service:
+            again = await service.http.get("/sessions/s-1/stream")
+            assert events_of(again.text)[-2][1] == said("Hi.")
+            history = await service.session().history()
+    assert history == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
+
+
+async def test_a_result_whose_run_was_cut_off_is_not_lost(database: str) -> None:
+    read = calls("read_file", path="a.py")
+    async with ScriptedLLM(chooses("ask"), read, hangs(), says("Read.")) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            await service.session().user("Read a.py")
+            answering = asyncio.create_task(service.session().result("x = 1"))
+            await llm.received(3)
+            await service.kill()
+            await asyncio.wait([answering])
+            assert answering.exception()
+        async with serving(database, **proxied(llm)) as service:
+            assert await service.session().result("x = 1") == [said("Read.")]
+            roles = [message["role"] for message in await service.session().history()]
+    assert roles == ["user", "assistant", "tool", "assistant"]
+
+
+async def test_a_run_that_is_cut_off_again_fails_visibly(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/test.db"
+    async with ScriptedLLM(hangs(), hangs(), chooses("ask"), says("Hi.")) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            asking = asyncio.create_task(service.session().user("Hello"))
+            await llm.received(1)
+            await service.kill()
+            await asyncio.wait([asking])
+            assert asking.exception()
+        async with serving(database, **proxied(llm)) as service:
+            await llm.received(2)
+            await service.kill()
+        async with serving(database, **proxied(llm)) as service:
+            ((_, error), _done) = events_of((await service.http.get("/sessions/s-1/stream")).text)
+            assert error["metadata"]["code"] == "interrupted"
+            assert (await service.session().user("Hello again"))[-1] == said("Hi.")
+
+
+@pytest.mark.parametrize(
+    ("script", "last"),
+    [
+        ((calls("write_file", path="a.py", content="x"),), write_approval("a.py", "x")),
+        ((says("Hi."),), said("Hi.")),
+        ((says("So.") & calls("attempt_completion", result="Done."),), said("So.\n\nDone.")),
+    ],
+)
+async def test_an_outcome_that_was_not_stored_is_read_off_the_thread(
+    database: str, script: tuple[Any, ...], last: dict[str, Any]
+) -> None:
+    async with ScriptedLLM(chooses("coder"), *script) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            await service.session().user("Write a.py")
+            await service.kill()
+        rows(database, "update runs set status = 'running', events = null")
+        rows(database, "update sessions set pause = null, agent = 'orchestrator', message_count = 0")
+        async with serving(database, **proxied(llm)) as service:
+            joined = await service.http.get("/sessions/s-1/stream")
+            assert events_of(joined.text)[-2][1] == last
+            session = await service.session().get("/sessions/{id}")
+            pending = await service.session().get("/sessions/{id}/pending-approvals")
+    assert session["current_agent"] == "coder"
+    assert pending["count"] == int(last["type"] == "tool_call")
+
+
+async def test_a_second_process_on_the_same_database_is_refused(database: str) -> None:
+    async with serving(database):
+        with pytest.raises(RuntimeError, match="Another process serves the database"):
+            async with serving(database):
+                pass
+
+
+async def test_sessions_do_not_disturb_each_other(database: str) -> None:
+    lines = {"human": line_calls("read_file", path="a.py"), "tool": line_says("Read.")}
+    answers = (lambda messages: lines[messages[-1].type] for _ in range(64))
+    llm = model(*answers)
+    async with service(llm, settings_for(database)) as client:
+        sessions = [client.session(f"s-{number}") for number in range(16)]
+        await asyncio.gather(*(session.switch("ask") for session in sessions))
+        for _ in range(2):
+            asked = await asyncio.gather(*(session.user("Read a.py") for session in sessions))
+            ids = [chunks[-1]["call_id"] for chunks in asked]
+            told = await asyncio.gather(*(s.result("x", call_id) for s, call_id in zip(sessions, ids, strict=True)))
+            assert told == [[said("Read.")]] * 16
+
+
+async def test_the_audit_shows_when_it_was_tampered_with(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/test.db"
+    lines = [line_calls("write_file", call_id=f"call_{n}", path="a.py", content="x") for n in range(3)]
+    async with service(model(line_chooses("coder"), *lines, line_says("Fine.")), settings_for(database)) as client:
+        await client.session().user("Write")
+        for number in range(3):
+            await client.session().decide("reject", f"call_{number}", feedback=str(number))
+        entries = (await client.session().get("/sessions/{id}/audit"))["entries"]
+    assert intact("s-1", entries)
+    assert not intact("s-1", entries[1:])
+    assert not intact("s-1", [entries[0], {**entries[1], "decision": "approve"}, entries[2]])
+    assert not intact("s-2", entries)
+    assert json.dumps(entries).count('"decision": "reject"') == 3

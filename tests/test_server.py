@@ -1,0 +1,297 @@
+"""What HTTP sees: keys, bodies, streams, the shapes of the REST calls."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from graph.settings import Settings
+from tests.scripted import Held, calls, chooses, model, says
+from tests.service import Client, events_of, service, settings_for, text
+
+pytestmark = pytest.mark.anyio
+
+STREAM = "/agent/message/stream"
+HELLO = {"session_id": "s-1", "message": {"type": "user_message", "content": "Hello"}}
+
+
+async def test_every_path_but_health_and_ready_needs_the_key(tmp_path: Path) -> None:
+    async with service(model(), settings_for(tmp_path)) as client:
+        for key in ("", "wrong", "schlüssel"):
+            headers = httpx.Headers({"X-Internal-Auth": key}, encoding="utf-8")
+            for method, path in (("POST", STREAM), ("GET", "/sessions"), ("GET", "/docs"), ("GET", "/nowhere")):
+                response = await client.http.request(method, path, headers=headers)
+                assert (response.status_code, response.json()) == (401, {"detail": "unauthorized"})
+        health = await client.http.get("/health", headers={"X-Internal-Auth": ""})
+        ready = await client.http.get("/ready", headers={"X-Internal-Auth": ""})
+    assert health.json() == ready.json() == {"status": "healthy", "service": "agent-runtime", "version": "0.1.0"}
+
+
+def test_without_a_key_only_loopback_is_served() -> None:
+    Settings(_env_file=None, host="127.0.0.1")
+    with pytest.raises(ValueError, match="set a key, or bind to"):
+        Settings(_env_file=None, host="0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b'{"session_id": NaN}', "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"a":' * 200 + b"1" + b"}" * 200, "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b"{}", "application/json", 422),
+        (b'{"session_id": "s-1", "message": "Hello"}', "application/json", 422),
+        (b'{"session_id": "../s", "message": {"type": "user_message", "content": "x"}}', "application/json", 422),
+        (b'{"session_id": "s-1", "message": {"type": "user_message", "content": "x"}}', "text/plain", 415),
+        (b" " * 2_000_001, "application/json", 413),
+    ],
+)
+async def test_a_body_that_cannot_be_understood(tmp_path: Path, body: bytes, kind: str, status: int) -> None:
+    async with service(model(chooses("ask"), says("Hi.")), settings_for(tmp_path)) as client:
+        response = await client.http.post(STREAM, content=body, headers={"Content-Type": kind})
+        assert response.status_code == status
+        assert len(response.json()["detail"]) < 300
+        assert (await client.session().user("Hello"))[-1] == text("Hi.")
+
+
+async def test_a_body_that_does_not_say_how_long_it_is_is_bounded_as_well(tmp_path: Path) -> None:
+    async def endless() -> Any:
+        for _ in range(40):
+            yield b" " * 100_000
+
+    async with service(model(), settings_for(tmp_path)) as client:
+        response = await client.http.post(STREAM, content=endless())
+    assert (response.status_code, response.json()) == (413, {"detail": "the body is larger than 2000000 bytes"})
+
+
+async def test_text_that_storage_or_line_splitting_clients_trip_over(tmp_path: Path) -> None:
+    llm = model(chooses("ask"), says("a\u2028b\u0085c\x00d\r\n\ud800e"))
+    async with service(llm, settings_for(tmp_path)) as client:
+        body = json.dumps({"session_id": "s-1", "message": {"type": "user_message", "content": "x\x00\ud800y"}})
+        response = await client.http.post(STREAM, content=body, headers={"Content-Type": "application/json"})
+        answer = events_of(response.text)[-2][1]
+        question = (await client.session().history())[0]
+    assert answer["content"] == "a\u2028b\u0085c\ufffdd\r\n\ufffde"
+    assert question["content"] == "x\ufffd\ufffdy"
+
+
+async def test_each_event_has_an_id_and_done_is_last(tmp_path: Path) -> None:
+    async with service(model(chooses("ask"), says("Hi.")), settings_for(tmp_path)) as client:
+        response = await client.http.post(STREAM, json=HELLO)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines = response.text.split("\n")
+    ids = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
+    run = ids[0].removesuffix("-1")
+    assert ids == [f"{run}-1", f"{run}-2", f"{run}-3"]
+    assert [line for line in lines if line.startswith("event: ")] == ["event: message", "event: message", "event: done"]
+
+
+async def test_a_quiet_stream_beats(tmp_path: Path) -> None:
+    held = Held(says("Hi."))
+    async with service(model(chooses("ask"), held), settings_for(tmp_path, heartbeat_seconds=0.01)) as client:
+        beats = 0
+        async with client.http.stream("POST", STREAM, json=HELLO) as response:
+            async for line in response.aiter_lines():
+                beats += line.startswith(":")
+                if beats == 3:
+                    held.release.set()
+    assert beats >= 3
+    assert line == ""
+
+
+async def test_a_run_goes_on_without_its_client_and_can_be_joined(tmp_path: Path) -> None:
+    held = Held(says("Hi."))
+    async with service(model(chooses("ask"), held), settings_for(tmp_path)) as client:
+        async with client.http.stream("POST", STREAM, json=HELLO) as response:
+            first = await anext(line async for line in response.aiter_lines() if line.startswith("id: "))
+        joining = asyncio.create_task(client.http.get("/sessions/s-1/stream", headers={"Last-Event-ID": first[4:]}))
+        await held.asked.wait()
+        held.release.set()
+        assert [chunk for _, chunk in events_of((await joining).text)] == [text("Hi."), {"status": "completed"}]
+        again = await client.http.get("/sessions/s-1/stream")
+        assert [chunk.get("type") for _, chunk in events_of(again.text)] == [
+            "agent_switched",
+            "assistant_message",
+            None,
+        ]
+        assert (await client.session().history())[-1] == {"role": "assistant", "content": "Hi."}
+
+
+async def test_a_session_that_never_ran_has_nothing_to_join(tmp_path: Path) -> None:
+    async with service(model(), settings_for(tmp_path)) as client:
+        created = (await client.http.post("/sessions")).json()
+        assert created.pop("created_at") != created.pop("session_id")
+        assert created == {"message_count": 0, "current_agent": "orchestrator"}
+        (found,) = (await client.session().get("/sessions"))["sessions"]
+        joined = await client.http.get(f"/sessions/{found['session_id']}/stream")
+    assert joined.text == 'event: done\ndata: {"status": "completed"}\n\n'
+
+
+async def test_messages_of_one_session_are_handled_in_order(tmp_path: Path) -> None:
+    held = Held(says("One."))
+    async with service(model(chooses("ask"), held, says("Two.")), settings_for(tmp_path)) as client:
+        first = asyncio.create_task(client.session().user("First"))
+        await held.asked.wait()
+        second = asyncio.create_task(client.session().user("Second"))
+        other = await client.http.get("/sessions/s-1")
+        assert (other.status_code, second.done()) == (200, False)
+        held.release.set()
+        assert ((await first)[-1], (await second)[-1]) == (text("One."), text("Two."))
+
+
+async def test_a_message_does_not_wait_for_ever(tmp_path: Path) -> None:
+    held = Held(says("One."))
+    llm = model(chooses("ask"), held)
+    async with service(llm, settings_for(tmp_path, session_busy_seconds=0.01)) as client:
+        first = asyncio.create_task(client.session().user("First"))
+        await held.asked.wait()
+        (busy,) = await client.session().user("Second")
+        deleting = await client.http.delete("/sessions/s-1")
+        held.release.set()
+        await first
+    assert busy["metadata"]["code"] == "session_busy"
+    assert (deleting.status_code, deleting.json()["code"]) == (409, "session_busy")
+
+
+async def test_the_same_message_id_is_one_message(tmp_path: Path) -> None:
+    llm = model(chooses("ask"), says("Hi."))
+    async with service(llm, settings_for(tmp_path)) as client:
+        session = client.session()
+        message = {"type": "user_message", "content": "Hello"}
+        first = await session.send({**message, "id": "m-1"})
+        assert await session.send({**message, "id": "m-1"}) == first
+        assert await session.send(message, **{"Idempotency-Key": "m-1"}) != first
+        (conflict,) = await session.send({**message, "content": "Bye", "id": "m-1"})
+    assert conflict["metadata"]["code"] == "idempotency_conflict"
+
+
+async def test_sessions_are_listed_named_and_searched(tmp_path: Path) -> None:
+    lines = [line for _ in range(3) for line in (chooses("ask"), says("Hi."))]
+    async with service(model(*lines), settings_for(tmp_path)) as client:
+        for number, content in enumerate(["Read 100% of it", "Write ünïcode\nand more", "Other"]):
+            await client.session(f"s-{number}").user(content)
+        named = await client.http.patch("/sessions/s-0", json={"title": "My title", "description": None})
+        assert (named.json()["title"], named.json()["description"]) == ("My title", "")
+        assert await listed(client) == ["Other", "Write ünïcode", "My title"]
+        assert await listed(client, limit=1, offset=1) == ["Write ünïcode"]
+        assert await listed(client, q="TITLE") == ["My title"]
+        assert await listed(client, q="%") == []
+        page = await client.session().get("/sessions", q="my", limit=1)
+        (shown,) = page["sessions"]
+        assert page["total"] == 1
+        assert shown == (await client.http.get("/sessions/s-0")).json()
+        assert (shown["message_count"], shown["current_agent"]) == (2, "ask")
+
+
+async def listed(client: Client, **params: Any) -> list[str]:
+    return [session["title"] for session in (await client.session().get("/sessions", **params))["sessions"]]
+
+
+async def test_a_deleted_session_is_gone_and_its_id_begins_anew(tmp_path: Path) -> None:
+    write = calls("write_file", path="a.py", content="x")
+    lines = (chooses("coder"), write, chooses("ask"), says("Hi."), chooses("ask"), says("Hi again."))
+    async with service(model(*lines), settings_for(tmp_path)) as client:
+        session = client.session()
+        await session.user("Write a.py")
+        assert (await client.http.delete("/sessions/s-1")).status_code == 200
+        for path in ("", "/history", "/audit", "/pending-approvals", "/stream"):
+            missing = await client.http.get(f"/sessions/s-1{path}")
+            assert (missing.status_code, missing.json()) == (404, {"error": "Session s-1 not found"})
+        assert (await client.http.get("/agents/s-1/current")).status_code == 404
+        (late,) = await session.decide("approve")
+        assert late["metadata"]["code"] == "call_not_open"
+        await session.user("Hello")
+        assert [m["content"] for m in await session.history()] == ["Hello", "Hi."]
+        assert (await client.http.delete("/sessions/s-1?hard=true")).status_code == 200
+        assert (await client.http.delete("/sessions/s-1?hard=true")).status_code == 404
+        await session.user("Hello again")
+        assert [m["content"] for m in await session.history()] == ["Hello again", "Hi again."]
+
+
+async def test_the_audit_can_be_read_line_by_line(tmp_path: Path) -> None:
+    llm = model(chooses("coder"), calls("write_file", path="a.py", content="x"), says("Fine."))
+    async with service(llm, settings_for(tmp_path)) as client:
+        await client.session().user("Write a.py")
+        await client.session().decide("reject", feedback="no")
+        whole = await client.session().get("/sessions/{id}/audit")
+        lines = await client.http.get("/sessions/s-1/audit", headers={"Accept": "application/x-ndjson"})
+    assert [json.loads(line) for line in lines.text.splitlines()] == whole["entries"]
+    assert whole["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "decision", "rule"),
+    [
+        (("coder", "read_file", {"path": "a.py"}), "allow", "harmless.read_file"),
+        (("coder", "write_file", {"path": "a.py", "content": ""}), "ask", "write.file"),
+        (("architect", "write_file", {"path": "a.py", "content": ""}), "deny", "agent.may_write"),
+        (("debug", "execute_command", {"command": "cat a.py"}), "allow", "command.read_only"),
+        (("debug", "execute_command", {"command": "make"}), "ask", "agent.read_only_commands"),
+        (("orchestrator", "read_file", {"path": "a.py"}), "allow", "harmless.read_file"),
+        (("ask", "fly", {}), "deny", "arguments.invalid"),
+    ],
+)
+async def test_the_gate_explains_itself(
+    tmp_path: Path, question: tuple[str, str, dict[str, str]], decision: str, rule: str
+) -> None:
+    agent, tool, arguments = question
+    async with service(model(), settings_for(tmp_path)) as client:
+        asked = await client.http.post("/policy/explain", json={"agent": agent, "tool": tool, "arguments": arguments})
+        unknown = await client.http.post("/policy/explain", json={"agent": "poet", "tool": tool})
+        empty = await client.session().get("/sessions")
+    explained = asked.json()
+    assert (explained["decision"], explained["rule"]) == (decision, rule)
+    assert explained["reason"]
+    assert unknown.status_code == 422
+    assert empty == {"sessions": [], "total": 0}
+
+
+async def test_the_agents_are_listed_as_the_ide_parses_them(tmp_path: Path) -> None:
+    async with service(model(), settings_for(tmp_path)) as client:
+        agents = await client.session().get("/agents")
+    assert [agent["type"] for agent in agents] == ["orchestrator", "architect", "ask", "coder", "debug"]
+    assert [agent["has_file_restrictions"] for agent in agents] == [False, True, False, False, False]
+    assert agents[0] == {
+        "type": "orchestrator",
+        "name": "Orchestrator Agent",
+        "description": agents[0]["description"],
+        "allowed_tools": ["read_file", "list_files", "search_in_code"],
+        "has_file_restrictions": False,
+    }
+
+
+async def test_openapi_has_an_example_of_each_message_and_chunk(tmp_path: Path) -> None:
+    async with service(model(), settings_for(tmp_path)) as client:
+        page = await client.session().get("/openapi.json")
+    post = page["paths"][STREAM]["post"]
+    sent = post["requestBody"]["content"]["application/json"]["examples"].values()
+    assert {example["value"]["message"]["type"] for example in sent} == {
+        "user_message",
+        "tool_result",
+        "switch_agent",
+        "hitl_decision",
+    }
+    received = post["responses"]["200"]["content"]["text/event-stream"]["examples"].values()
+    assert {json.loads(example["value"].removeprefix("data: "))["type"] for example in received} == {
+        "assistant_message",
+        "tool_call",
+        "agent_switched",
+        "error",
+        "usage",
+    }
+    refs = {ref for ref in json.dumps(page).split('"') if ref.startswith("#/components/schemas/")}
+    assert {ref.rpartition("/")[2] for ref in refs} <= page["components"]["schemas"].keys()
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "offset=-1", f"offset={2**70}"])
+async def test_a_page_that_cannot_be(tmp_path: Path, query: str) -> None:
+    async with service(model(), settings_for(tmp_path)) as client:
+        response = await client.http.get(f"/sessions?{query}")
+    assert response.status_code == 422
