@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import add
 from typing import Annotated, Any, Literal, NotRequired
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
@@ -32,10 +33,6 @@ def _place(messages: list[AnyMessage], message: AnyMessage) -> int:
     return len(messages)
 
 
-def extend(items: list[Any], writes: Sequence[Sequence[Any]]) -> list[Any]:
-    return [*items, *(item for write in writes for item in write)]
-
-
 Switch = TypedDict("Switch", {"from": str, "to": str, "reason": str, "timestamp": str})
 """A hand-off, as `agent_history` shows it."""
 
@@ -62,7 +59,8 @@ class Inbox(TypedDict):
 
 class State(Inbox):
     messages: Annotated[list[AnyMessage], DeltaChannel(merge)]
-    switches: Annotated[list[Switch], DeltaChannel(extend)]
+    switches: Annotated[list[Switch], add]
+    """Not a DeltaChannel: it changes seldom, and a load reads all checkpoints back to a channel's last snapshot."""
     agent: str
     """Who holds the conversation."""
     gates: dict[str, Gate]

@@ -1,6 +1,7 @@
 """The tools a model may ask for. A class is a tool: its docstring and fields are all that the model reads of it."""
 
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -158,6 +159,7 @@ def side(name: str) -> Side:
     return TOOLS[name].side()
 
 
+@cache
 def specification(name: str) -> dict[str, Any]:
     """In the form of the OpenAI API."""
     schema = _plain(TOOLS[name].model_json_schema())
