@@ -25,7 +25,8 @@ from graph.settings import Settings
 from graph.topology import topology
 from prompts import CLASSIFIER, AgentName, team
 from sessions.acceptance import Request as RunRequest
-from sessions.runs import Run, Runs
+from sessions.run import Run
+from sessions.runs import Runs
 from sessions.sessions import SessionNotFound, Sessions
 from sessions.tables import open_database
 
@@ -156,11 +157,18 @@ def _message_routes(app: FastAPI, settings: Settings) -> None:
         after = sse.position(run, request.headers.get("last-event-id", ""))
         return sse.response(run, patience, after=after, tokens=tokens)
 
+    @app.post("/sessions/{session_id}/cancel")
+    async def cancel(request: Request, session_id: str) -> dict[str, Any]:
+        """Stop the run that goes on, and close the open calls; again, it changes nothing."""
+        await _sessions(request).shown(session_id)
+        await request.app.state.runs.cancel(session_id)
+        return {"session_id": session_id, "status": "cancelled"}
+
 
 def _failed(session_id: str, error: AgentRuntimeError) -> Run:
     run = Run(session_id)
     run.log.add(run.fail(error))
-    run.log.close()
+    run.end()
     return run
 
 

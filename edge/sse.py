@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from starlette.responses import StreamingResponse
 
 from sessions.events import DONE, Event
-from sessions.runs import Run
+from sessions.run import Run
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 HEARTBEAT = b": still here\n\n"

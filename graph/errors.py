@@ -61,6 +61,12 @@ class IdempotencyConflict(AgentRuntimeError):
     code = "idempotency_conflict"
 
 
+class Cancelled(AgentRuntimeError):
+    """The user stopped the run."""
+
+    code = "cancelled"
+
+
 class Interrupted(AgentRuntimeError):
     """The process died under the run, twice."""
 

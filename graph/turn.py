@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
 from graph import wire
+from graph.answers import cancelled
 from graph.state import Switch, holder, open_calls, to_wire
 
 Graph = CompiledStateGraph[Any, wire.StreamOptions, Any, Any]
@@ -114,8 +115,13 @@ def outcome(values: dict[str, Any], interrupts: Sequence[Interrupt], chunks: lis
 
 
 def _pause(values: Any, resume: str) -> Pause:
-    gates = values["gates"]
-    calls = [
+    return Pause(resume=resume, calls=pending(values))
+
+
+def pending(values: Any) -> list[OpenCall]:
+    """The calls of a thread that a client has to act on."""
+    gates = values.get("gates", {})
+    return [
         OpenCall(
             call=to_wire(call, gate),
             agent=gate["agent"],
@@ -126,7 +132,16 @@ def _pause(values: Any, resume: str) -> Pause:
         for call in open_calls(values)
         if (gate := gates.get(call["id"]))
     ]
-    return Pause(resume=resume, calls=calls)
+
+
+async def stopped(graph: Graph, config: RunnableConfig) -> Outcome:
+    """Lay a thread to rest that no run works on: a message that came in is in it, what was open is closed."""
+    left = await graph.aget_state(config)
+    message = left.values.get("message") or {}
+    said = [HumanMessage(message["content"])] if message.get("content") else []
+    closing = {"message": None, "messages": [*cancelled(left.values), *said], "gates": {}, "ended": True}
+    await graph.aupdate_state(config, closing, as_node="orchestrator")
+    return outcome((await graph.aget_state(config)).values, (), [])
 
 
 def recovered(snapshot: StateSnapshot) -> Outcome:

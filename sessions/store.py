@@ -119,6 +119,11 @@ async def finish(
     if failed:
         values["key"] = None
     await connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
+    await rest(connection, session_id, outcome)
+
+
+async def rest(connection: AsyncConnection, session_id: str, outcome: Outcome) -> None:
+    """What the session's row says of its thread between two runs."""
     await change(
         connection,
         session_id,

@@ -134,6 +134,35 @@ async def test_a_session_that_never_ran_has_nothing_to_join(tmp_path: Path) -> N
     assert joined.text == 'event: done\ndata: {"status": "completed"}\n\n'
 
 
+async def test_a_run_can_be_cancelled(tmp_path: Path) -> None:
+    held = Held(says("Never."))
+    async with service(model(chooses("ask"), held, says("Hi.")), settings_for(tmp_path)) as client:
+        asking = asyncio.create_task(client.session().user("Hello"))
+        await held.asked.wait()
+        for _ in range(2):
+            cancelled = await client.http.post("/sessions/s-1/cancel")
+            assert cancelled.json() == {"session_id": "s-1", "status": "cancelled"}
+        assert (await asking)[-1]["metadata"]["code"] == "cancelled"
+        assert (await client.session().user("Again"))[-1] == text("Hi.")
+        assert [m["content"] for m in await client.session().history()] == ["Hello", "Again", "Hi."]
+        assert (await client.http.post("/sessions/s-2/cancel")).status_code == 404
+
+
+async def test_a_cancelled_approval_is_closed(tmp_path: Path) -> None:
+    lines = (chooses("coder"), calls("write_file", path="a.py", content="x"), says("Hi."))
+    async with service(model(*lines), settings_for(tmp_path)) as client:
+        session = client.session()
+        await session.user("Write a.py")
+        await client.http.post("/sessions/s-1/cancel")
+        assert (await session.get("/sessions/{id}/pending-approvals"))["count"] == 0
+        (late,) = await session.decide("approve")
+        (entry,) = (await session.get("/sessions/{id}/audit"))["entries"]
+        assert await session.user("Again") == [text("Hi.")]
+        roles = [message["role"] for message in await session.history()]
+    assert (late["metadata"]["code"], entry["decision"], entry["decided_by"]) == ("call_not_open", "cancel", "system")
+    assert roles == ["user", "assistant", "tool", "user", "assistant"]
+
+
 async def test_messages_of_one_session_are_handled_in_order(tmp_path: Path) -> None:
     held = Held(says("One."))
     async with service(model(chooses("ask"), held, says("Two.")), settings_for(tmp_path)) as client:
