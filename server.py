@@ -1,7 +1,9 @@
 """The HTTP edge: routes over sessions and runs. `uvicorn server:app` serves it, the environment decides the rest."""
 
+import gc
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 
@@ -25,10 +27,10 @@ from graph.settings import Settings
 from graph.topology import topology
 from prompts import CLASSIFIER, AgentName, team
 from sessions.acceptance import Request as RunRequest
+from sessions.database import Database, open_database
 from sessions.run import Run
 from sessions.runs import Runs
 from sessions.sessions import SessionNotFound, Sessions
-from sessions.tables import open_database
 
 VERSION = "0.1.0"
 
@@ -68,19 +70,18 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logging.getLogger("agent_runtime").setLevel(settings.log_level.upper())
-        async with (
-            model or open_model(settings) as llm,
-            open_database(settings.db_url) as database,
-            open_checkpointer(settings.db_url) as checkpointer,
-        ):
-            graph = topology(llm, settings).compile(checkpointer=checkpointer)
-            runs = Runs(database, graph, settings)
-            app.state.database, app.state.runs = database, runs
-            app.state.sessions = Sessions(database, graph, runs.turns, settings)
-            await runs.recover()
-            try:
+        with ThreadPoolExecutor(1, "sqlite") as thread:
+            async with (
+                model or open_model(settings) as llm,
+                open_database(settings.db_url, thread) as database,
+                open_checkpointer(settings.db_url, thread) as checkpointer,
+            ):
+                graph = topology(llm, settings).compile(checkpointer=checkpointer)
+                runs = Runs(database, graph, settings)
+                app.state.database, app.state.runs = database, runs
+                app.state.sessions = Sessions(database, graph, runs.turns, settings)
+                await runs.recover()
                 yield
-            finally:
                 await runs.close()
 
     app = FastAPI(
@@ -124,8 +125,8 @@ def _health_routes(app: FastAPI) -> None:
     @app.get("/ready")
     async def ready(request: Request) -> Health:
         """Whether the database answers as well; 503 if not."""
-        async with request.app.state.database.connect() as connection:
-            await connection.execute(text("select 1"))
+        database: Database = request.app.state.database
+        await database.transact(lambda connection: connection.execute(text("select 1")))
         return Health()
 
 
@@ -148,14 +149,15 @@ def _message_routes(app: FastAPI, settings: Settings) -> None:
         return sse.response(await runs.submit(RunRequest(envelope.session_id, message, options, key)), patience)
 
     @app.get("/sessions/{session_id}/stream")
-    async def join(request: Request, session_id: str, tokens: bool = False) -> Response:
+    async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
         """The run that goes on, or the last one; with `Last-Event-ID`, what came after that event."""
         await _sessions(request).shown(session_id)
         run: Run | None = await request.app.state.runs.join(session_id)
         if run is None:
             return sse.nothing()
         after = sse.position(run, request.headers.get("last-event-id", ""))
-        return sse.response(run, patience, after=after, tokens=tokens)
+        shown = {"", *(name for name, asked in (("tokens", tokens), ("usage", usage)) if asked)}
+        return sse.response(run, patience, after=after, shown=frozenset(shown))
 
     @app.post("/sessions/{session_id}/cancel")
     async def cancel(request: Request, session_id: str) -> dict[str, Any]:
@@ -255,6 +257,7 @@ def __getattr__(name: str) -> FastAPI:
     """`app`, made when it is asked for: importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
+    _settle_memory()
     return create_app(Settings())
 
 
@@ -262,6 +265,7 @@ def main() -> None:
     import uvicorn
 
     settings = Settings()
+    _settle_memory()
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -269,6 +273,13 @@ def main() -> None:
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
+
+
+def _settle_memory() -> None:
+    """What is there when a server starts stays; collecting it again and again costs a tenth of a turn."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 100)
 
 
 if __name__ == "__main__":

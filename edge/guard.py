@@ -1,5 +1,6 @@
 """Before any route: the key, then the size and kind of the body. Plain ASGI: nothing is read before the key."""
 
+import asyncio
 import json
 from hmac import compare_digest
 
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 OPEN_PATHS = {"/health", "/ready"}
 BODY_LIMIT = 2_000_000
 """Bytes that are taken."""
+BODY_SECONDS = 60
 DRAIN_LIMIT = 100_000_000
 """Bytes that are read before the connection is closed."""
 
@@ -33,7 +35,11 @@ class Guard:
         headers = Headers(scope=scope)
         try:
             self._authenticate(headers)
-            body = await _body(headers, receive)
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _body(headers, receive)
+        except TimeoutError:
+            await _answer(send, Refused(408, f"the body did not come within {BODY_SECONDS} seconds"))
+            return
         except Refused as refused:
             await _answer(send, refused)
             return

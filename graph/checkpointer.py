@@ -1,51 +1,135 @@
 """Where threads rest between two requests: SQLite or Postgres, by URL."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import aiosqlite
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.checkpoint.sqlite import SqliteSaver
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from graph.recent import Recent
+
+T = TypeVar("T")
 POOL = 10
 """Connections to Postgres."""
 
 
-@asynccontextmanager
-async def open_checkpointer(url: str) -> AsyncIterator[BaseCheckpointSaver[str]]:
-    """`sqlite:///path` or `postgresql://...`; tables are made if they are missing."""
-    opened = _sqlite(url) if url.startswith("sqlite") else _postgres(url)
-    async with opened as checkpointer:
-        yield checkpointer
+class SQLiteCheckpointer(SqliteSaver):
+    """Each call is one hop to the thread that owns the file; langgraph's async saver makes one for each statement."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        super().__init__(connection)
+        self.recent = Recent()
+        self._thread = thread
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        return await self._in_thread(partial(self.get_tuple, config))
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        saved = await self._in_thread(partial(self.put, config, checkpoint, metadata, new_versions))
+        self.recent.wrote(saved["configurable"]["thread_id"], checkpoint["id"])
+        return saved
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        await self._in_thread(partial(self.put_writes, config, writes, task_id, task_path))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        self.recent.forget(thread_id)
+        await self._in_thread(partial(self.delete_thread, thread_id))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        if known := self.recent.history(config["configurable"], channels):
+            return known
+        return await self._in_thread(partial(self.get_delta_channel_history, config=config, channels=channels))
+
+
+class PostgresCheckpointer(AsyncPostgresSaver):
+    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> None:
+        super().__init__(pool)
+        self.recent = Recent()
+        self.lock = asyncio.Semaphore(pool.max_size)  # type: ignore[assignment]  # its one lock makes the pool a queue
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        saved = await super().aput(config, checkpoint, metadata, new_versions)
+        self.recent.wrote(saved["configurable"]["thread_id"], checkpoint["id"])
+        return saved
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        self.recent.forget(thread_id)
+        await super().adelete_thread(thread_id)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        if known := self.recent.history(config["configurable"], channels):
+            return known
+        return await super().aget_delta_channel_history(config=config, channels=channels)
+
+
+Checkpointer = SQLiteCheckpointer | PostgresCheckpointer
 
 
 @asynccontextmanager
-async def _sqlite(url: str) -> AsyncIterator[BaseCheckpointSaver[str]]:
-    path = Path(url.partition(":///")[2])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    async with aiosqlite.connect(path) as connection:
-        saver = AsyncSqliteSaver(connection)
-        await saver.setup()
-        await connection.execute("PRAGMA synchronous=NORMAL")
-        await connection.execute("PRAGMA busy_timeout=10000")
-        yield saver
+async def open_checkpointer(url: str, thread: ThreadPoolExecutor) -> AsyncIterator[Checkpointer]:
+    """`sqlite:///path` or `postgresql://...`; tables are made if they are missing. `thread` owns an SQLite file."""
+    if url.startswith("sqlite"):
+        path = Path(url.partition(":///")[2])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+            for pragma in ("synchronous=NORMAL", "busy_timeout=10000"):
+                connection.execute(f"PRAGMA {pragma}")
+            saver = SQLiteCheckpointer(connection, thread)
+            saver.setup()
+            yield saver
+    else:
+        async with _pool(url) as pool:
+            checkpointer = PostgresCheckpointer(pool)
+            await checkpointer.setup()
+            yield checkpointer
 
 
-@asynccontextmanager
-async def _postgres(url: str) -> AsyncIterator[BaseCheckpointSaver[str]]:
+def _pool(url: str) -> AsyncConnectionPool[AsyncConnection[DictRow]]:
     options: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
-        url, max_size=POOL, open=False, kwargs=options, check=AsyncConnectionPool.check_connection
+    scheme, _, rest = url.partition("://")
+    return AsyncConnectionPool(
+        f"{scheme.partition('+')[0]}://{rest}",
+        max_size=POOL,
+        open=False,
+        kwargs=options,
+        check=AsyncConnectionPool.check_connection,
     )
-    async with pool:
-        saver = AsyncPostgresSaver(pool)
-        await saver.setup()
-        saver.lock = asyncio.Semaphore(pool.max_size)  # type: ignore[assignment]  # its one lock would make the pool a queue
-        yield saver

@@ -1,13 +1,14 @@
-"""What JSON allows and storage does not: NUL, lone surrogates, integers over 64 bits."""
+"""What JSON allows and storage does not: NUL, lone surrogates, integers over 64 bits; and infinity."""
 
 import re
+from math import isfinite
 from typing import Any
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def clean(value: Any) -> Any:
-    """The same value, storable everywhere: bad characters become U+FFFD, giant integers become text."""
+    """The same value, storable everywhere: bad characters become U+FFFD, numbers that cannot be kept become text."""
     match value:
         case str():
             return UNSTORABLE.sub("\ufffd", value)
@@ -17,4 +18,6 @@ def clean(value: Any) -> Any:
             return [clean(item) for item in value]
         case int() if not -(2**63) <= value < 2**63:
             return str(value) if value.bit_length() < 10_000 else "(an integer too large to keep)"
+        case float() if not isfinite(value):
+            return str(value)
     return value

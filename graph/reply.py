@@ -46,10 +46,11 @@ def _merged(chunks: Sequence[Any]) -> AIMessage:
 
 
 def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Reply:
-    taken = {call["id"] for message in history if isinstance(message, AIMessage) for call in message.tool_calls}
+    requests = _kept([*_requests(said)], parallel)
+    taken = _ids(history) if requests else set()
     calls: list[RequestedCall] = []
     answers: list[ToolMessage] = []
-    for name, arguments, call_id in _kept([*_requests(said)], parallel):
+    for name, arguments, call_id in requests:
         read = _object(arguments)
         call = RequestedCall(name=_name(name), args=read or {}, id=_own_id(call_id, taken), type="tool_call")
         calls.append(call)
@@ -58,6 +59,10 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
             answers.append(answer(call, f"The arguments are not a JSON object: {said_instead}", error=True))
     message = AIMessage(clean(said.text), id=f"msg_{uuid4().hex}", tool_calls=calls, usage_metadata=said.usage_metadata)
     return Reply(message, answers)
+
+
+def _ids(history: Sequence[AnyMessage]) -> set[str | None]:
+    return {call["id"] for message in history if isinstance(message, AIMessage) for call in message.tool_calls}
 
 
 def _requests(said: AIMessage) -> Iterator[tuple[str, Any, str]]:

@@ -13,6 +13,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 import prompts
+from graph.clean import clean
 from graph.errors import AgentRuntimeError
 from prompts import AGENTS, CLASSIFIER, Agent
 
@@ -51,7 +52,7 @@ def _chosen(answer: str, team: Collection[str]) -> Choice | None:
     if agent not in team:
         return None
     confidence = confidence if confidence in ("high", "medium", "low") else "medium"
-    return Choice(agent, confidence, str(said.get("reasoning") or "")[:500], "llm")
+    return Choice(agent, confidence, clean(str(said.get("reasoning") or ""))[:500], "llm")
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

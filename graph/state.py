@@ -58,7 +58,7 @@ class Inbox(TypedDict):
 
 
 class State(Inbox):
-    messages: Annotated[list[AnyMessage], DeltaChannel(merge)]
+    messages: Annotated[list[AnyMessage], DeltaChannel(merge, snapshot_frequency=500)]
     switches: Annotated[list[Switch], add]
     """Not a DeltaChannel: it changes seldom, and a load reads all checkpoints back to a channel's last snapshot."""
     agent: str
@@ -111,9 +111,13 @@ def holder(state: State) -> str:
 
 def hand_over(before: str, to: str, reason: str, **how: str) -> tuple[list[Switch], wire.AgentSwitched]:
     """The record of a hand-off, and what the client is told of it."""
-    record: list[Switch] = [{"from": before, "to": to, "reason": reason, "timestamp": now()}] if before != to else []
-    about = {"from_agent": before, "to_agent": to, "reason": reason, **how}
-    return record, wire.AgentSwitched(content=f"Switched to {to} agent", metadata=about)
+    switch: Switch = {"from": before, "to": to, "reason": reason, "timestamp": now()}
+    return [switch] if before != to else [], announcement(switch, **how)
+
+
+def announcement(switch: Switch, **how: str) -> wire.AgentSwitched:
+    about = {"from_agent": switch["from"], "to_agent": switch["to"], "reason": switch["reason"], **how}
+    return wire.AgentSwitched(content=f"Switched to {switch['to']} agent", metadata=about)
 
 
 def last_request(state: State) -> str:

@@ -4,14 +4,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Interrupt, StateSnapshot
+from langgraph.types import Command, Interrupt
 from pydantic import BaseModel
 
 from graph import wire
 from graph.answers import cancelled
+from graph.checkpointer import Checkpointer
 from graph.state import Switch, holder, open_calls, to_wire
 
 Graph = CompiledStateGraph[Any, wire.StreamOptions, Any, Any]
@@ -64,9 +65,12 @@ class Held:
         return chunk.is_final
 
     def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
-        """Only the very last one is final."""
-        chunks = [chunk.model_copy(update={"is_final": chunk is self.chunks[-1]}) for chunk in self.chunks]
+        chunks = with_last_final(self.chunks)
         return [*chunks[:-1], self.usage, chunks[-1]] if options.usage and chunks else chunks
+
+
+def with_last_final(chunks: list[wire.Chunk]) -> list[wire.Chunk]:
+    return [chunk.model_copy(update={"is_final": chunk is chunks[-1]}) for chunk in chunks]
 
 
 def config(session_id: str, run_id: str = "") -> RunnableConfig:
@@ -91,6 +95,8 @@ async def run(
             values = event
         elif not held.take(event):
             yield event
+    if isinstance(graph.checkpointer, Checkpointer):
+        graph.checkpointer.recent.tell(config["configurable"]["thread_id"], values.get("messages", []))
     yield outcome(values, values.get("__interrupt__", ()), held.last(options))
 
 
@@ -136,27 +142,9 @@ def pending(values: Any) -> list[OpenCall]:
 
 async def stopped(graph: Graph, config: RunnableConfig) -> Outcome:
     """Lay a thread to rest that no run works on: a message that came in is in it, what was open is closed."""
-    left = await graph.aget_state(config)
-    message = left.values.get("message") or {}
+    left: Any = (await graph.aget_state(config)).values
+    message = left.get("message") or {}
     said = [HumanMessage(message["content"])] if message.get("content") else []
-    closing = {"message": None, "messages": [*cancelled(left.values), *said], "gates": {}, "ended": True}
+    closing: dict[str, Any] = {"message": None, "messages": [*cancelled(left), *said], "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")
     return outcome((await graph.aget_state(config)).values, (), [])
-
-
-def recovered(snapshot: StateSnapshot) -> Outcome:
-    """The outcome of a run whose process died after the thread was durable, read off the thread."""
-    found = outcome(snapshot.values, snapshot.interrupts, [])
-    if found.pause:
-        chunks: list[wire.Chunk] = [open_call.call for open_call in found.pause.calls]
-    else:
-        chunks = [_last_text(snapshot.values)]
-    held = Held(chunks)
-    return outcome(snapshot.values, snapshot.interrupts, held.last(wire.StreamOptions()))
-
-
-def _last_text(values: dict[str, Any]) -> wire.Chunk:
-    said = next((m for m in reversed(values["messages"]) if isinstance(m, AIMessage)), AIMessage(""))
-    conclusions = [call["args"].get("result") or call["args"].get("question") for call in said.tool_calls]
-    text = "\n\n".join(str(part) for part in (said.content, *conclusions) if part)
-    return wire.whole_text(text, wire.StreamOptions(), is_final=True)

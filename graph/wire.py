@@ -84,8 +84,9 @@ class ToolResult(Incoming):
 
     @field_validator("error", mode="before")
     @classmethod
-    def _as_text(cls, error: Any) -> str:
-        return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+    def _as_text(cls, error: Any) -> str | None:
+        """Clients that send every field send an empty one for none."""
+        return error if isinstance(error, str) and error else json.dumps(error, ensure_ascii=False) if error else None
 
     @property
     def refused(self) -> bool:

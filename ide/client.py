@@ -68,7 +68,7 @@ class Client:
         return self._followed(session_id, self._joining(session_id))
 
     def _joining(self, session_id: str, last_event_id: str | None = None) -> httpx.Request:
-        params = {"tokens": "true"} if self.stream.get("tokens") else {}
+        params = {name: "true" for name in ("tokens", "usage") if self.stream.get(name)}
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         return self.http.build_request("GET", f"/sessions/{session_id}/stream", params=params, headers=headers)
 

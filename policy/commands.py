@@ -24,37 +24,39 @@ class Form(NamedTuple):
     """Options whose next word is a number."""
     text: int = 0
     """How many leading operands are text, not paths."""
+    least: int = 0
+    """How many operands there must be, for it not to wait for its input."""
     operands: int = 1000
-    """How many operands there may be."""
+    """How many there may be."""
 
 
 COUNTED = frozenset({"-n", "-c"})
 PROGRAMS: dict[str, Form] = {
-    "basename": Form(operands=1),
-    "cat": Form("bensvAET"),
-    "cksum": Form(),
-    "cmp": Form("bls", operands=2),
+    "basename": Form(least=1, operands=1),
+    "cat": Form("bensvAET", least=1),
+    "cksum": Form(least=1),
+    "cmp": Form("bls", least=2, operands=2),
     "date": Form("uR", operands=0),
     "df": Form("hkT"),
-    "diff": Form("bBiNqruwy", operands=2),
-    "dirname": Form(operands=1),
+    "diff": Form("bBiNqruwy", least=2, operands=2),
+    "dirname": Form(least=1, operands=1),
     "du": Form("abchks"),
     "false": Form(operands=0),
-    "grep": Form("cEFHhiLlnoqrsvwx", text=1),
-    "head": Form("qv", numbered=COUNTED),
+    "grep": Form("cEFHhiLlnoqrsvwx", text=1, least=2),
+    "head": Form("qv", least=1, numbered=COUNTED),
     "id": Form("gGnu", operands=0),
     "ls": Form("1aACdFghiklnoprRsStTuUX"),
-    "md5sum": Form("b"),
-    "nl": Form(),
+    "md5sum": Form("b", least=1),
+    "nl": Form(least=1),
     "pwd": Form("LP", operands=0),
-    "sha1sum": Form("b"),
-    "sha256sum": Form("b"),
-    "stat": Form("Lt"),
-    "tac": Form(),
-    "tail": Form("qv", numbered=COUNTED),
+    "sha1sum": Form("b", least=1),
+    "sha256sum": Form("b", least=1),
+    "stat": Form("Lt", least=1),
+    "tac": Form(least=1),
+    "tail": Form("qv", least=1, numbered=COUNTED),
     "true": Form(operands=0),
     "uname": Form("amnoprsv", operands=0),
-    "wc": Form("clLmw"),
+    "wc": Form("clLmw", least=1),
     "whoami": Form(operands=0),
 }
 
@@ -74,7 +76,9 @@ def _fits(words: list[str]) -> bool:
     if form is None:
         return False
     operands = _operands(words[1:], form)
-    return operands is not None and len(operands) <= form.operands and not any(map(fault, operands[form.text :]))
+    if operands is None or not form.least <= len(operands) <= form.operands:
+        return False
+    return not any(map(fault, operands[form.text :]))
 
 
 def _operands(words: list[str], form: Form) -> list[str] | None:

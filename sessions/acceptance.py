@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, RowMapping
 
 from graph import wire
 from graph.answers import check
@@ -15,6 +14,7 @@ from graph.errors import CallNotOpen, IdempotencyConflict
 from graph.gate import edited
 from graph.turn import Graph, OpenCall, Pause
 from sessions import audit, store
+from sessions.database import Database
 
 
 @dataclass(frozen=True)
@@ -46,41 +46,50 @@ class Accepted:
     """What the message answers, or leaves behind."""
 
 
-async def accept(database: AsyncEngine, graph: Graph, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
+async def accept(database: Database, graph: Graph, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
     """What to run, or what an earlier run of the message said. Raises CallNotOpen, EditRefused, IdempotencyConflict."""
+
+    def work(connection: Connection) -> Accepted | list[wire.Chunk]:
+        return _accept(connection, request, run_id)
+
     try:
-        async with database.begin() as connection:
-            return await _accept(connection, request, run_id)
+        return await database.transact(work)
     except _InTheWayError:
         await forget_thread(graph, request.session_id)
-        async with database.begin() as connection:
-            await store.clear_deleted(connection, request.session_id)
-            return await _accept(connection, request, run_id)
+        await database.transact(lambda connection: store.clear_deleted(connection, request.session_id))
+        return await database.transact(work)
 
 
 class _InTheWayError(Exception):
     """A session was deleted under this id; what is left of it has to go, but for its audit."""
 
 
-async def _accept(connection: AsyncConnection, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
-    row = await store.row(connection, request.session_id)
-    if row and row["deleted_at"]:
-        raise _InTheWayError
+def _accept(connection: Connection, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
+    row = _row(connection, request)
     pause = store.pause_of(row)
-    if told := await _told_before(connection, request, pause):
+    if (told := _told_before(connection, request, pause)) is not None:
         return told
     entries = _decisions(request.message, pause)
     if row is None:
-        await store.create(connection, request.session_id, _title(request.message))
+        store.create(connection, request.session_id, _title(request.message))
     asked = {
         "key": request.key,
         "body_hash": request.body_hash,
         "options": request.options.model_dump(),
         "pause": pause and pause.model_dump(mode="json"),
     }
-    await store.add_run(connection, run_id, request.session_id, request.message, asked)
-    await audit.append(connection, request.session_id, entries)
+    store.add_run(connection, run_id, request.session_id, request.message, asked)
+    audit.append(connection, request.session_id, entries)
     return Accepted(pause)
+
+
+def _row(connection: Connection, request: Request) -> RowMapping | None:
+    row = store.row(connection, request.session_id)
+    if row is None or not row["deleted_at"]:
+        return row
+    if isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
+        raise _InTheWayError
+    return None
 
 
 async def forget_thread(graph: Graph, session_id: str) -> None:
@@ -88,14 +97,13 @@ async def forget_thread(graph: Graph, session_id: str) -> None:
     await graph.checkpointer.adelete_thread(session_id)
 
 
-async def refused_edit(database: AsyncEngine, request: Request) -> None:
-    """Its own transaction: nothing else of the message is kept."""
-    async with database.begin() as connection:
-        pause = store.pause_of(await store.session(connection, request.session_id))
-        match request.message:
-            case wire.HitlDecision() as said if pause:
-                entry = audit.decision(_open_call(pause, said), said)
-                await audit.append(connection, request.session_id, [{**(entry or {}), "decision": "edit_refused"}])
+def refused_edit(connection: Connection, request: Request) -> None:
+    """For a transaction of its own: nothing else of the message is kept."""
+    pause = store.pause_of(store.session(connection, request.session_id))
+    match request.message:
+        case wire.HitlDecision() as said if pause:
+            entry = audit.decision(_open_call(pause, said), said)
+            audit.append(connection, request.session_id, [{**(entry or {}), "decision": "edit_refused"}])
 
 
 def _decisions(message: wire.Message, pause: Pause | None) -> list[dict[str, Any]]:
@@ -120,20 +128,20 @@ def _title(message: wire.Message) -> str:
     return content.strip().split("\n", maxsplit=1)[0][: store.TITLE]
 
 
-async def _told_before(connection: AsyncConnection, request: Request, pause: Pause | None) -> list[wire.Chunk] | None:
+def _told_before(connection: Connection, request: Request, pause: Pause | None) -> list[wire.Chunk] | None:
     if request.key is None:
         return None
     answers = isinstance(request.message, wire.ToolResult | wire.HitlDecision)
     if answers and _fits(request.message, pause):
         return None
-    row = await store.run_by_key(connection, request.session_id, request.key)
+    row = store.run_by_key(connection, request.session_id, request.key)
     if row is None:
         return None
     if row["body_hash"] != request.body_hash:
         if answers:
             return None
         raise IdempotencyConflict("Another message was sent under this id; send this one under an id of its own.")
-    told = await _told(connection, row, pause)
+    told = _told(connection, row, pause)
     return [chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told]
 
 
@@ -145,26 +153,29 @@ def _fits(message: Any, pause: Pause | None) -> bool:
     return True
 
 
-async def _told(connection: AsyncConnection, row: RowMapping, pause: Pause | None) -> list[wire.Chunk]:
+def _told(connection: Connection, row: RowMapping, pause: Pause | None) -> list[wire.Chunk]:
     """A run's chunks; in place of a call that is not open as it was, what came of it."""
     chunks: list[wire.Chunk] = []
     for chunk in _chunks(row):
         if not isinstance(chunk, wire.ToolCall) or _is_open(chunk, pause):
             chunks.append(chunk)
             continue
-        if later := await _answer_to(connection, row["session_id"], chunk):
-            chunks += await _told(connection, later, pause)
+        if later := _answer_to(connection, row["session_id"], chunk):
+            chunks += _told(connection, later, pause)
         else:
-            chunks.append(wire.failure(CallNotOpen(f"The call {chunk.call_id} was closed: the user went on.")))
+            chunks.append(wire.failure(_closed(chunk, pause)))
     return chunks
 
 
-async def _answer_to(connection: AsyncConnection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
+def _closed(call: wire.ToolCall, pause: Pause | None) -> CallNotOpen:
+    still = ", ".join(each.call.call_id for each in pause.calls) if pause else "none"
+    return CallNotOpen(f"The call {call.call_id} was closed: the user went on. Open calls: {still}.")
+
+
+def _answer_to(connection: Connection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
     """The run of the decision on a call, or of its result."""
-    decision = call.requires_approval and await store.run_by_key(
-        connection, session_id, f"hitl_decision:{call.call_id}"
-    )
-    return decision or await store.run_by_key(connection, session_id, f"tool_result:{call.call_id}")
+    decision = call.requires_approval and store.run_by_key(connection, session_id, f"hitl_decision:{call.call_id}")
+    return decision or store.run_by_key(connection, session_id, f"tool_result:{call.call_id}")
 
 
 def _is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:

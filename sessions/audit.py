@@ -4,8 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select
 
 from graph import wire
 from graph.state import now
@@ -47,27 +46,25 @@ def entry(
     }
 
 
-async def append(connection: AsyncConnection, session_id: str, entries: list[dict[str, Any]]) -> None:
+def append(connection: Connection, session_id: str, entries: list[dict[str, Any]]) -> None:
     if not entries:
         return
-    last = await _last(connection, session_id)
+    last = _last(connection, session_id)
     seq, previous = (last.seq, last.hash) if last else (0, "")
     for row in entries:
         seq += 1
         previous = _hash(session_id, {**row, "seq": seq}, previous)
-        await connection.execute(insert(audit_log).values(**row, session_id=session_id, seq=seq, hash=previous))
+        connection.execute(insert(audit_log).values(**row, session_id=session_id, seq=seq, hash=previous))
 
 
-async def _last(connection: AsyncConnection, session_id: str) -> Any:
+def _last(connection: Connection, session_id: str) -> Any:
     newest = select(audit_log).where(audit_log.c.session_id == session_id).order_by(audit_log.c.seq.desc()).limit(1)
-    return (await connection.execute(newest)).first()
+    return connection.execute(newest).first()
 
 
-async def entries(connection: AsyncConnection, session_id: str) -> list[dict[str, Any]]:
+def entries(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """Oldest first."""
-    rows = await connection.execute(
-        select(audit_log).where(audit_log.c.session_id == session_id).order_by(audit_log.c.seq)
-    )
+    rows = connection.execute(select(audit_log).where(audit_log.c.session_id == session_id).order_by(audit_log.c.seq))
     return [{name: row[name] for name in [*FIELDS, "hash"]} for row in rows.mappings()]
 
 

@@ -17,7 +17,8 @@ class Event(NamedTuple):
     name: str
     data: str
     """One line of ASCII JSON."""
-    is_token: bool = False
+    opt_in: str = ""
+    """What a reader must have opted in to: tokens, usage or nothing. The others survive a crash."""
 
 
 @dataclass
@@ -35,8 +36,7 @@ class EventLog:
 
     def _event(self, ahead: int, chunk: wire.Chunk) -> Event:
         name = "error" if isinstance(chunk, wire.Error) else "message"
-        is_token = isinstance(chunk, wire.AssistantMessage) and chunk.content is None
-        return Event(self._next() + ahead, name, chunk.encoded(), is_token)
+        return Event(self._next() + ahead, name, chunk.encoded(), _opt_in(chunk))
 
     def _next(self) -> int:
         return self.events[-1].number + 1 if self.events else (self.attempt - 1) * ATTEMPT + 1
@@ -68,6 +68,12 @@ class EventLog:
                 return
             elif await _silent(changed, patience):
                 yield []
+
+
+def _opt_in(chunk: wire.Chunk) -> str:
+    if isinstance(chunk, wire.AssistantMessage) and chunk.content is None:
+        return "tokens"
+    return "usage" if isinstance(chunk, wire.Usage) else ""
 
 
 async def _silent(changed: asyncio.Event, patience: float) -> bool:

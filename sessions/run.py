@@ -13,6 +13,8 @@ from sessions.events import Event, EventLog
 @dataclass
 class Run:
     session_id: str
+    told_by: tuple[str | None, str] = (None, "")
+    """The key and the hash of the message that started it."""
     id: str = field(default_factory=lambda: uuid4().hex)
     log: EventLog = field(default_factory=EventLog)
     taken: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())

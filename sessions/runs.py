@@ -6,7 +6,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from graph.answers import available
 from graph.errors import AgentRuntimeError, EditRefused
@@ -15,6 +14,7 @@ from graph.turn import Graph
 from prompts import team
 from sessions import store
 from sessions.acceptance import Request, accept, refused_edit
+from sessions.database import Database
 from sessions.events import Event, EventLog
 from sessions.run import Run
 from sessions.turns import Turns
@@ -24,7 +24,7 @@ log = logging.getLogger("agent_runtime.runs")
 
 
 class Runs:
-    def __init__(self, database: AsyncEngine, graph: Graph, settings: Settings) -> None:
+    def __init__(self, database: Database, graph: Graph, settings: Settings) -> None:
         self._database = database
         self._graph = graph
         self._work = Work(database, graph)
@@ -36,7 +36,11 @@ class Runs:
 
     async def submit(self, request: Request) -> Run:
         """A run whose events can be followed. Raises what the database raises when nothing could be stored."""
-        run = Run(request.session_id)
+        told_by = (request.key, request.body_hash)
+        active = self._active.get(request.session_id)
+        if active and request.key and active.told_by == told_by:
+            return active
+        run = Run(request.session_id, told_by)
         if self.turns.busy(request.session_id):
             run.settle()
         self._spawn(self._serve(run, request))
@@ -47,11 +51,10 @@ class Runs:
         """The run that goes on, else the last one; None if the session has none."""
         if run := self._active.get(session_id):
             return run
-        async with self._database.connect() as connection:
-            row = await store.last_run(connection, session_id)
+        row = await self._database.transact(lambda connection: store.last_run(connection, session_id))
         if not row:
             return None
-        run = Run(session_id, row["id"])
+        run = Run(session_id, id=row["id"])
         run.log.add(Event(*event) for event in row["events"] or [])
         run.end()
         return run
@@ -64,16 +67,14 @@ class Runs:
             await run.over.wait()
             return
         async with self.turns.take(session_id, self._patience):
-            async with self._database.connect() as connection:
-                pause = store.pause_of(await store.session(connection, session_id))
-            if pause:
+            row = await self._database.transact(lambda connection: store.session(connection, session_id))
+            if store.pause_of(row):
                 await self._work.lay_to_rest(session_id)
 
     async def recover(self) -> None:
         """Take up the runs that an earlier process left; returns when each of them has its session's turn."""
-        async with self._database.connect() as connection:
-            left = await store.unfinished(connection)
-        runs = [Run(row["session_id"], row["id"], EventLog(row["attempts"] + 1)) for row in left]
+        left = await self._database.transact(store.unfinished)
+        runs = [_left(row) for row in left]
         for run, row in zip(runs, left, strict=True):
             self._active[run.session_id] = run
             self._spawn(self._take_up(run, row))
@@ -102,7 +103,7 @@ class Runs:
                 run.settle()
                 await self._work.carry_out(run, request.message, request.options, accepted.pause)
         except EditRefused as error:
-            await refused_edit(self._database, request)
+            await self._database.transact(lambda connection: refused_edit(connection, request))
             run.log.add(run.fail(error))
         except AgentRuntimeError as error:
             run.log.add(run.fail(error))
@@ -127,3 +128,8 @@ class Runs:
         run.end()
         if self._active.get(run.session_id) is run:
             del self._active[run.session_id]
+
+
+def _left(row: RowMapping) -> Run:
+    """A run that an earlier process left."""
+    return Run(row["session_id"], (row["key"], row["body_hash"]), row["id"], EventLog(row["attempts"] + 1))

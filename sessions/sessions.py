@@ -4,7 +4,6 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from graph import turn
 from graph.llm.openai import to_openai
@@ -13,6 +12,7 @@ from graph.state import now
 from graph.turn import Graph
 from sessions import audit, store
 from sessions.acceptance import forget_thread
+from sessions.database import Database
 from sessions.turns import Turns
 
 
@@ -24,15 +24,14 @@ class SessionNotFound(Exception):
 class Sessions:
     """Every method but `create` and `listed` raises SessionNotFound; those that change a session, SessionBusy."""
 
-    def __init__(self, database: AsyncEngine, graph: Graph, turns: Turns, settings: Settings) -> None:
+    def __init__(self, database: Database, graph: Graph, turns: Turns, settings: Settings) -> None:
         self._database = database
         self._graph = graph
         self._turns = turns
         self._patience = settings.session_busy_seconds
 
     async def create(self) -> dict[str, Any]:
-        async with self._database.begin() as connection:
-            row = await store.create(connection, str(uuid4()))
+        row = await self._database.transact(lambda connection: store.create(connection, str(uuid4())))
         return {
             "session_id": row["id"],
             "message_count": 0,
@@ -41,8 +40,7 @@ class Sessions:
         }
 
     async def listed(self, q: str, limit: int, offset: int) -> dict[str, Any]:
-        async with self._database.connect() as connection:
-            found, total = await store.listed(connection, q, limit, offset)
+        found, total = await self._database.transact(lambda connection: store.listed(connection, q, limit, offset))
         return {"sessions": found, "total": total}
 
     async def shown(self, session_id: str) -> dict[str, Any]:
@@ -51,8 +49,7 @@ class Sessions:
     async def rename(self, session_id: str, changes: dict[str, str]) -> dict[str, Any]:
         await self._row(session_id)
         if changes:
-            async with self._database.begin() as connection:
-                await store.change(connection, session_id, **changes)
+            await self._database.transact(lambda connection: store.rename(connection, session_id, changes))
         return await self.shown(session_id)
 
     async def delete(self, session_id: str, *, hard: bool) -> dict[str, Any]:
@@ -60,19 +57,17 @@ class Sessions:
         async with self._turns.take(session_id, self._patience):
             if not hard:
                 await self._row(session_id)
-                async with self._database.begin() as connection:
-                    await store.change(connection, session_id, deleted_at=now())
+                deleted = {"deleted_at": now()}
+                await self._database.transact(lambda connection: store.change(connection, session_id, **deleted))
             else:
                 await self._erase(session_id)
         return {"session_id": session_id, "deleted": True, "hard": hard}
 
     async def _erase(self, session_id: str) -> None:
-        async with self._database.connect() as connection:
-            if not await store.row(connection, session_id):
-                raise SessionNotFound(session_id)
+        if not await self._database.transact(lambda connection: store.row(connection, session_id)):
+            raise SessionNotFound(session_id)
         await forget_thread(self._graph, session_id)
-        async with self._database.begin() as connection:
-            await store.erase(connection, session_id)
+        await self._database.transact(lambda connection: store.erase(connection, session_id))
 
     async def current_agent(self, session_id: str) -> dict[str, Any]:
         row, values = await self._loaded(session_id)
@@ -98,8 +93,7 @@ class Sessions:
 
     async def audit(self, session_id: str) -> dict[str, Any]:
         await self._row(session_id)
-        async with self._database.connect() as connection:
-            found = await audit.entries(connection, session_id)
+        found = await self._database.transact(lambda connection: audit.entries(connection, session_id))
         return {"session_id": session_id, "entries": found, "count": len(found)}
 
     async def pending_approvals(self, session_id: str) -> dict[str, Any]:
@@ -123,8 +117,7 @@ class Sessions:
         return row, snapshot.values
 
     async def _row(self, session_id: str) -> RowMapping:
-        async with self._database.connect() as connection:
-            row = await store.session(connection, session_id)
+        row = await self._database.transact(lambda connection: store.session(connection, session_id))
         if row is None:
             raise SessionNotFound(session_id)
         return row

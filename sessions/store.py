@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, delete, func, insert, select, true, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, select, true, update
 
 from graph import wire
 from graph.state import now
@@ -12,41 +11,47 @@ from prompts import ORCHESTRATOR
 from sessions.events import Event
 from sessions.tables import audit_log, runs, sessions
 
+# Made once: SQLAlchemy spends more on making a statement than SQLite on running it.
+ONE_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
+CHANGE_SESSION = update(sessions).where(sessions.c.id == bindparam("session"))
+RUN_BY_KEY = select(runs).where(runs.c.session_id == bindparam("session"), runs.c.key == bindparam("name"))
+CHANGE_RUN = update(runs).where(runs.c.id == bindparam("run"))
+
 TITLE = 80
 """Characters of a session's first message that make its title."""
 
 
-async def row(connection: AsyncConnection, session_id: str) -> RowMapping | None:
+def row(connection: Connection, session_id: str) -> RowMapping | None:
     """Of a session, deleted or not."""
-    return (await connection.execute(select(sessions).where(sessions.c.id == session_id))).mappings().first()
+    return connection.execute(ONE_SESSION, {"session": session_id}).mappings().first()
 
 
-async def session(connection: AsyncConnection, session_id: str) -> RowMapping | None:
+def session(connection: Connection, session_id: str) -> RowMapping | None:
     """None if there is none, or it was deleted."""
-    found = await row(connection, session_id)
+    found = row(connection, session_id)
     return None if found is None or found["deleted_at"] else found
 
 
-async def create(connection: AsyncConnection, session_id: str, title: str = "") -> dict[str, Any]:
+def create(connection: Connection, session_id: str, title: str = "") -> dict[str, Any]:
     """A new session; one that was deleted under this id must have been cleared."""
-    row = {"id": session_id, "title": title, "description": "", "agent": ORCHESTRATOR, "message_count": 0}
-    row |= {"created_at": now(), "last_activity": now(), "pause": None, "deleted_at": None}
-    await connection.execute(insert(sessions).values(**row))
+    row = {"id": session_id, "title": title, "title_folded": title.casefold(), "agent": ORCHESTRATOR}
+    row |= {"created_at": now(), "last_activity": now()}
+    connection.execute(insert(sessions), row)
     return row
 
 
-async def clear_deleted(connection: AsyncConnection, session_id: str) -> None:
-    await connection.execute(delete(sessions).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None)))
-    await connection.execute(delete(runs).where(runs.c.session_id == session_id))
+def clear_deleted(connection: Connection, session_id: str) -> None:
+    connection.execute(delete(sessions).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None)))
+    connection.execute(delete(runs).where(runs.c.session_id == session_id))
 
 
-async def listed(connection: AsyncConnection, q: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+def listed(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
     """The newest activity first, and how many there are in all."""
-    wanted = func.lower(sessions.c.title).contains(q.lower(), autoescape=True) if q else true()
+    wanted = sessions.c.title_folded.contains(q.casefold(), autoescape=True) if q else true()
     found = and_(sessions.c.deleted_at.is_(None), wanted)
     order = (sessions.c.last_activity.desc(), sessions.c.id)
-    rows = await connection.execute(select(sessions).where(found).order_by(*order).limit(limit).offset(offset))
-    total = await connection.scalar(select(func.count()).select_from(sessions).where(found))
+    rows = connection.execute(select(sessions).where(found).order_by(*order).limit(limit).offset(offset))
+    total = connection.scalar(select(func.count()).select_from(sessions).where(found))
     return [shown(row) for row in rows.mappings()], total or 0
 
 
@@ -63,68 +68,66 @@ def shown(row: RowMapping) -> dict[str, Any]:
     }
 
 
-async def change(connection: AsyncConnection, session_id: str, **values: Any) -> None:
-    await connection.execute(update(sessions).where(sessions.c.id == session_id).values(**values))
+def rename(connection: Connection, session_id: str, names: dict[str, str]) -> None:
+    """Databases fold only some of the letters of the world, so the folded title is a column of its own."""
+    folded = {"title_folded": names["title"].casefold()} if "title" in names else {}
+    change(connection, session_id, **names, **folded)
 
 
-async def erase(connection: AsyncConnection, session_id: str) -> None:
+def change(connection: Connection, session_id: str, **values: Any) -> None:
+    connection.execute(CHANGE_SESSION, {"session": session_id, **values})
+
+
+def erase(connection: Connection, session_id: str) -> None:
     """Every row of the session, its audit as well."""
     for table, column in ((runs, runs.c.session_id), (audit_log, audit_log.c.session_id), (sessions, sessions.c.id)):
-        await connection.execute(delete(table).where(column == session_id))
+        connection.execute(delete(table).where(column == session_id))
 
 
-async def add_run(
-    connection: AsyncConnection, run_id: str, session_id: str, request: "wire.Message", asked: dict[str, Any]
-) -> None:
+def add_run(connection: Connection, run_id: str, session_id: str, request: wire.Message, asked: dict[str, Any]) -> None:
     body = request.model_dump(mode="json", exclude_none=True)
-    await connection.execute(
-        insert(runs).values(
-            id=run_id, session_id=session_id, input=body, status="running", attempts=1, created_at=now(), **asked
-        )
-    )
-    await change(connection, session_id, last_activity=now())
+    row = {"id": run_id, "session_id": session_id, "input": body, "status": "running", "created_at": now()}
+    connection.execute(insert(runs), row | asked)
 
 
-async def run_by_key(connection: AsyncConnection, session_id: str, key: str) -> RowMapping | None:
-    found = select(runs).where(runs.c.session_id == session_id, runs.c.key == key)
-    return (await connection.execute(found)).mappings().first()
+def run_by_key(connection: Connection, session_id: str, key: str) -> RowMapping | None:
+    return connection.execute(RUN_BY_KEY, {"session": session_id, "name": key}).mappings().first()
 
 
-async def last_run(connection: AsyncConnection, session_id: str) -> RowMapping | None:
+def last_run(connection: Connection, session_id: str) -> RowMapping | None:
     newest = select(runs).where(runs.c.session_id == session_id).order_by(runs.c.created_at.desc()).limit(1)
-    return (await connection.execute(newest)).mappings().first()
+    return connection.execute(newest).mappings().first()
 
 
-async def unfinished(connection: AsyncConnection) -> list[RowMapping]:
+def unfinished(connection: Connection) -> list[RowMapping]:
     """The runs that a process left behind, oldest first."""
     left = select(runs).where(runs.c.status == "running").order_by(runs.c.created_at)
-    return list((await connection.execute(left)).mappings())
+    return list(connection.execute(left).mappings())
 
 
-async def attempt(connection: AsyncConnection, run_id: str, number: int) -> None:
-    await connection.execute(update(runs).where(runs.c.id == run_id).values(attempts=number))
+def attempt(connection: Connection, run_id: str, number: int) -> None:
+    connection.execute(CHANGE_RUN, {"run": run_id, "attempts": number})
 
 
-async def finish(
-    connection: AsyncConnection,
+def finish(
+    connection: Connection,
     run_id: str,
     session_id: str,
     outcome: Outcome,
     events: list[Event],
     *,
-    failed: bool,
+    again: bool,
 ) -> None:
-    """A failed run gives its key back, so that a retry is a new run."""
-    values: dict[str, Any] = {"status": "failed" if failed else "done", "events": [event[:3] for event in events]}
-    if failed:
+    values: dict[str, Any] = {"status": "done", "events": [event[:3] for event in events]}
+    if again:
         values["key"] = None
-    await connection.execute(update(runs).where(runs.c.id == run_id).values(**values))
-    await rest(connection, session_id, outcome)
+    connection.execute(CHANGE_RUN, {"run": run_id, **values})
+    rest(connection, session_id, outcome)
 
 
-async def rest(connection: AsyncConnection, session_id: str, outcome: Outcome) -> None:
+def rest(connection: Connection, session_id: str, outcome: Outcome) -> None:
     """What the session's row says of its thread between two runs."""
-    await change(
+    change(
         connection,
         session_id,
         agent=outcome.agent,

@@ -1,16 +1,6 @@
-"""The tables, and how they are opened. Timestamps are ISO 8601 text in UTC, so that they sort on every database."""
+"""The tables. Timestamps are ISO 8601 text in UTC, so that they sort on every database."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
-
-from sqlalchemy import JSON, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
-
-from sessions.owner import sole_owner
+from sqlalchemy import JSON, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 
@@ -19,6 +9,7 @@ sessions = Table(
     metadata,
     Column("id", String(128), primary_key=True),
     Column("title", Text, nullable=False, default=""),
+    Column("title_folded", Text, nullable=False, default=""),
     Column("description", Text, nullable=False, default=""),
     Column("agent", String(64), nullable=False),
     Column("message_count", Integer, nullable=False, default=0),
@@ -65,34 +56,3 @@ audit_log = Table(
     Column("rule", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
 )
-
-
-@asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
-    """The tables are there when it opens; a second process on the same database is refused with RuntimeError."""
-    engine = _engine(make_url(url))
-    try:
-        async with sole_owner(engine):
-            async with engine.begin() as connection:
-                await connection.run_sync(metadata.create_all)
-            yield engine
-    finally:
-        await engine.dispose()
-
-
-def _engine(url: URL) -> AsyncEngine:
-    if url.get_backend_name() != "sqlite":
-        return create_async_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"), poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0
-    )  # one writer: SQLite would make the others sleep
-    event.listen(engine.sync_engine, "connect", _tune)
-    return engine
-
-
-def _tune(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()

@@ -22,10 +22,7 @@ class Turns:
         lock, users = self._locks.get(session_id, (asyncio.Lock(), 0))
         self._locks[session_id] = (lock, users + 1)
         try:
-            try:
-                await asyncio.wait_for(lock.acquire(), patience)
-            except TimeoutError:
-                raise SessionBusy("The session still works on an earlier message. Send this one again later.") from None
+            await _acquire(lock, patience)
             try:
                 yield
             finally:
@@ -34,3 +31,13 @@ class Turns:
             lock, users = self._locks.pop(session_id)
             if users > 1:
                 self._locks[session_id] = (lock, users - 1)
+
+
+async def _acquire(lock: asyncio.Lock, patience: float | None) -> None:
+    if not lock.locked():
+        await lock.acquire()
+        return
+    try:
+        await asyncio.wait_for(lock.acquire(), patience)
+    except TimeoutError:
+        raise SessionBusy("The session still works on an earlier message. Send this one again later.") from None

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 
-from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
 from graph.errors import AgentRuntimeError, Cancelled, Interrupted
+from graph.recovery import recovered
 from graph.turn import Graph, Outcome, Pause
 from sessions import audit, store
+from sessions.database import Database
 from sessions.events import Event
 from sessions.run import Run
 
@@ -25,7 +26,7 @@ class Failed(AgentRuntimeError):
 class Work:
     """Every method wants its session's turn."""
 
-    def __init__(self, database: AsyncEngine, graph: Graph) -> None:
+    def __init__(self, database: Database, graph: Graph) -> None:
         self._database = database
         self._graph = graph
 
@@ -42,7 +43,8 @@ class Work:
             await self._cancelled(run)
         except Exception:
             log.exception("run %s failed", run.id)
-            await self._finish(run, await self._left(run), run.fail(internal()), failed=True)
+            left = await self._left(run)
+            await self._finish(run, left, run.fail(internal()), again=_can_be_sent_again(message, left))
 
     async def _followed(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
@@ -54,11 +56,12 @@ class Work:
             run.log.add(run.log.numbered([item]))
         raise RuntimeError("the turn has no outcome")
 
-    async def _finish(self, run: Run, outcome: Outcome, last: list[Event], *, failed: bool = False) -> None:
-        """Stored first, sent then."""
-        events = [event for event in [*run.log.events, *last] if not event.is_token]
-        async with self._database.begin() as connection:
-            await store.finish(connection, run.id, run.session_id, outcome, events, failed=failed)
+    async def _finish(self, run: Run, outcome: Outcome, last: list[Event], *, again: bool = False) -> None:
+        """Stored first, sent then. With `again` the run gives its key back: a retry is a new run."""
+        events = [event for event in [*run.log.events, *last] if not event.opt_in]
+        await self._database.transact(
+            lambda connection: store.finish(connection, run.id, run.session_id, outcome, events, again=again)
+        )
         run.log.add(last)
 
     async def _left(self, run: Run) -> Outcome:
@@ -74,10 +77,13 @@ class Work:
         config = turn.config(session_id)
         before = turn.pending((await self._graph.aget_state(config)).values)
         outcome = await turn.stopped(self._graph, config)
-        async with self._database.begin() as connection:
-            entries = [audit.entry(each, "cancel", "system", feedback="the user cancelled") for each in before]
-            await audit.append(connection, session_id, entries)
-            await store.rest(connection, session_id, outcome)
+        entries = [audit.entry(each, "cancel", "system", feedback="the user cancelled") for each in before]
+
+        def rested(connection: Connection) -> None:
+            audit.append(connection, session_id, entries)
+            store.rest(connection, session_id, outcome)
+
+        await self._database.transact(rested)
         return outcome
 
     async def take_up(self, run: Run, row: RowMapping) -> None:
@@ -86,16 +92,16 @@ class Work:
         snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
         began = (snapshot.metadata or {}).get("run") == run.id
         if began and (snapshot.interrupts or not snapshot.next):
-            outcome = turn.recovered(snapshot)
+            outcome = recovered(snapshot, wire.parse(row["input"], wire.MESSAGE), row["created_at"])
             await self._finish(run, outcome, run.log.numbered(outcome.chunks))
         elif row["attempts"] >= ATTEMPTS:
-            await self._finish(run, await self._left(run), run.fail(_interrupted()), failed=True)
+            await self._finish(run, await self._left(run), run.fail(_interrupted()), again=True)
         else:
             await self._again(run, row, None if began else wire.parse(row["input"], wire.MESSAGE))
 
     async def _again(self, run: Run, row: RowMapping, message: wire.Message | None) -> None:
-        async with self._database.begin() as connection:
-            await store.attempt(connection, run.id, row["attempts"] + 1)
+        attempt = row["attempts"] + 1
+        await self._database.transact(lambda connection: store.attempt(connection, run.id, attempt))
         options = wire.StreamOptions.model_validate(row["options"])
         await self.carry_out(run, message, options, store.pause_of(row))
 
@@ -105,8 +111,17 @@ def _is_cancelled_itself() -> bool:
     return bool(task and task.cancelling())
 
 
+def _can_be_sent_again(message: wire.Message | None, left: Outcome) -> bool:
+    """Not an answer that the thread has taken in."""
+    if not isinstance(message, wire.ToolResult | wire.HitlDecision):
+        return True
+    return any(each.call.call_id == message.call_id for each in (left.pause.calls if left.pause else []))
+
+
 def internal() -> Failed:
-    return Failed("Something went wrong in the service. Send the message again; if it persists, report the request id.")
+    return Failed(
+        "Something went wrong in the service. Send a message to go on; if it persists, report the request id."
+    )
 
 
 def _interrupted() -> Interrupted:

@@ -11,13 +11,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from sessions.audit import intact
-from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says
+from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
 from tests.process import serving
 from tests.scripted import calls as line_calls
 from tests.scripted import chooses as line_chooses
 from tests.scripted import model
 from tests.scripted import says as line_says
-from tests.service import events_of, service, settings_for, tool_call, write_approval
+from tests.service import chunks_of, events_of, service, settings_for, tool_call, write_approval
 from tests.service import text as said
 
 pytestmark = pytest.mark.anyio
@@ -127,29 +127,42 @@ async def test_a_run_that_is_cut_off_again_fails_visibly(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("script", "last"),
+    ("message", "script", "told"),
     [
-        ((calls("write_file", path="a.py", content="x"),), write_approval("a.py", "x")),
-        ((says("Hi."),), said("Hi.")),
-        ((says("So.") & calls("attempt_completion", result="Done."),), said("So.\n\nDone.")),
+        (
+            {"type": "user_message", "content": "Write a.py"},
+            (chooses("coder"), says("I will.") & calls("write_file", path="a.py", content="x")),
+            ["agent_switched", said("I will.", is_final=False), write_approval("a.py", "x")],
+        ),
+        (
+            {"type": "switch_agent", "agent_type": "coder", "content": "Write a.py"},
+            (says("So.") & calls("attempt_completion", result="Done."),),
+            ["agent_switched", said("So.\n\nDone.", metadata={"completion": True})],
+        ),
+        ({"type": "switch_agent", "agent_type": "coder"}, (), ["agent_switched"]),
+        ({"type": "switch_agent", "agent_type": "coder", "content": "Hi"}, (status(400),), ["agent_switched", "error"]),
     ],
 )
 async def test_an_outcome_that_was_not_stored_is_read_off_the_thread(
-    database: str, script: tuple[Any, ...], last: dict[str, Any]
+    tmp_path: Path, message: dict[str, Any], script: tuple[Any, ...], told: list[Any]
 ) -> None:
-    async with ScriptedLLM(chooses("coder"), *script) as llm:
+    database = f"sqlite:///{tmp_path}/test.db"
+    async with ScriptedLLM(says("An earlier answer."), *script) as llm:
         async with serving(database, **proxied(llm)) as service:
-            await service.session().user("Write a.py")
+            await service.session().switch("ask", content="Hello")
+            await service.session().switch("orchestrator")
+            await service.session().send(message)
             await service.kill()
-        rows(database, "update runs set status = 'running', events = null")
+        newest = "(select max(created_at) from runs)"
+        rows(database, f"update runs set status = 'running', events = null where created_at = {newest}")
         rows(database, "update sessions set pause = null, agent = 'orchestrator', message_count = 0")
         async with serving(database, **proxied(llm)) as service:
-            joined = await service.http.get("/sessions/s-1/stream")
-            assert events_of(joined.text)[-2][1] == last
+            chunks = chunks_of(await service.http.get("/sessions/s-1/stream"))
             session = await service.session().get("/sessions/{id}")
             pending = await service.session().get("/sessions/{id}/pending-approvals")
+    assert [chunk["type"] if isinstance(want, str) else chunk for chunk, want in zip(chunks, told, strict=True)] == told
     assert session["current_agent"] == "coder"
-    assert pending["count"] == int(last["type"] == "tool_call")
+    assert pending["count"] == int(chunks[-1]["type"] == "tool_call")
 
 
 async def test_a_second_process_on_the_same_database_is_refused(database: str) -> None:

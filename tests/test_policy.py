@@ -125,6 +125,9 @@ def test_a_command_that_is_proven_read_only(command: str) -> None:
             "date 1225",
             "head -n x a",
             "grep -f ../a b",
+            "grep foo",
+            "cat",
+            "wc -l",
             "",
             "x" * 5000,
         ]

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import httpx
 import pytest
 
 from graph.settings import Settings
+from tests.llm_server import Exchange, ScriptedLLM, delta, sse
+from tests.llm_server import chooses as served
 from tests.scripted import Held, calls, chooses, model, says
 from tests.service import Client, events_of, service, settings_for, text
 
@@ -134,6 +138,60 @@ async def test_a_session_that_never_ran_has_nothing_to_join(tmp_path: Path) -> N
     assert joined.text == 'event: done\ndata: {"status": "completed"}\n\n'
 
 
+async def test_an_event_id_that_cannot_be_is_one_of_another_run(tmp_path: Path) -> None:
+    async with service(model(chooses("ask"), says("Hi.")), settings_for(tmp_path)) as client:
+        await client.session().user("Hello")
+        whole = await client.http.get("/sessions/s-1/stream")
+        run = whole.text.partition("-1\n")[0].removeprefix("id: ")
+        for odd in ("", "-", "x-1", f"{run}-{'9' * 5000}", f"{run}-²", f"{run}--1"):
+            headers = httpx.Headers({"Last-Event-ID": odd}, encoding="utf-8")
+            assert (await client.http.get("/sessions/s-1/stream", headers=headers)).text == whole.text
+
+
+async def test_a_retry_joins_the_run_that_goes_on(tmp_path: Path) -> None:
+    held = Held(says("Hi."))
+    message = {"type": "user_message", "content": "Hello", "id": "m-1"}
+    async with service(model(chooses("ask"), held), settings_for(tmp_path, session_busy_seconds=0.01)) as client:
+        first = asyncio.create_task(client.session().send(message))
+        await held.asked.wait()
+        async with client.http.stream("POST", STREAM, json={"session_id": "s-1", "message": message}) as again:
+            held.release.set()
+            told = (await again.aread()).decode()
+        assert [chunk for _, chunk in events_of(told)][:-1] == await first
+
+
+async def test_tokens_that_are_not_shown_do_not_keep_a_stream_silent(tmp_path: Path) -> None:
+    released = asyncio.Event()
+    async with ScriptedLLM(served("ask"), trickling(released)) as llm:
+        settings = settings_for(tmp_path, heartbeat_seconds=0.01, llm_model="scripted", llm_proxy_url=llm.url)
+        async with service(None, settings) as client:
+            asking = asyncio.create_task(client.session(tokens=True).user("Hello"))
+            await llm.received(2)
+            beats = 0
+            async with client.http.stream("GET", "/sessions/s-1/stream") as response:
+                async for line in response.aiter_lines():
+                    beats += line.startswith(":")
+                    if beats == 3:
+                        released.set()
+            assert (await asking)[-1]["type"] == "assistant_message"
+    assert beats >= 3
+
+
+def trickling(released: asyncio.Event) -> Any:
+    """A model that sends a word every millisecond until it is released."""
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.start()
+        while not released.is_set():
+            await exchange.piece(sse(delta(content="word ")))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(released.wait(), 0.001)
+        await exchange.piece(sse(delta(finish_reason="stop"), done=True))
+        await exchange.piece(b"")
+
+    return step
+
+
 async def test_a_run_can_be_cancelled(tmp_path: Path) -> None:
     held = Held(says("Never."))
     async with service(model(chooses("ask"), held, says("Hi.")), settings_for(tmp_path)) as client:
@@ -211,6 +269,7 @@ async def test_sessions_are_listed_named_and_searched(tmp_path: Path) -> None:
         assert await listed(client) == ["Other", "Write ünïcode", "My title"]
         assert await listed(client, limit=1, offset=1) == ["Write ünïcode"]
         assert await listed(client, q="TITLE") == ["My title"]
+        assert await listed(client, q="ÜNÏCODE") == ["Write ünïcode"]
         assert await listed(client, q="%") == []
         page = await client.session().get("/sessions", q="my", limit=1)
         (shown,) = page["sessions"]
@@ -242,6 +301,18 @@ async def test_a_deleted_session_is_gone_and_its_id_begins_anew(tmp_path: Path) 
         assert (await client.http.delete("/sessions/s-1?hard=true")).status_code == 404
         await session.user("Hello again")
         assert [m["content"] for m in await session.history()] == ["Hello again", "Hi again."]
+
+
+async def test_a_late_result_does_not_touch_what_a_deleted_session_left(tmp_path: Path) -> None:
+    llm = model(chooses("coder"), calls("read_file", path="a.py"))
+    async with service(llm, settings_for(tmp_path)) as client:
+        await client.session().user("Read a.py")
+        await client.http.delete("/sessions/s-1")
+        (late,) = await client.session().result("x")
+    assert late["metadata"]["code"] == "call_not_open"
+    with sqlite3.connect(tmp_path / "test.db") as connection:
+        assert connection.execute("select count(*) from checkpoints where thread_id = 's-1'").fetchone() != (0,)
+    connection.close()
 
 
 async def test_the_audit_can_be_read_line_by_line(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ async def test_a_tool_that_failed_is_told_to_the_model(tmp_path: Path) -> None:
     assert told(llm) == ["Error: No such file"]
 
 
+@pytest.mark.parametrize("error", ["", False, {}, [], 0])
+async def test_an_empty_error_is_none(tmp_path: Path, error: Any) -> None:
+    llm = model(chooses("ask"), calls("read_file", path="a.py"), says("Read."))
+    async with service(llm, settings_for(tmp_path)) as client:
+        await client.session().user("Read a.py")
+        await client.session().result("x = 1", error=error)
+    assert told(llm) == ["x = 1"]
+
+
 async def test_the_shipped_ide_sends_every_field_of_its_message_class(tmp_path: Path) -> None:
     llm = model(chooses("ask"), calls("read_file", path="a.py"), says("Read."))
     nulls = dict.fromkeys(["role", "content", "error", "agent_type", "decision", "modified_arguments", "metadata"])
@@ -231,6 +240,8 @@ async def test_a_refused_tool_is_told_to_the_model_and_to_the_user(tmp_path: Pat
         (("read_file", "call_1", '["a.py"]'), "The arguments are not a JSON object: "),
         (("read_file", "call_1", '{"path": 1}'), "The arguments of read_file are not valid: path: Input should be"),
         (("read_file", "call_1", "{}"), "The arguments of read_file are not valid: path: Field required."),
+        (("read_file", "call_1", '{"path": "a", "start_line": 1e999}'), "The arguments of read_file are not valid: "),
+        (("read_file", "call_1", '{"path": "a", "start_line": NaN}'), "The arguments of read_file are not valid: "),
     ],
 )
 async def test_a_call_that_makes_no_sense_goes_back_to_the_model(
@@ -243,7 +254,9 @@ async def test_a_call_that_makes_no_sense_goes_back_to_the_model(
             assert said[-1]["call_id"].startswith("call_")
             said = await client.session().result("x", call_id=said[-1]["call_id"])
         assert said[-1] == text("Sorry.")
+        call = (await client.session().history())[1]["tool_calls"][0]["function"]
     assert told(llm)[0].startswith(why or "x")
+    assert "Infinity" not in call["arguments"]
 
 
 async def test_of_several_calls_the_first_is_kept(tmp_path: Path) -> None:
@@ -399,6 +412,14 @@ async def test_a_classification_that_cannot_be_read_falls_back_to_keywords(tmp_p
         hop, answer = await client.session().user("почему падает тест?")
     assert (hop["metadata"]["to_agent"], hop["metadata"]["classification_method"]) == ("debug", "keywords")
     assert answer == text("Because.")
+
+
+async def test_a_classification_may_say_what_cannot_be_stored(tmp_path: Path) -> None:
+    odd = says('{"agent": "ask", "confidence": "sure", "reasoning": "x\\ud800\\u0000"}')
+    async with service(model(odd, says("Hi.")), settings_for(tmp_path)) as client:
+        hop, answer = await client.session().user("Hello")
+    assert (hop["metadata"]["reason"], hop["metadata"]["confidence"]) == ("x\ufffd\ufffd", "medium")
+    assert answer == text("Hi.")
 
 
 async def test_a_model_that_fails_ends_the_turn_and_the_next_message_works(tmp_path: Path) -> None:

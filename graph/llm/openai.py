@@ -2,11 +2,22 @@
 
 import json
 import re
+import weakref
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+_known: dict[int, tuple[Any, str]] = {}
+
+
+def as_json(message: BaseMessage) -> str:
+    """`to_openai` as JSON, made once for as long as the message lives: a conversation is sent again at every step."""
+    key = id(message)
+    if key not in _known:
+        _known[key] = (weakref.ref(message, lambda _: _known.pop(key, None)), json.dumps(to_openai(message)))
+    return _known[key][1]
 
 
 def to_openai(message: BaseMessage) -> dict[str, Any]:
@@ -43,7 +54,7 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
 
 
 def _call(call_id: str | None, name: str | None, arguments: dict[str, Any]) -> dict[str, Any]:
-    function = {"name": _name(name), "arguments": json.dumps(arguments, ensure_ascii=False)}
+    function = {"name": _name(name), "arguments": _encode(arguments)}
     return {"id": call_id or "", "type": "function", "function": function}
 
 

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from graph.errors import AgentRuntimeError, LLMUnavailable
 from graph.llm.fault import Fault, broken_off, of_status, of_transport
-from graph.llm.openai import to_openai
+from graph.llm.openai import as_json
 from graph.llm.stream import Answer
 from graph.offline import OfflineModel
 from graph.settings import OFFLINE_MODEL, Settings
@@ -108,11 +108,11 @@ class ProxyModel(BaseChatModel):
         given = {name: value for name, value in options.items() if value is not None and value != []}
         if "tools" not in given:
             given.pop("parallel_tool_calls", None)  # refused without tools
-        body = {"model": self.model, "messages": [to_openai(message) for message in messages], **given}
-        body["stream"] = streaming
+        body = {"model": self.model, **given, "stream": streaming}
         if streaming:
             body["stream_options"] = {"include_usage": True}
-        return json.dumps(body).encode()
+        conversation = ", ".join(map(as_json, messages))
+        return f'{json.dumps(body)[:-1]}, "messages": [{conversation}]}}'.encode()
 
     async def _answer(self, request: bytes) -> AsyncGenerator[AIMessageChunk, None]:
         """Pieces of the text, then one chunk with the rest. Tries again as long as nothing was yielded."""

@@ -1,0 +1,89 @@
+"""What a turn costs. `make bench`; `python -m benchmarks --quick` takes less than a minute."""
+
+import argparse
+import asyncio
+import os
+import platform
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from benchmarks import bare
+from benchmarks.client import KEY
+from benchmarks.load import Closed, Late, closed_loop, cpu_of_a_token, long_session
+from benchmarks.process import Process, free_port, running
+
+
+class Effort(NamedTuple):
+    turns: int
+    """Of each session of a closed loop, after its first."""
+    rounds: dict[int, int]
+    """By the number of sessions."""
+    token_rounds: int
+
+
+FULL = Effort(10, {1: 32, 16: 4, 64: 2}, 5)
+QUICK = Effort(5, {1: 8, 16: 2, 64: 1}, 1)
+LOOKED_AT = [10, 100, 500]
+TOKENS = 2_000
+
+
+async def main(effort: Effort) -> None:
+    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.platform()}")
+    async with service() as server:
+        await closed_loop(server, 16, effort.turns, 1)
+        loops = [await closed_loop(server, n, effort.turns, rounds) for n, rounds in effort.rounds.items()]
+        bare_cpu = await bare.cpu_of_a_turn(16, effort.turns)
+        _print_loops(loops, bare_cpu, effort.turns)
+        _print_late(await long_session(server, LOOKED_AT))
+        token = await cpu_of_a_token(server, TOKENS, effort.token_rounds)
+        print(f"\nA streamed token    {token * 1e6:.0f} us of server CPU, {TOKENS} tokens to a client that shows them")
+
+
+@asynccontextmanager
+async def service() -> AsyncIterator[Process]:
+    """The service on SQLite, and the model it talks to, each in a process of its own."""
+    model, own = free_port(), free_port()
+    with TemporaryDirectory() as folder:
+        settings = {
+            "INTERNAL_API_KEY": KEY,
+            "HOST": "127.0.0.1",
+            "PORT": str(own),
+            "DB_URL": f"sqlite:///{Path(folder, 'bench.db')}",
+            "LLM_PROXY_URL": f"http://127.0.0.1:{model}",
+            "LLM_MODEL": "scripted",
+            "LOG_LEVEL": "WARNING",
+        }
+        env = {f"AGENT_RUNTIME__{name}": value for name, value in settings.items()}
+        async with (
+            running("-m", "benchmarks.model", str(model), port=model, env={}),
+            running("server.py", port=own, env=env) as server,
+        ):
+            yield server
+
+
+def _print_loops(loops: list[Closed], bare_cpu: float, turns: int) -> None:
+    print(f"\nA turn: one read_file round trip, two requests, two model calls; turns 2 to {turns + 1} of a session\n")
+    print("sessions   turns   turns/s   p50 ms   p95 ms   server CPU ms/turn   of the bare graph")
+    for loop in loops:
+        times = f"{loop.percentile(50) * 1e3:9.1f}{loop.percentile(95) * 1e3:9.1f}"
+        cost = f"{loop.cpu_of_a_turn * 1e3:21.2f}{loop.cpu_of_a_turn / bare_cpu:19.1f}x"
+        print(f"{loop.sessions:8}{loop.turns:8}{loop.turns / loop.seconds:10.1f}{times}{cost}")
+    print(f"bare graph, in memory, no HTTP{bare_cpu * 1e3:43.2f}")
+    print("aim: 6 ms of CPU at 16 sessions, 10 at most")
+
+
+def _print_late(found: list[Late]) -> None:
+    print("\nOne session\n\n    turn   server CPU ms/turn   of the first   KB to disk/turn")
+    for late in found:
+        ratio = late.cpu / found[0].cpu
+        print(f"{late.turn:8}{late.cpu * 1e3:21.2f}{ratio:14.2f}x{late.written / 1024:18.1f}")
+    print("aim: turn 500 within a factor 1.5 of turn 10")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    asyncio.run(main(QUICK if parser.parse_args().quick else FULL))

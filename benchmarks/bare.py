@@ -1,0 +1,86 @@
+"""The same graph without HTTP and database: its turns in a loop, with a model that costs next to nothing."""
+
+import time
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
+from langchain_core.messages.tool import tool_call
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langgraph.checkpoint.memory import InMemorySaver
+
+from benchmarks.client import FILE
+from benchmarks.model import ANSWER, CHOICE
+from graph import turn, wire
+from graph.settings import Settings
+from graph.topology import topology
+
+calls = count()
+
+
+class Model(BaseChatModel):
+    """Says what `benchmarks.model` says."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[Any, AIMessage]:
+        return self.bind(tools=tools, **kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(CHOICE))])
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=_said(messages[-1], "tools" in kwargs))
+
+
+def _said(last: BaseMessage, has_tools: bool) -> AIMessageChunk:
+    if not has_tools or isinstance(last, ToolMessage):
+        return AIMessageChunk(content=ANSWER if has_tools else CHOICE, chunk_position="last")
+    call = tool_call(name="read_file", args={"path": "src/values.py"}, id=f"call_{next(calls)}")
+    return AIMessageChunk(content="", tool_calls=[call], chunk_position="last")
+
+
+async def cpu_of_a_turn(sessions: int, turns: int) -> float:
+    """Seconds, of the turns after the first of each session."""
+    graph: turn.Graph = topology(Model(), Settings(_env_file=None)).compile(checkpointer=InMemorySaver())
+    names = [f"bare-{number}" for number in range(sessions)]
+    for name in names:
+        await _turn(graph, name)
+    before = time.process_time()
+    for _ in range(turns):
+        for name in names:
+            await _turn(graph, name)
+    return (time.process_time() - before) / (sessions * turns)
+
+
+async def _turn(graph: turn.Graph, name: str) -> None:
+    asked = await _run(graph, name, wire.UserMessage(content="What does src/values.py hold?"), None)
+    assert asked.pause is not None
+    call_id = asked.pause.calls[0].call.call_id
+    told = await _run(graph, name, wire.ToolResult(call_id=call_id, tool_name="read_file", result=FILE), asked.pause)
+    assert told.pause is None
+
+
+async def _run(graph: turn.Graph, name: str, message: wire.Message, pause: turn.Pause | None) -> turn.Outcome:
+    async for item in turn.run(graph, turn.config(name), message, wire.StreamOptions(), pause):
+        if isinstance(item, turn.Outcome):
+            return item
+    raise RuntimeError("the turn has no outcome")

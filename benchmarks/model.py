@@ -1,0 +1,92 @@
+"""The scripted model: an OpenAI-compatible server, in a process of its own. `python -m benchmarks.model PORT`.
+
+Without tools it chooses the coder; after a tool's result it says a sentence; asked for "tokens N" it says N words, one
+every PACE seconds; asked for anything else it reads a file.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+PACE = 0.001
+"""Seconds; fast for a model, slow enough that each token arrives alone."""
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHOICE = '{"agent": "coder", "confidence": "high", "reasoning": "It fits."}'
+ANSWER = "The file holds forty values, one on each line."
+USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+calls = count()
+
+
+async def main(port: int) -> None:
+    server = await asyncio.start_server(_serve, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError, asyncio.IncompleteReadError):
+        while True:
+            await _answer(await _request(reader), writer)
+    writer.close()
+
+
+async def _request(reader: asyncio.StreamReader) -> dict[str, Any]:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+    request: dict[str, Any] = json.loads(await reader.readexactly(length))
+    return request
+
+
+async def _answer(request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    last = request["messages"][-1]
+    if not request["stream"]:
+        _send_whole(writer)
+        return
+    writer.write(HEAD % b"text/event-stream")
+    if "tools" in request and last["role"] == "user" and last["content"].startswith("tokens "):
+        for number in range(int(last["content"].removeprefix("tokens "))):
+            writer.write(_chunk(_event({"content": f"word{number} "})))
+            await asyncio.sleep(PACE)
+        writer.write(_chunk(b"".join(_end("stop"))))
+    else:
+        writer.write(_chunk(b"".join(_short("tools" in request, last["role"]))))
+    writer.write(_chunk(b""))
+    await writer.drain()
+
+
+def _send_whole(writer: asyncio.StreamWriter) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": CHOICE}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice], "usage": USAGE}).encode()
+    writer.write(HEAD % b"application/json" + _chunk(body) + _chunk(b""))
+
+
+def _short(has_tools: bool, role: str) -> Iterator[bytes]:
+    if has_tools and role == "user":
+        function = {"name": "read_file", "arguments": '{"path": "src/values.py"}'}
+        yield _event({"tool_calls": [{"index": 0, "id": f"call_{next(calls)}", "function": function}]})
+        yield from _end("tool_calls")
+    else:
+        yield _event({"content": ANSWER if has_tools else CHOICE})
+        yield from _end("stop")
+
+
+def _end(reason: str) -> Iterator[bytes]:
+    yield _event({}, reason)
+    yield b"data: %b\n\n" % json.dumps({"choices": [], "usage": USAGE}).encode()
+    yield b"data: [DONE]\n\n"
+
+
+def _event(delta: dict[str, Any], reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return b"data: %b\n\n" % json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

@@ -1,0 +1,57 @@
+"""The messages of the threads that ran last: a long conversation is not read from the database at every message."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from langchain_core.messages import AnyMessage
+from langgraph.checkpoint.base import DeltaChannelHistory
+
+MESSAGES = 10_000
+"""How many are kept in all."""
+THREADS = 1_000
+
+
+class Head(NamedTuple):
+    checkpoint_id: str
+    messages: list[AnyMessage] | None
+    """None until the run that wrote the checkpoint has told them."""
+
+
+class Recent:
+    """Each thread as of one checkpoint. It cannot be stale: a checkpoint never changes, and is looked up by its id."""
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[str, Head] = OrderedDict()
+        self._size = 0
+
+    def wrote(self, thread_id: str, checkpoint_id: str) -> None:
+        self._put(thread_id, Head(checkpoint_id, None))
+
+    def tell(self, thread_id: str, messages: list[AnyMessage]) -> None:
+        """The messages as of the checkpoint that was written last."""
+        if head := self._heads.get(thread_id):
+            self._put(thread_id, Head(head.checkpoint_id, messages))
+
+    def forget(self, thread_id: str) -> None:
+        if head := self._heads.pop(thread_id, None):
+            self._size -= len(head.messages or ())
+
+    def history(
+        self, configurable: Mapping[str, Any], channels: Sequence[str]
+    ) -> dict[str, DeltaChannelHistory] | None:
+        """What a saver would read for the channel `messages`; None if it has to."""
+        head = self._heads.get(configurable["thread_id"])
+        if head is None or head.messages is None or list(channels) != ["messages"]:
+            return None
+        if head.checkpoint_id != configurable.get("checkpoint_id"):
+            return None
+        self._heads.move_to_end(configurable["thread_id"])
+        return {"messages": {"writes": [], "seed": head.messages}}
+
+    def _put(self, thread_id: str, head: Head) -> None:
+        self.forget(thread_id)
+        self._heads[thread_id] = head
+        self._size += len(head.messages or ())
+        while self._size > MESSAGES or len(self._heads) > THREADS:
+            self.forget(next(iter(self._heads)))

@@ -1,0 +1,65 @@
+"""What a run said, read off its thread: its process died when the thread was durable and the outcome was not yet."""
+
+from typing import Any
+
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.types import StateSnapshot
+
+from graph import wire
+from graph.errors import Interrupted
+from graph.state import announcement
+from graph.turn import Outcome, outcome, with_last_final
+
+WHOLE = wire.StreamOptions()
+
+
+def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Outcome:
+    """`message` started the run at `since`. Refusals are not told again; an error that ended it is told as a break."""
+    values = snapshot.values
+    found = outcome(values, snapshot.interrupts, [])
+    hops: list[wire.Chunk] = [announcement(switch) for switch in values["switches"] if switch["timestamp"] >= since]
+    said = [] if _only_switched(message) else _said(values, message)
+    texts = [chunk for each in said for chunk in _texts(each)]
+    calls = [
+        each.call
+        for each in (found.pause.calls if found.pause else [])
+        if each.created_at >= since or each.call.call_id == getattr(message, "call_id", None)
+    ]
+    chunks = [*hops, *texts, *calls]
+    if not found.pause and not (texts or _only_switched(message)):
+        chunks.append(wire.failure(Interrupted("The service stopped before the end of this was sent. Send it again.")))
+    ended = bool(calls) or not found.pause
+    return outcome(values, snapshot.interrupts, with_last_final(chunks) if ended else chunks)
+
+
+def _only_switched(message: wire.Message) -> bool:
+    return isinstance(message, wire.SwitchAgent) and not message.content.strip()
+
+
+def _said(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
+    """The model's messages since the run began."""
+    messages = values["messages"]
+    for start in range(len(messages) - 1, -1, -1):
+        match messages[start]:
+            case HumanMessage():
+                break
+            case ToolMessage(tool_call_id=call_id) if call_id == getattr(message, "call_id", None):
+                break
+    else:
+        return []
+    return [each for each in messages[start:] if isinstance(each, AIMessage)]
+
+
+def _texts(said: AIMessage) -> list[wire.Chunk]:
+    text = str(said.content)
+    match said.tool_calls:
+        case [{"name": "attempt_completion", "args": {"result": str(result)}}]:
+            return [_final(text, result, {"completion": True})]
+        case [{"name": "ask_followup_question", "args": {"question": str(question), **rest}}]:
+            return [_final(text, question, {"question": True, "suggestions": rest.get("suggestions") or []})]
+    return [wire.whole_text(text, WHOLE, is_final=False)] if text else []
+
+
+def _final(text: str, conclusion: str, about: dict[str, Any]) -> wire.Chunk:
+    whole = "\n\n".join(part for part in (text, conclusion) if part)
+    return wire.whole_text(whole, WHOLE, is_final=False, metadata=about)
