@@ -1,6 +1,7 @@
 """JSON in and out, strict on the way in, ASCII on the way out."""
 
 import json
+from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -22,7 +23,7 @@ class ASCIIResponse(JSONResponse):
 async def read_object(request: Request) -> dict[str, Any]:
     """Raises HTTPException 400 for what is no JSON, 422 for what is no object."""
     try:
-        value = json.loads((await request.body()).decode(), parse_constant=_not_json)
+        value = json.loads((await request.body()).decode(), parse_constant=_not_json, parse_float=_finite)
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON in UTF-8") from None
     if not isinstance(value, dict):
@@ -35,6 +36,11 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 def _not_json(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if isfinite(number) else _not_json(digits)
 
 
 def _deeper(value: Any, depth: int) -> bool:

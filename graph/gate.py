@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graph.errors import EditRefused
-from graph.tools import mistake
+from graph.tools import ENDS_TURN, mistake
 from policy import Verdict, judge
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, Agent
 
@@ -29,3 +29,8 @@ def edited(agent: str, tool: str, arguments: Mapping[str, Any], changes: Mapping
     if ruling.decision == "deny":
         raise EditRefused(f"The edit was refused, the approval is still open. {ruling.reason}")
     return result
+
+
+def ends_turn(agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether the call passes, and ends the turn with an answer."""
+    return tool in ENDS_TURN and verdict(agent, tool, arguments).decision == "allow"

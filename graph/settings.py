@@ -12,7 +12,9 @@ OFFLINE_MODEL = "fake-llm"
 class Settings(BaseSettings):
     """Each field is the variable `AGENT_RUNTIME__<FIELD>`, in the environment or in `.env`."""
 
-    model_config = SettingsConfigDict(env_prefix="AGENT_RUNTIME__", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="AGENT_RUNTIME__", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     internal_api_key: SecretStr = SecretStr("")
     """What `X-Internal-Auth` must hold. Empty: no check, allowed on a loopback host only."""

@@ -140,6 +140,9 @@ TOOLS: dict[str, type[Tool]] = {
 }
 
 
+ENDS_TURN = {"attempt_completion", "ask_followup_question"}
+
+
 def mistake(name: str, arguments: dict[str, Any]) -> str | None:
     """What is wrong with a call, as a sentence that its model can act on; None if nothing is."""
     if name not in TOOLS:
@@ -148,7 +151,7 @@ def mistake(name: str, arguments: dict[str, Any]) -> str | None:
         TOOLS[name].model_validate({k: v for k, v in arguments.items() if v is not None})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        said = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+        said = [f"{str(fault['loc'][0])[:64]}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
         there = ", ".join(TOOLS[name].model_fields)
         return f"The arguments of {name} are not valid: {'; '.join(said)}. Its arguments are: {there}."
     return None

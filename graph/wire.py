@@ -21,7 +21,8 @@ from pydantic import (
 from graph.errors import AgentRuntimeError, InvalidDecision, InvalidMessage
 from prompts import AgentName
 
-SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$", examples=["s-1"])]
+SESSION_ID = "[A-Za-z0-9._-]{1,128}"
+SessionId = Annotated[str, Field(pattern=f"^{SESSION_ID}$", examples=["s-1"])]
 CallId = Annotated[str, Field(min_length=1, max_length=256, examples=["call_1"])]
 
 

@@ -9,9 +9,10 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
-from graph.reply import complete
+from graph.gate import ends_turn
+from graph.reply import Reply, complete
 from graph.state import State
-from graph.tools import TOOLS, Side, side, specification
+from graph.tools import specification
 from prompts import Agent
 
 
@@ -28,12 +29,12 @@ async def specialist(
             _teller(options, runtime),
             parallel=options.parallel_tools,
         )
-        if not reply.message.content and not reply.message.tool_calls:
+        if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {"ended": True}
-    _tell(reply.message, options, runtime)
+    _tell(reply, agent.name, options, runtime)
     return {"messages": [reply.message, *reply.answers], "ended": not reply.message.tool_calls}
 
 
@@ -56,13 +57,11 @@ def _teller(options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -
     return tell
 
 
-def _tell(message: AIMessage, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
-    """The whole text; beside a control call it is part of that call's answer."""
-    if usage := message.usage_metadata:
+def _tell(reply: Reply, agent: str, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
+    """The whole text, unless it is told as part of the answer that a call ends the turn with."""
+    if usage := reply.message.usage_metadata:
         spent = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
         runtime.stream_writer(wire.Usage(**spent, total_tokens=usage["total_tokens"], model_calls=1))
-    name = message.tool_calls[0]["name"] if message.tool_calls else ""
-    if text := str(message.content):
-        if name in TOOLS and side(name) is Side.CONTROL and name != "switch_mode":
-            return
-        runtime.stream_writer(wire.whole_text(text, options, is_final=not name))
+    text, calls = str(reply.message.content), reply.message.tool_calls
+    if text and not any(ends_turn(agent, call["name"], call["args"]) for call in calls if not reply.answers):
+        runtime.stream_writer(wire.whole_text(text, options, is_final=not calls))

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol
 
 from policy.commands import is_read_only
-from policy.paths import fault
+from policy.paths import fault, pattern_fault
 
 Decision = Literal["allow", "ask", "deny"]
 
@@ -37,6 +37,9 @@ class Limits(Protocol):
 PATHS = dict.fromkeys(("read_file", "write_file", "list_files", "create_directory", "search_in_code"), "path")
 """The argument of each tool that must name something inside the workspace."""
 
+PATTERNS = {"list_files": "pattern", "search_in_code": "file_pattern"}
+"""The argument of each tool that is a glob of names inside the workspace."""
+
 HARMLESS = {
     "read_file": "Reading a file of the workspace changes nothing.",
     "list_files": "Listing a folder of the workspace changes nothing.",
@@ -61,6 +64,9 @@ def _refused(agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict 
     path = arguments.get(PATHS.get(tool, ""))
     if path is not None and (wrong := fault(path)):
         return Verdict("deny", "path.outside", f"The path {path[:200]!r} is refused: {wrong}.")
+    pattern = arguments.get(PATTERNS.get(tool, ""))
+    if pattern is not None and (wrong := pattern_fault(pattern)):
+        return Verdict("deny", "pattern.outside", f"The pattern {pattern[:200]!r} is refused: {wrong}.")
     if tool == "write_file" and not _matches(str(path), agent.may_write):
         globs = ", ".join(agent.may_write)
         return Verdict("deny", "agent.may_write", f"{who} may write only {globs} files; {path!r} is not one.")

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 LOOKALIKES = set("∕⁄⧸／＼⧵﹨．․‥…：")
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -48,3 +48,8 @@ def _component(part: str) -> str | None:
     if part.casefold() == ".git" or re.fullmatch(r"git~\d+", part, re.IGNORECASE):
         return "the repository's own data is not to be touched"
     return None
+
+
+def pattern_fault(pattern: str) -> str | None:
+    """The same of a glob: without its wildcards it must be such a path."""
+    return fault(re.sub(r"[*?\[\]{}!]", "x", pattern))

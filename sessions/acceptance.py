@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import wire
 from graph.answers import check
-from graph.errors import CallNotOpen, IdempotencyConflict
+from graph.errors import CallNotOpen, EditRefused, IdempotencyConflict
 from graph.gate import edited
 from graph.turn import Graph, OpenCall, Pause
 from sessions import audit, store
@@ -54,6 +54,9 @@ async def accept(database: Database, graph: Graph, request: Request, run_id: str
 
     try:
         return await database.transact(work)
+    except EditRefused:
+        await database.transact(lambda connection: _refused_edit(connection, request))
+        raise
     except _InTheWayError:
         await forget_thread(graph, request.session_id)
         await database.transact(lambda connection: store.clear_deleted(connection, request.session_id))
@@ -97,7 +100,7 @@ async def forget_thread(graph: Graph, session_id: str) -> None:
     await graph.checkpointer.adelete_thread(session_id)
 
 
-def refused_edit(connection: Connection, request: Request) -> None:
+def _refused_edit(connection: Connection, request: Request) -> None:
     """For a transaction of its own: nothing else of the message is kept."""
     pause = store.pause_of(store.session(connection, request.session_id))
     match request.message:

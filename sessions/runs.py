@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from graph.answers import available
-from graph.errors import AgentRuntimeError, EditRefused
+from graph.errors import AgentRuntimeError
 from graph.settings import Settings
 from graph.turn import Graph
 from prompts import team
 from sessions import store
-from sessions.acceptance import Request, accept, refused_edit
+from sessions.acceptance import Request, accept
 from sessions.database import Database
 from sessions.events import Event, EventLog
 from sessions.run import Run
@@ -33,6 +33,8 @@ class Runs:
         self.turns = Turns()
         self._active: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unsettled: set[str] = set()
+        """The sessions of runs whose outcome the database did not take."""
 
     async def submit(self, request: Request) -> Run:
         """A run whose events can be followed. Raises what the database raises when nothing could be stored."""
@@ -73,7 +75,7 @@ class Runs:
 
     async def recover(self) -> None:
         """Take up the runs that an earlier process left; returns when each of them has its session's turn."""
-        left = await self._database.transact(store.unfinished)
+        left = await self._database.transact(lambda connection: store.unfinished(connection))
         runs = [_left(row) for row in left]
         for run, row in zip(runs, left, strict=True):
             self._active[run.session_id] = run
@@ -95,6 +97,7 @@ class Runs:
         try:
             async with self.turns.take(run.session_id, self._patience):
                 available(request.message, self._team)
+                await self._settle(run.session_id)
                 accepted = await accept(self._database, self._graph, request, run.id)
                 if isinstance(accepted, list):
                     run.log.add(run.log.numbered(accepted))
@@ -102,17 +105,22 @@ class Runs:
                 self._active[run.session_id] = run
                 run.settle()
                 await self._work.carry_out(run, request.message, request.options, accepted.pause)
-        except EditRefused as error:
-            await self._database.transact(lambda connection: refused_edit(connection, request))
-            run.log.add(run.fail(error))
         except AgentRuntimeError as error:
             run.log.add(run.fail(error))
         except Exception as error:
             log.exception("run %s broke", run.id)
+            self._unsettled.add(run.session_id)
             run.settle(error)
             run.log.add(run.fail(internal()))
         finally:
             self._end(run)
+
+    async def _settle(self, session_id: str) -> None:
+        """Before a session's next message: its row has to say again what its thread says."""
+        if session_id in self._unsettled:
+            for row in await self._database.transact(lambda connection: store.unfinished(connection, session_id)):
+                await self._work.take_up(_left(row), row)
+            self._unsettled.discard(session_id)
 
     async def _take_up(self, run: Run, row: RowMapping) -> None:
         try:

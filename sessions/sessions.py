@@ -1,11 +1,13 @@
 """What clients ask about sessions, in the shapes they parse."""
 
+import re
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import RowMapping
 
-from graph import turn
+from graph import turn, wire
+from graph.clean import clean
 from graph.llm.openai import to_openai
 from graph.settings import Settings
 from graph.state import now
@@ -19,6 +21,13 @@ from sessions.turns import Turns
 class SessionNotFound(Exception):
     def __init__(self, session_id: str) -> None:
         super().__init__(f"Session {session_id} not found")
+
+
+def _known(session_id: str) -> str:
+    """Raises SessionNotFound for what no database should be asked for."""
+    if not re.fullmatch(wire.SESSION_ID, session_id):
+        raise SessionNotFound(clean(session_id)[:128])
+    return session_id
 
 
 class Sessions:
@@ -40,7 +49,9 @@ class Sessions:
         }
 
     async def listed(self, q: str, limit: int, offset: int) -> dict[str, Any]:
-        found, total = await self._database.transact(lambda connection: store.listed(connection, q, limit, offset))
+        found, total = await self._database.transact(
+            lambda connection: store.listed(connection, clean(q), limit, offset)
+        )
         return {"sessions": found, "total": total}
 
     async def shown(self, session_id: str) -> dict[str, Any]:
@@ -64,7 +75,7 @@ class Sessions:
         return {"session_id": session_id, "deleted": True, "hard": hard}
 
     async def _erase(self, session_id: str) -> None:
-        if not await self._database.transact(lambda connection: store.row(connection, session_id)):
+        if not await self._database.transact(lambda connection: store.row(connection, _known(session_id))):
             raise SessionNotFound(session_id)
         await forget_thread(self._graph, session_id)
         await self._database.transact(lambda connection: store.erase(connection, session_id))
@@ -117,7 +128,7 @@ class Sessions:
         return row, snapshot.values
 
     async def _row(self, session_id: str) -> RowMapping:
-        row = await self._database.transact(lambda connection: store.session(connection, session_id))
+        row = await self._database.transact(lambda connection: store.session(connection, _known(session_id)))
         if row is None:
             raise SessionNotFound(session_id)
         return row

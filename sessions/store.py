@@ -99,10 +99,11 @@ def last_run(connection: Connection, session_id: str) -> RowMapping | None:
     return connection.execute(newest).mappings().first()
 
 
-def unfinished(connection: Connection) -> list[RowMapping]:
-    """The runs that a process left behind, oldest first."""
+def unfinished(connection: Connection, session_id: str | None = None) -> list[RowMapping]:
+    """The runs whose outcome was not stored, of one session or of all, oldest first."""
     left = select(runs).where(runs.c.status == "running").order_by(runs.c.created_at)
-    return list(connection.execute(left).mappings())
+    of_one = left.where(runs.c.session_id == session_id) if session_id else left
+    return list(connection.execute(of_one).mappings())
 
 
 def attempt(connection: Connection, run_id: str, number: int) -> None:

@@ -13,14 +13,15 @@ from sqlalchemy.engine import make_url
 from sessions.audit import intact
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
 from tests.process import serving
+from tests.scripted import Held, model
 from tests.scripted import calls as line_calls
 from tests.scripted import chooses as line_chooses
-from tests.scripted import model
 from tests.scripted import says as line_says
 from tests.service import chunks_of, events_of, service, settings_for, tool_call, write_approval
 from tests.service import text as said
 
 pytestmark = pytest.mark.anyio
+HELLO = {"session_id": "s-1", "message": {"type": "user_message", "content": "Hello"}}
 
 
 def proxied(llm: ScriptedLLM) -> dict[str, str]:
@@ -163,6 +164,26 @@ async def test_an_outcome_that_was_not_stored_is_read_off_the_thread(
     assert [chunk["type"] if isinstance(want, str) else chunk for chunk, want in zip(chunks, told, strict=True)] == told
     assert session["current_agent"] == "coder"
     assert pending["count"] == int(chunks[-1]["type"] == "tool_call")
+
+
+async def test_an_outcome_that_the_database_did_not_take_is_made_good(tmp_path: Path) -> None:
+    held = Held(line_says("Read."))
+    llm = model(line_chooses("ask"), line_calls("read_file", path="a.py"), held, line_says("Again."))
+    database = f"sqlite:///{tmp_path}/test.db"
+    async with service(llm, settings_for(database, log_level="CRITICAL")) as client:
+        session = client.session()
+        await session.user("Read a.py")
+        answering = asyncio.create_task(session.result("x = 1"))
+        await held.asked.wait()
+        rows(database, "alter table runs rename to gone")
+        held.release.set()
+        (error,) = await answering
+        assert error["metadata"]["code"] == "internal"
+        assert (await client.http.post("/agent/message/stream", json=HELLO)).status_code == 503
+        rows(database, "alter table gone rename to runs")
+        assert await session.result("x = 1") == [said("Read.")]
+        assert await session.user("Again") == [said("Again.")]
+        assert [message["role"] for message in await session.history()][-2:] == ["user", "assistant"]
 
 
 async def test_a_second_process_on_the_same_database_is_refused(database: str) -> None:

@@ -64,6 +64,7 @@ def test_a_path_inside_the_workspace(path: str) -> None:
         " a.md",
         "con",
         "AUX.txt",
+        "nul .md",
         "$HOME/a",
         "%APPDATA%/a",
         "%2e%2e/a",
@@ -82,6 +83,16 @@ def test_a_path_inside_the_workspace(path: str) -> None:
 )
 def test_a_path_that_is_not_proven_inside_the_workspace(path: object) -> None:
     assert fault(path)
+
+
+@pytest.mark.parametrize("pattern", ["*.py", "src/**/*.py", "test_[ab]?.py", "*.{js,ts}"])
+def test_a_pattern_of_names_inside_the_workspace(pattern: str) -> None:
+    assert verdict("ask", "list_files", {"pattern": pattern}).decision == "allow"
+
+
+@pytest.mark.parametrize("pattern", ["../../*", "/etc/*", "**/../..", "~/*", "C:*", "a\\*", ""])
+def test_a_pattern_that_could_leave_the_workspace(pattern: str) -> None:
+    assert verdict("ask", "search_in_code", {"query": "x", "file_pattern": pattern}).rule == "pattern.outside"
 
 
 @pytest.mark.parametrize(

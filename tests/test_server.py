@@ -36,8 +36,9 @@ async def test_every_path_but_health_and_ready_needs_the_key(tmp_path: Path) -> 
 
 def test_without_a_key_only_loopback_is_served() -> None:
     Settings(_env_file=None, host="127.0.0.1")
-    with pytest.raises(ValueError, match="set a key, or bind to"):
-        Settings(_env_file=None, host="0.0.0.0")
+    with pytest.raises(ValueError, match="set a key, or bind to") as refused:
+        Settings(_env_file=None, host="0.0.0.0", llm_api_key="a-canary")
+    assert "canary" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ def test_without_a_key_only_loopback_is_served() -> None:
         (b"{", "application/json", 400),
         (b"\xff\xfe", "application/json", 400),
         (b'{"session_id": NaN}', "application/json", 400),
+        (b'{"session_id": 1e999}', "application/json", 400),
         (b"[" * 100_000, "application/json", 400),
         (b'{"a":' * 200 + b"1" + b"}" * 200, "application/json", 400),
         (b"[]", "application/json", 422),
@@ -388,6 +390,22 @@ async def test_openapi_has_an_example_of_each_message_and_chunk(tmp_path: Path) 
     }
     refs = {ref for ref in json.dumps(page).split('"') if ref.startswith("#/components/schemas/")}
     assert {ref.rpartition("/")[2] for ref in refs} <= page["components"]["schemas"].keys()
+
+
+async def test_an_id_that_no_session_has(database: str) -> None:
+    async with service(model(), settings_for(database)) as client:
+        for path in ("/sessions/%00", "/sessions/%00/audit", "/agents/%ED%A0%80/current", f"/sessions/{'x' * 500}"):
+            assert (await client.http.get(path)).status_code == 404
+        assert (await client.http.delete("/sessions/%00?hard=true")).status_code == 404
+        assert (await client.http.get("/sessions?q=%00")).json() == {"sessions": [], "total": 0}
+
+
+async def test_a_number_that_storage_does_not_take(database: str) -> None:
+    llm = model(chooses("ask"), calls("read_file", path="a.py"), says("Fine."))
+    async with service(llm, settings_for(database)) as client:
+        await client.session().user("Read a.py")
+        assert await client.session().result([10**40, -1]) == [text("Fine.")]
+        assert (await client.session().history())[2]["content"] == f'["{10**40}", -1]'
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "offset=-1", f"offset={2**70}"])

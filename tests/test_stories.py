@@ -308,6 +308,18 @@ async def test_tokens_are_streamed_to_clients_that_opted_in(tmp_path: Path) -> N
     assert len(chunks) > 6
 
 
+async def test_text_beside_a_call_that_does_not_end_the_turn_is_told(tmp_path: Path) -> None:
+    broken = asks(("attempt_completion", "call_1", "[1]"), text="I will see.")
+    refused = calls("ask_followup_question", "Let me ask.", call_id="call_2", question="Which?")
+    async with service(model(chooses("ask"), broken, refused, says("Done.")), settings_for(tmp_path)) as client:
+        said = await client.session().user("Check")
+    assert [chunk["content"] for chunk in said if chunk["type"] == "assistant_message"] == [
+        "I will see.",
+        "Let me ask.",
+        "Done.",
+    ]
+
+
 async def test_usage_is_told_to_clients_that_opted_in(tmp_path: Path) -> None:
     answer = says("Hi.")
     answer.usage_metadata = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
