@@ -83,7 +83,8 @@ def by_keywords(text: str, team: Collection[str]) -> Choice:
         return Choice(agent, "low", "No word of the request points to an agent.", "keywords")
     best, *others = sorted(points, key=lambda agent: -points[agent])
     words = ", ".join(f'"{hit.words}"' for hit in hits[best][:4])
-    return Choice(best, _confidence(points[best], max((points[o] for o in others), default=0)), words, "keywords")
+    confidence = _confidence(points[best], max((points[other] for other in others), default=0))
+    return Choice(best, confidence, f"The request says {words}.", "keywords")
 
 
 def _confidence(best: int, second: int) -> str:

@@ -132,5 +132,5 @@ def _usage(cost: Counter[str]) -> str:
 
 
 def _short(value: Any, length: int = 80) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value.replace("\n", "\\n") if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= length else f"{text[:length]}..."

@@ -44,6 +44,8 @@ class Work:
         except Exception:
             log.exception("run %s failed", run.id)
             left = await self._left(run)
+            if left.pause is None:
+                left = await turn.stopped(self._graph, turn.config(run.session_id, run.id))
             await self._finish(run, left, run.fail(internal()), again=_can_be_sent_again(message, left))
 
     async def _followed(

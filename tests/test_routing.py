@@ -177,7 +177,7 @@ def test_names_of_files_and_code_have_no_say() -> None:
 
 def test_the_choice_names_the_words_that_decided() -> None:
     choice = by_keywords("Why does test_x fail?", TEAM)
-    assert choice == Choice("debug", "high", '"why does test_x fail", "fail"', "keywords")
+    assert choice == Choice("debug", "high", 'The request says "why does test_x fail", "fail".', "keywords")
 
 
 def test_a_guess_is_called_one() -> None:

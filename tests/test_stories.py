@@ -455,6 +455,16 @@ async def test_a_fault_of_ours_is_told_without_its_words_and_nothing_is_stuck(tm
         assert await session.user("Again") == [text("Back.")]
 
 
+async def test_a_fault_of_ours_leaves_no_call_open_that_nobody_can_answer(tmp_path: Path) -> None:
+    llm = model(calls("write_file", path="a.py", content="x"), ZeroDivisionError(), says("Back."))
+    async with service(llm, settings_for(tmp_path, log_level="CRITICAL")) as client:
+        session = client.session()
+        await session.switch("coder", content="Write a.py")
+        await session.switch("orchestrator", content="Go on")
+        assert [message["role"] for message in await session.history()] == ["user", "assistant", "tool", "user"]
+        assert (await session.switch("coder", content="Again"))[-1] == text("Back.")
+
+
 async def test_a_turn_is_bounded(tmp_path: Path) -> None:
     again = [calls("calculator", call_id=f"call_{n}", expr="1") for n in range(3)]
     llm = model(chooses("coder"), *again, says("Go on."))

@@ -56,7 +56,10 @@ async def test_a_broken_stream_is_joined_where_it_broke(service: Service) -> Non
     async with client(service) as running:
         assert await collected(running) == [token("a"), token("b"), token("c"), says("abcd")]
     joins = [(r.path, r.headers["last-event-id"]) for r in service.requests[1:]]
-    assert joins == [("/sessions/s-1/stream?tokens=true", "run-2"), ("/sessions/s-1/stream?tokens=true", "run-3")]
+    assert joins == [
+        ("/sessions/s-1/stream?tokens=true&usage=true", "run-2"),
+        ("/sessions/s-1/stream?tokens=true&usage=true", "run-3"),
+    ]
 
 
 async def test_a_request_that_brought_nothing_is_repeated_as_it_was(service: Service) -> None:
