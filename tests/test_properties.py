@@ -1,0 +1,483 @@
+"""Whatever is sent and whatever the model answers: each conversation stays sound, and nothing runs that may not.
+
+PROPERTY_EXAMPLES=5000 looks further by hand and shortens what it finds; `--hypothesis-seed` chooses where.
+"""
+
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from graph.errors import LLMInvalidAnswer, LLMUnavailable
+from graph.llm.openai import to_openai
+from server import create_app
+from tests.scripted import Line, ScriptedModel, asks, chooses, says
+from tests.service import Session, settings_for
+
+pytestmark = pytest.mark.anyio
+
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
+SEARCH = settings(
+    max_examples=EXAMPLES or 80,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+T = TypeVar("T")
+Message = dict[str, Any]
+Chunk = dict[str, Any]
+
+AGENTS = ["orchestrator", "architect", "ask", "coder", "debug", "universal"]
+READING = {"read_file", "list_files", "search_in_code"}
+CHANGING = {"write_file", "create_directory"}
+MAY_SEND = {
+    "architect": READING | {"write_file"},
+    "ask": READING,
+    "coder": READING | CHANGING | {"execute_command"},
+    "debug": READING | {"execute_command"},
+    "universal": READING | CHANGING | {"execute_command"},
+}
+EDITS: dict[str, dict[str, dict[str, Any]]] = {
+    "write_file": {"good": {"content": "better"}, "elsewhere": {"path": "b.py"}, "forbidden": {"path": "../b.md"}},
+    "create_directory": {"good": {"path": "b"}, "elsewhere": {"path": "b.py"}, "forbidden": {"path": "/b"}},
+    "execute_command": {"good": {"command": "ls"}, "elsewhere": {"cwd": "b"}, "forbidden": {"timeout": 0}},
+}
+
+GOOD: list[tuple[str, Any]] = [
+    ("read_file", {"path": "a.py"}),
+    ("write_file", {"path": "a.md", "content": "a"}),
+    ("write_file", {"path": "a.py", "content": "a"}),
+    ("list_files", {}),
+    ("create_directory", {"path": "a"}),
+    ("execute_command", {"command": "ls -l"}),
+    ("execute_command", {"command": "rm -r a"}),
+    ("search_in_code", {"query": "a"}),
+]
+OTHER: list[tuple[str, Any]] = [
+    ("read_file", {"path": "../a.py"}),
+    ("write_file", {"path": "/a.md", "content": "a"}),
+    ("write_file", {"path": "a.md"}),
+    ("execute_command", {"command": "ls", "timeout": "soon"}),
+    ("echo", {"text": "a"}),
+    ("calculator", {"expr": "1 / 0"}),
+    ("attempt_completion", {"result": "Done."}),
+    ("ask_followup_question", {"question": "Which?", "suggestions": ["a"]}),
+    *[("switch_mode", {"mode": name, "reason": "It fits."}) for name in [*AGENTS, "nobody"]],
+    ("no_such_tool", {}),
+    ("no name at all!", {}),
+    ("", {}),
+    ("x" * 100, {}),
+]
+NO_OBJECT = ['{"path": ', "[1]", '"a"', "null", '{"path": NaN}', '{"path": "\\ud800"}', ""]
+IDS = [None, None, "", "call_1", "call_1", "call_2", "no id!", "x" * 200]
+FAULTS = [LLMUnavailable, LLMInvalidAnswer, RuntimeError]
+WHICH = ["open 0", "open 0", "open 0", "open 1", "open 2", "stale 0", "stale 1", "unknown"]
+"""Of the calls in the order in which they came."""
+ASKING = [*["asking 0"] * 7, "asking 1", "asking 2", "open 0", "stale 0", "unknown"]
+REQUESTS = ["Create a.py", "Create a.py", "Create a.py", "What is a.py?", "Why does a.py fail?", "Plan a.py"]
+OK: Message = {"type": "tool_result", "call_id": "open 0", "result": "ok"}
+REQUEST: Message = {"type": "user_message", "content": "Create a.py", "stream": {}}
+
+
+def drawn_line(dice: Random) -> Line:
+    if dice.random() < 0.1:
+        return dice.choice(FAULTS)("It failed.")
+    if dice.random() < 0.15:
+        return says(dice.choice(["Done.", "It is \ud800 done.", ""]))
+    many = dice.choice([1, 1, 2, 3, 4])
+    return asks(*(drawn_request(dice) for _ in range(many)), text=dice.choice(["", "", "I will see.", "\x00 "]))
+
+
+def drawn_request(dice: Random) -> tuple[str, str | None, str]:
+    tool, arguments = dice.choice(GOOD if dice.random() < 0.8 else OTHER)
+    raw = json.dumps(arguments) if dice.random() < 0.9 else dice.choice(NO_OBJECT)
+    return tool, dice.choice(IDS), raw
+
+
+def drawn_choice(dice: Random) -> Line:
+    if dice.random() < 0.2:
+        return dice.choice(FAULTS)("It failed.")
+    return says("I cannot say.") if dice.random() < 0.2 else chooses(dice.choice([*["coder"] * 8, *AGENTS]))
+
+
+def drawn_message(dice: Random) -> Message:
+    kind = dice.choice([drawn_start, drawn_result, drawn_result, drawn_decision, drawn_decision, drawn_retry])
+    return kind(dice)
+
+
+def drawn_start(dice: Random) -> Message:
+    message = {"id": dice.choice([None, None, None, "m-1", "m-2"]), "stream": drawn_options(dice)}
+    if dice.random() < 0.6:
+        return {"type": "user_message", "content": dice.choice(REQUESTS), **message}
+    content = dice.choice(["", "Go on.", "Go on."])
+    return {"type": "switch_agent", "agent_type": dice.choice([*["coder"] * 4, *AGENTS]), "content": content, **message}
+
+
+def drawn_result(dice: Random) -> Message:
+    return {
+        "type": "tool_result",
+        "call_id": dice.choice(WHICH),
+        "result": dice.choice(["ok", {"a": [1, None]}, None]),
+        "error": dice.choice([None, None, None, "It failed.", "User rejected it."]),
+        "stream": drawn_options(dice),
+    }
+
+
+def drawn_decision(dice: Random) -> Message:
+    return {
+        "type": "hitl_decision",
+        "call_id": dice.choice(ASKING),
+        "decision": dice.choice(["approve", "approve", "reject", "edit", "edit"]),
+        "modified_arguments": dice.choice(["good", "good", "elsewhere", "forbidden", "unknown", "empty"]),
+        "stream": drawn_options(dice),
+    }
+
+
+def drawn_retry(dice: Random) -> Message:
+    return {"type": "retry", "of": dice.choice([0, 0, 1, 2, 3, 5])}
+
+
+def drawn_options(dice: Random) -> dict[str, bool]:
+    likely = {"parallel_tools": 0.6, "tokens": 0.3, "usage": 0.3}
+    return {name: True for name, odds in likely.items() if dice.random() < odds}
+
+
+def thrown(drawn: Callable[[Random], T]) -> st.SearchStrategy[T]:
+    """Each element from one number: cheap to draw, and a list of them is shortened element by element."""
+    return st.integers(0, 2**32 - 1).map(lambda seed: drawn(Random(seed)))
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@SEARCH
+@given(
+    script=st.lists(thrown(drawn_line), min_size=4, max_size=12),
+    choices=st.lists(thrown(drawn_choice), max_size=4),
+    start=thrown(drawn_start),
+    sent=st.lists(thrown(drawn_message), min_size=4, max_size=12),
+    multi=st.sampled_from([True, True, True, False]),
+)
+async def test_a_conversation_stays_sound(
+    tmp_path_factory: pytest.TempPathFactory,
+    script: list[Line],
+    choices: list[Line],
+    start: Message,
+    sent: list[Message],
+    multi: bool,
+) -> None:
+    speaker = Speaker(chain(script, repeat(says("Done."))), chain(choices, repeat(says(""))))
+    async with session(speaker.llm, tmp_path_factory.getbasetemp() / "properties", multi) as door:
+        client = Client(door, speaker, multi)
+        for message in [start, *sent]:
+            await client.send(message)
+        await client.is_answered()
+
+
+@dataclass
+class Speaker:
+    """What the model says: one script for the specialists, one for the classifier."""
+
+    script: Iterator[Line]
+    choices: Iterator[Line]
+    said: list[Line] = field(default_factory=list)
+    llm: ScriptedModel = field(default_factory=lambda: ScriptedModel(lines=None))
+
+    def __post_init__(self) -> None:
+        self.llm.lines = self
+
+    def __next__(self) -> Line:
+        classifies = "temperature" in self.llm.asked_with[-1]
+        self.said.append(next(self.choices if classifies else self.script))
+        return self.said[-1]
+
+
+@asynccontextmanager
+async def session(llm: ScriptedModel, folder: Path, multi: bool) -> AsyncIterator[Session]:
+    """A new session behind the whole service, without a socket."""
+    chosen = settings_for(folder, multi_agent_mode=multi, max_model_calls=5)
+    app = create_app(chosen, nullcontext(llm))
+    headers = {"X-Internal-Auth": chosen.internal_api_key.get_secret_value()}
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://runtime", headers=headers) as http,
+    ):
+        yield Session(http, uuid4().hex)
+
+
+@dataclass
+class Client:
+    """What the Gateway can know from what it sent and got, and what it may therefore expect."""
+
+    door: Session
+    speaker: Speaker
+    multi: bool
+    agent: str = "orchestrator"
+    open: dict[str, Chunk] = field(default_factory=dict)
+    """The calls that wait, as they were sent last."""
+    seen: list[str] = field(default_factory=list)
+    sent: list[Message] = field(default_factory=list)
+    taken: dict[str, Message] = field(default_factory=dict)
+    """What was accepted, by what a retry of it is known by."""
+
+    async def send(self, drawn: Message) -> None:
+        message = self._addressed(drawn)
+        expected, heard = self._expected(message), len(self.speaker.llm.heard)
+        note(f"-> {message}, expecting it {expected}")
+        chunks = await self.door.send(message)
+        note("\n".join(f"<- {chunk}" for chunk in chunks))
+        self.sent.append(message)
+        told = [chunk for chunk in chunks if chunk["type"] != "usage" and not is_token(chunk)]
+        match expected:
+            case "taken":
+                check_options(message["stream"], chunks)
+                await self._follow(message, told, heard)
+            case "replayed":
+                assert all(self._is_open(chunk) for chunk in told if chunk["type"] == "tool_call")
+            case code:
+                assert [(chunk["type"], chunk["metadata"]["code"]) for chunk in told] == [("error", code)]
+        assert expected == "taken" or len(self.speaker.llm.heard) == heard
+        for conversation in self.speaker.llm.heard[heard:]:
+            check_sent_to_the_model(conversation)
+        await self._check_remembered()
+
+    async def is_answered(self) -> None:
+        """Whatever happened, the user's next message has an answer."""
+        self.speaker.script = repeat(says("Done."))
+        self.speaker.choices = repeat(says(""))
+        await self.send(REQUEST)
+        assert not self.open
+        last = (await self.door.history())[-1]
+        assert last == {"role": "assistant", "content": "Done."}
+
+    def _addressed(self, drawn: Message) -> Message:
+        """The message, with the call it means by name."""
+        if drawn["type"] == "retry":
+            return self.sent[-1 - drawn["of"] % len(self.sent)] if self.sent else REQUEST
+        if "call_id" not in drawn:
+            return drawn if self._may_pick(drawn.get("agent_type", self.agent)) else {**drawn, "id": None}
+        which, _, number = drawn["call_id"].partition(" ")
+        calls = self._calls(which)
+        if not calls and which in ("open", "asking"):
+            return self._addressed({**(OK if self.open else REQUEST), "stream": drawn["stream"]})
+        call_id = calls[int(number) % len(calls)] if calls else "call_unknown"
+        edit = self._edit(drawn, call_id) if drawn.get("decision") == "edit" else None
+        return {**drawn, "call_id": call_id, "modified_arguments": edit}
+
+    def _calls(self, which: str) -> list[str]:
+        match which:
+            case "open":
+                return [*self.open]
+            case "asking":
+                return [call_id for call_id, call in self.open.items() if call["requires_approval"]]
+            case "stale":
+                return [call_id for call_id in self.seen if call_id not in self.open]
+        return []
+
+    def _edit(self, drawn: Message, call_id: str) -> dict[str, Any]:
+        tool = self.open.get(call_id, {}).get("tool_name", "write_file")
+        return {"unknown": {"colour": "red"}, "empty": {}, **EDITS.get(tool, EDITS["write_file"])}[
+            drawn["modified_arguments"]
+        ]
+
+    def _may_pick(self, agent: str) -> bool:
+        return agent == "orchestrator" or (agent == "universal") != self.multi
+
+    def _expected(self, message: Message) -> str:
+        """taken, replayed, or the code of the error."""
+        before = self.taken.get(key_of(message))
+        if "call_id" not in message:
+            if not self._may_pick(message.get("agent_type", "orchestrator")):
+                return "invalid_message"
+            return "taken" if before is None else "replayed" if before == body_of(message) else "idempotency_conflict"
+        edit = message["modified_arguments"] if message.get("decision") == "edit" else None
+        if edit == {}:
+            return "invalid_decision"
+        call = self.open.get(message["call_id"])
+        if call is None or (message["type"] == "hitl_decision" and not call["requires_approval"]):
+            return "replayed" if before == body_of(message) else "call_not_open"
+        return "edit_refused" if edit and not self._may_edit(call, edit) else "taken"
+
+    def _may_edit(self, call: Chunk, edit: dict[str, Any]) -> bool:
+        if edit not in (EDITS[call["tool_name"]]["good"], EDITS[call["tool_name"]]["elsewhere"]):
+            return False
+        return may_run(self.agent, call["tool_name"], {**call["arguments"], **edit})
+
+    def _is_open(self, chunk: Chunk) -> bool:
+        return same_call(chunk, self.open.get(chunk["call_id"], {}))
+
+    async def _follow(self, message: Message, chunks: list[Chunk], heard: int) -> None:
+        self.taken[key_of(message)] = body_of(message)
+        if message.get("decision") in ("approve", "edit"):
+            self._agree(message)
+            assert [self._is_open(chunk) for chunk in chunks] == [True]
+            return
+        before = dict(self.open)
+        if "call_id" in message:
+            del self.open[message["call_id"]]
+        else:
+            self.open.clear()
+        for chunk in chunks:
+            self._read(chunk)
+        if any(isinstance(line, RuntimeError) for line in self.speaker.said[heard:]):
+            assert chunks[-1]["metadata"]["code"] == "internal"
+            await self._start_anew(message, before)
+        else:
+            self._check_end(message, chunks)
+
+    def _agree(self, message: Message) -> None:
+        call = self.open[message["call_id"]]
+        edits = message["modified_arguments"] if message["decision"] == "edit" else {}
+        self.open[message["call_id"]] = {
+            **call,
+            "requires_approval": False,
+            "arguments": {**call["arguments"], **edits},
+        }
+
+    def _read(self, chunk: Chunk) -> None:
+        match chunk:
+            case {"type": "agent_switched", "metadata": {"from_agent": before, "to_agent": to}}:
+                assert before == self.agent
+                self.agent = to
+            case {"type": "tool_call", "call_id": call_id, "tool_name": tool, "arguments": arguments}:
+                assert call_id not in self.seen
+                assert may_run(self.agent, tool, arguments)
+                assert chunk["requires_approval"] is changes(tool, arguments)
+                self.seen.append(call_id)
+                self.open[call_id] = chunk
+
+    async def _start_anew(self, message: Message, before: dict[str, Chunk]) -> None:
+        """After a fault of the service: open is what is said to be, and what was not taken in can be sent again."""
+        remembered = await self.door.get("/sessions/{id}/history")
+        self.agent = remembered["current_agent"]
+        self.open = {call_id: before[call_id] for call_id in check_sound(remembered["messages"])}
+        if message.get("call_id") in (None, *self.open):
+            self.taken.pop(key_of(message), None)
+
+    def _check_end(self, message: Message, chunks: list[Chunk]) -> None:
+        match chunks[-1:]:
+            case []:
+                assert self.open
+                assert "call_id" in message
+            case [{"type": "tool_call"}]:
+                assert self.open
+            case [{"type": "agent_switched"}]:
+                assert not message["content"]
+                assert not self.open
+            case [{"type": "error", "metadata": {"code": code}}]:
+                assert code in ("llm_unavailable", "llm_invalid_answer", "limit_reached")
+                assert not self.open
+            case [last]:
+                assert last["type"] == "assistant_message"
+                assert not self.open
+
+    async def _check_remembered(self) -> None:
+        response = await self.door.http.get(f"/sessions/{self.door.id}/history")
+        if response.status_code == 404:
+            assert not self.taken
+            return
+        remembered = response.json()
+        assert remembered["current_agent"] == self.agent
+        assert check_sound(remembered["messages"]) == [*self.open]
+        pending = (await self.door.get("/sessions/{id}/pending-approvals"))["pending_approvals"]
+        assert [(call["call_id"], call["tool_name"], call["arguments"]) for call in pending] == [
+            (call["call_id"], call["tool_name"], call["arguments"])
+            for call in self.open.values()
+            if call["requires_approval"]
+        ]
+
+
+def key_of(message: Message) -> str:
+    """What a retry of it is known by; a message without an id is always a new one."""
+    if "call_id" in message:
+        return f"{message['type']} {message['call_id']}"
+    return message.get("id") or uuid4().hex
+
+
+def body_of(message: Message) -> Message:
+    return {k: v for k, v in message.items() if k != "stream" and v is not None}
+
+
+def is_token(chunk: Chunk) -> bool:
+    return chunk["type"] == "assistant_message" and "content" not in chunk
+
+
+def same_call(chunk: Chunk, other: Chunk) -> bool:
+    return all(chunk[k] == other.get(k) for k in ("call_id", "tool_name", "arguments", "requires_approval"))
+
+
+def may_run(agent: str, tool: str, arguments: dict[str, Any]) -> bool:
+    """The table of the contract, said again."""
+    path = arguments.get("path", "")
+    if tool not in MAY_SEND[agent] or path.startswith(("/", "../")):
+        return False
+    return agent != "architect" or tool != "write_file" or path.endswith(".md")
+
+
+def changes(tool: str, arguments: dict[str, Any]) -> bool:
+    """Whether a human must agree."""
+    return tool in CHANGING or (tool == "execute_command" and not arguments["command"].startswith("ls"))
+
+
+def check_options(chosen: dict[str, bool], chunks: list[Chunk]) -> None:
+    """Tokens join to the texts that they are pieces of, usage stands before the end; nothing comes unasked."""
+    counted = [place for place, chunk in enumerate(chunks) if chunk["type"] == "usage"]
+    failed = bool(chunks) and (chunks[-1].get("metadata") or {}).get("code") == "internal"
+    assert counted == ([len(chunks) - 2] if chosen.get("usage") and chunks and not failed else [])
+    pieces = ""
+    for chunk in chunks:
+        if is_token(chunk):
+            assert chosen.get("tokens")
+            pieces += chunk["token"]
+        elif chunk["type"] == "assistant_message":
+            assert chunk["content"] == (pieces if chosen.get("tokens") else chunk["token"])
+            assert "token" not in chunk or not chosen.get("tokens")
+            pieces = ""
+
+
+def check_sent_to_the_model(messages: Sequence[BaseMessage]) -> None:
+    assert [message.type for message in messages].count("system") == 1
+    assert messages[0].type == "system"
+    assert messages[-1].type in ("human", "tool")
+    assert check_sound([to_openai(message) for message in messages[1:]]) == []
+    named = [call["name"] for message in messages if isinstance(message, AIMessage) for call in message.tool_calls]
+    named += [str(message.name) for message in messages if isinstance(message, ToolMessage)]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in named)
+
+
+def check_sound(messages: Sequence[Message]) -> list[str]:
+    """The calls that no tool message answers; only the last assistant message may have any."""
+    known: set[str] = set()
+    waiting: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            waiting.remove(message["tool_call_id"])
+            continue
+        assert waiting == []
+        waiting = [call["id"] for call in message.get("tool_calls", [])]
+        assert all(
+            isinstance(json.loads(call["function"]["arguments"]), dict) for call in message.get("tool_calls", [])
+        )
+        assert len(known | {*waiting}) == len(known) + len(waiting)
+        known |= {*waiting}
+    return waiting
