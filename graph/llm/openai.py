@@ -3,6 +3,7 @@
 import json
 import re
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -12,12 +13,16 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 _known: dict[int, tuple[Any, str]] = {}
 
 
-def as_json(message: BaseMessage) -> str:
-    """`to_openai` as JSON, made once for as long as the message lives: a conversation is sent again at every step."""
+def as_json(messages: Sequence[BaseMessage]) -> str:
+    """Their `to_openai`s as a JSON list. Each is encoded once in its life: a conversation is sent at every step."""
+    return f"[{', '.join([known[1] if (known := _known.get(id(m))) else _remembered(m) for m in messages])}]"
+
+
+def _remembered(message: BaseMessage) -> str:
     key = id(message)
-    if key not in _known:
-        _known[key] = (weakref.ref(message, lambda _: _known.pop(key, None)), json.dumps(to_openai(message)))
-    return _known[key][1]
+    encoded = json.dumps(to_openai(message))
+    _known[key] = (weakref.ref(message, lambda _: _known.pop(key, None)), encoded)
+    return encoded
 
 
 def to_openai(message: BaseMessage) -> dict[str, Any]:

@@ -111,8 +111,7 @@ class ProxyModel(BaseChatModel):
         body = {"model": self.model, **given, "stream": streaming}
         if streaming:
             body["stream_options"] = {"include_usage": True}
-        conversation = ", ".join(map(as_json, messages))
-        return f'{json.dumps(body)[:-1]}, "messages": [{conversation}]}}'.encode()
+        return f'{json.dumps(body)[:-1]}, "messages": {as_json(messages)}}}'.encode()
 
     async def _answer(self, request: bytes) -> AsyncGenerator[AIMessageChunk, None]:
         """Pieces of the text, then one chunk with the rest. Tries again as long as nothing was yielded."""
