@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from sessions.audit import intact
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
-from tests.process import serving
+from tests.process import Process, serving
 from tests.scripted import Held, model
 from tests.scripted import calls as line_calls
 from tests.scripted import chooses as line_chooses
@@ -37,6 +38,17 @@ def rows(database: str, statement: str) -> list[Any]:
         found = list(result) if result.returns_rows else []
     engine.dispose()
     return found
+
+
+async def cut_off(
+    service: Process, sending: Awaitable[Any], moment: Awaitable[Any], how: signal.Signals = signal.SIGKILL
+) -> None:
+    """Ends the service at the moment, while it still answers what is sent."""
+    answering = asyncio.ensure_future(sending)
+    await moment
+    await service.kill(how)
+    await asyncio.wait([answering])
+    assert answering.exception()
 
 
 async def test_a_pending_approval_survives_a_kill_and_can_be_decided(database: str) -> None:
@@ -65,11 +77,7 @@ async def test_a_pending_approval_survives_a_kill_and_can_be_decided(database: s
 async def test_a_run_that_was_killed_is_done_again(database: str) -> None:
     async with ScriptedLLM(chooses("ask"), hangs(), chooses("ask"), says("Hi.")) as llm:
         async with serving(database, **proxied(llm)) as service:
-            asking = asyncio.create_task(service.session().user("Hello"))
-            await llm.received(2)
-            await service.kill()
-            await asyncio.wait([asking])
-            assert asking.exception()
+            await cut_off(service, service.session().user("Hello"), llm.received(2))
         async with serving(database, **proxied(llm)) as service:
             again = await service.http.get("/sessions/s-1/stream")
             assert events_of(again.text)[-2][1] == said("Hi.")
@@ -81,11 +89,7 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> No
     database = f"sqlite:///{tmp_path}/test.db"
     async with ScriptedLLM(chooses("ask"), hangs(), says("Hi.")) as llm:
         async with serving(database, shutdown_seconds="1", **proxied(llm)) as service:
-            asking = asyncio.create_task(service.session().user("Hello"))
-            await llm.received(2)
-            await service.kill(signal.SIGTERM)
-            await asyncio.wait([asking])
-            assert asking.exception()
+            await cut_off(service, service.session().user("Hello"), llm.received(2), signal.SIGTERM)
         async with serving(database, **proxied(llm)) as service:
             again = await service.http.get("/sessions/s-1/stream")
             assert events_of(again.text)[-2][1] == said("Hi.")
@@ -98,11 +102,7 @@ async def test_a_result_whose_run_was_cut_off_is_not_lost(database: str) -> None
     async with ScriptedLLM(chooses("ask"), read, hangs(), says("Read.")) as llm:
         async with serving(database, **proxied(llm)) as service:
             await service.session().user("Read a.py")
-            answering = asyncio.create_task(service.session().result("x = 1"))
-            await llm.received(3)
-            await service.kill()
-            await asyncio.wait([answering])
-            assert answering.exception()
+            await cut_off(service, service.session().result("x = 1"), llm.received(3))
         async with serving(database, **proxied(llm)) as service:
             assert await service.session().result("x = 1") == [said("Read.")]
             roles = [message["role"] for message in await service.session().history()]
@@ -113,11 +113,7 @@ async def test_a_run_that_is_cut_off_again_fails_visibly(tmp_path: Path) -> None
     database = f"sqlite:///{tmp_path}/test.db"
     async with ScriptedLLM(hangs(), hangs(), chooses("ask"), says("Hi.")) as llm:
         async with serving(database, **proxied(llm)) as service:
-            asking = asyncio.create_task(service.session().user("Hello"))
-            await llm.received(1)
-            await service.kill()
-            await asyncio.wait([asking])
-            assert asking.exception()
+            await cut_off(service, service.session().user("Hello"), llm.received(1))
         async with serving(database, **proxied(llm)) as service:
             await llm.received(2)
             await service.kill()
