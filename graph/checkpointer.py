@@ -22,6 +22,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
+from sqlalchemy.engine import make_url
 
 from graph.recent import Recent
 
@@ -108,7 +109,7 @@ Checkpointer = SQLiteCheckpointer | PostgresCheckpointer
 async def open_checkpointer(url: str, thread: ThreadPoolExecutor) -> AsyncIterator[Checkpointer]:
     """`sqlite:///path` or `postgresql://...`; tables are made if they are missing. `thread` owns an SQLite file."""
     if url.startswith("sqlite"):
-        path = Path(url.partition(":///")[2])
+        path = Path(make_url(url).database or "")
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
             for pragma in ("synchronous=NORMAL", "busy_timeout=10000"):

@@ -65,7 +65,7 @@ def _edited(
         runtime.stream_writer(wire.failure(error, call_id=call["id"] or ""))
         return call, gate
     call = {**call, "args": changed}
-    messages.append(_with(call, messages or state["messages"]))
+    messages.append(_with(call, state["messages"]))
     return call, _sent(call, {**gate, "was_edited": True}, runtime)
 
 

@@ -21,7 +21,9 @@ def decision(open_call: OpenCall, said: wire.ToolResult | wire.HitlDecision) -> 
         return entry(open_call, said.decision, "hitl_decision", edits=edits, feedback=said.feedback or None)
     if not open_call.call.requires_approval:
         return None
-    return entry(open_call, "reject" if said.refused else "approve", "tool_result", feedback=said.error)
+    return entry(
+        open_call, "reject" if said.refused else "approve", "tool_result", feedback=said.error if said.refused else None
+    )
 
 
 def entry(

@@ -65,9 +65,9 @@ class Runs:
         """Stops the run that goes on, and closes the open calls; again, it changes nothing. Raises SessionBusy."""
         run = self._active.get(session_id)
         if run and run.work:
-            run.work.cancel()
+            if not run.work.cancelling():
+                run.work.cancel()
             await run.over.wait()
-            return
         async with self.turns.take(session_id, self._patience):
             row = await self._database.transact(lambda connection: store.session(connection, session_id))
             if store.pause_of(row):
@@ -129,6 +129,7 @@ class Runs:
                 await self._work.take_up(run, row)
         except Exception:
             log.exception("run %s was not taken up", run.id)
+            self._unsettled.add(run.session_id)
         finally:
             self._end(run)
 

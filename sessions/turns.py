@@ -34,10 +34,8 @@ class Turns:
 
 
 async def _acquire(lock: asyncio.Lock, patience: float | None) -> None:
-    if not lock.locked():
-        await lock.acquire()
-        return
     try:
-        await asyncio.wait_for(lock.acquire(), patience)
+        async with asyncio.timeout(patience):
+            await lock.acquire()
     except TimeoutError:
         raise SessionBusy("The session still works on an earlier message. Send this one again later.") from None

@@ -71,12 +71,12 @@ class Work:
         return turn.outcome(snapshot.values, snapshot.interrupts, [])
 
     async def _cancelled(self, run: Run) -> None:
-        left = await self.lay_to_rest(run.session_id)
+        left = await self.lay_to_rest(run.session_id, run.id)
         await self._finish(run, left, run.fail(Cancelled("The run was stopped. Send a message to go on.")))
 
-    async def lay_to_rest(self, session_id: str) -> Outcome:
-        """Close what is open in a session whose thread no run works on."""
-        config = turn.config(session_id)
+    async def lay_to_rest(self, session_id: str, run_id: str = "") -> Outcome:
+        """Close what is open in a session whose thread no run works on any more."""
+        config = turn.config(session_id, run_id)
         before = turn.pending((await self._graph.aget_state(config)).values)
         outcome = await turn.stopped(self._graph, config)
         entries = [audit.entry(each, "cancel", "system", feedback="the user cancelled") for each in before]
