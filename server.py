@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from edge import openapi, sse
-from edge.bodies import ASCIIResponse, read
+from edge.bodies import ASCIIResponse, read, told
 from edge.guard import Guard
 from graph import wire
 from graph.checkpointer import open_checkpointer
@@ -113,8 +113,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
-        return ASCIIResponse({"detail": said}, 422)
+        return ASCIIResponse({"detail": told(error.errors())}, 422)
 
 
 def _health_routes(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 """JSON in and out, strict on the way in, ASCII on the way out."""
 
 import json
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
@@ -9,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from graph.clean import clean
+from graph.clean import clean, deeper_than
 
 DEPTH = 100
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,7 +29,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         raise HTTPException(400, "the body is not JSON in UTF-8") from None
     if not isinstance(value, dict):
         raise HTTPException(422, "the body is not a JSON object")
-    if _deeper(value, DEPTH):
+    if deeper_than(DEPTH, value):
         raise HTTPException(400, f"the body is nested deeper than {DEPTH}")
     cleaned: dict[str, Any] = clean(value)
     return cleaned
@@ -43,21 +44,15 @@ def _finite(digits: str) -> float:
     return number if isfinite(number) else _not_json(digits)
 
 
-def _deeper(value: Any, depth: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    children = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_deeper(child, depth - 1) for child in children)
-
-
 async def read(request: Request, model: type[Model]) -> Model:
     """Raises HTTPException 400 or 422, which says what is wrong and repeats nothing of the input."""
     try:
         return model.model_validate(await read_object(request))
     except ValidationError as error:
-        raise HTTPException(422, told(error)) from None
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        raise HTTPException(422, told(faults)) from None
 
 
-def told(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
+def told(faults: Sequence[Any]) -> str:
+    """pydantic's faults as a sentence, without the input."""
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])

@@ -53,19 +53,21 @@ class Guard:
 
 async def _body(headers: Headers, receive: Receive) -> bytes:
     """What is too much is read and dropped, up to a point: an answer reaches only clients that could send it all."""
-    body, size, more = b"", 0, True
+    body, size, more = bytearray(), 0, True
     while more and size <= DRAIN_LIMIT:
         message = await receive()
-        piece = message.get("body", b"")
-        size += len(piece)
-        body = body + piece if size <= BODY_LIMIT else b""
-        more = message["type"] == "http.request" and message.get("more_body", False)
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the body broke off")
+        size += len(message.get("body", b""))
+        if size <= BODY_LIMIT:
+            body += message.get("body", b"")
+        more = message.get("more_body", False)
     if size > BODY_LIMIT:
         raise Refused(413, f"the body is larger than {BODY_LIMIT} bytes")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and kind != "application/json":
         raise Refused(415, "send the body as application/json")
-    return body
+    return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

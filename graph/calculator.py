@@ -3,6 +3,7 @@
 import ast
 import operator
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 BITS = 4096
@@ -57,5 +58,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 def _bounded(number: Any) -> Any:
     if isinstance(number, int) and number.bit_length() > BITS:
+        raise OverflowError
+    if isinstance(number, float) and not isfinite(number):
         raise OverflowError
     return number

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -31,53 +32,10 @@ POOL = 10
 """Connections to Postgres."""
 
 
-class SQLiteCheckpointer(SqliteSaver):
-    """Each call is one hop to the thread that owns the file; langgraph's async saver makes one for each statement."""
+class Remembering(BaseCheckpointSaver[str]):
+    """Before a saver: what ran last is not read again."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
-        super().__init__(connection)
-        self.recent = Recent()
-        self._thread = thread
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return await self._in_thread(partial(self.get_tuple, config))
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        saved = await self._in_thread(partial(self.put, config, checkpoint, metadata, new_versions))
-        self.recent.wrote(saved["configurable"]["thread_id"], checkpoint["id"])
-        return saved
-
-    async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        await self._in_thread(partial(self.put_writes, config, writes, task_id, task_path))
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        self.recent.forget(thread_id)
-        await self._in_thread(partial(self.delete_thread, thread_id))
-
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        if known := self.recent.history(config["configurable"], channels):
-            return known
-        return await self._in_thread(partial(self.get_delta_channel_history, config=config, channels=channels))
-
-
-class PostgresCheckpointer(AsyncPostgresSaver):
-    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> None:
-        super().__init__(pool)
-        self.recent = Recent()
-        self.lock = asyncio.Semaphore(pool.max_size)  # type: ignore[assignment]  # its one lock makes the pool a queue
+    recent: Recent
 
     async def aput(
         self,
@@ -102,11 +60,57 @@ class PostgresCheckpointer(AsyncPostgresSaver):
         return await super().aget_delta_channel_history(config=config, channels=channels)
 
 
-Checkpointer = SQLiteCheckpointer | PostgresCheckpointer
+class ThreadedSqliteSaver(SqliteSaver):
+    """Each call is one hop to the thread that owns the file; langgraph's async saver makes one for each statement."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        super().__init__(connection)
+        self._thread = thread
+
+    async def _hop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        return await self._hop(partial(self.get_tuple, config))
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        return await self._hop(partial(self.put, config, checkpoint, metadata, new_versions))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        await self._hop(partial(self.put_writes, config, writes, task_id, task_path))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        await self._hop(partial(self.delete_thread, thread_id))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return await self._hop(partial(self.get_delta_channel_history, config=config, channels=channels))
+
+
+class SQLiteCheckpointer(Remembering, ThreadedSqliteSaver):
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        super().__init__(connection, thread)
+        self.recent = Recent()
+
+
+class PostgresCheckpointer(Remembering, AsyncPostgresSaver):
+    def __init__(self, pool: AsyncConnectionPool[AsyncConnection[DictRow]]) -> None:
+        super().__init__(pool)
+        self.recent = Recent()
+        self.lock = asyncio.Semaphore(pool.max_size)  # type: ignore[assignment]  # its one lock makes the pool a queue
 
 
 @asynccontextmanager
-async def open_checkpointer(url: str, thread: ThreadPoolExecutor) -> AsyncIterator[Checkpointer]:
+async def open_checkpointer(url: str, thread: ThreadPoolExecutor) -> AsyncIterator[Remembering]:
     """`sqlite:///path` or `postgresql://...`; tables are made if they are missing. `thread` owns an SQLite file."""
     if url.startswith("sqlite"):
         path = Path(make_url(url).database or "")

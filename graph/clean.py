@@ -21,3 +21,9 @@ def clean(value: Any) -> Any:
         case float() if not isfinite(value):
             return str(value)
     return value
+
+
+def deeper_than(depth: int, value: Any) -> bool:
+    """Whether JSON is nested deeper."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth == 0 or any(deeper_than(depth - 1, item) for item in inner)

@@ -68,6 +68,6 @@ class Cancelled(AgentRuntimeError):
 
 
 class Interrupted(AgentRuntimeError):
-    """The process died under the run, twice."""
+    """The process died under the run, and it is not done again."""
 
     code = "interrupted"

@@ -4,11 +4,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from langchain_core.messages import AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.checkpoint.base import DeltaChannelHistory
 
-MESSAGES = 10_000
-"""How many are kept in all."""
+CHARACTERS = 64_000_000
+"""How much of the messages' text is kept in all."""
 THREADS = 1_000
 
 
@@ -16,6 +16,7 @@ class Head(NamedTuple):
     checkpoint_id: str
     messages: list[AnyMessage] | None
     """None until the run that wrote the checkpoint has told them."""
+    size: int = 0
 
 
 class Recent:
@@ -30,12 +31,13 @@ class Recent:
 
     def tell(self, thread_id: str, messages: list[AnyMessage]) -> None:
         """The messages as of the checkpoint that was written last."""
-        if head := self._heads.get(thread_id):
-            self._put(thread_id, Head(head.checkpoint_id, messages))
+        size = sum(map(_size, messages))
+        if (head := self._heads.get(thread_id)) and size <= CHARACTERS:
+            self._put(thread_id, Head(head.checkpoint_id, messages, size))
 
     def forget(self, thread_id: str) -> None:
         if head := self._heads.pop(thread_id, None):
-            self._size -= len(head.messages or ())
+            self._size -= head.size
 
     def history(
         self, configurable: Mapping[str, Any], channels: Sequence[str]
@@ -52,6 +54,12 @@ class Recent:
     def _put(self, thread_id: str, head: Head) -> None:
         self.forget(thread_id)
         self._heads[thread_id] = head
-        self._size += len(head.messages or ())
-        while self._size > MESSAGES or len(self._heads) > THREADS:
+        self._size += head.size
+        while self._size > CHARACTERS or len(self._heads) > THREADS:
             self.forget(next(iter(self._heads)))
+
+
+def _size(message: AnyMessage) -> int:
+    calls = message.tool_calls if isinstance(message, AIMessage) else ()
+    given = sum(len(value) for call in calls for value in call["args"].values() if isinstance(value, str))
+    return len(message.content) + given

@@ -6,13 +6,14 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt
 from pydantic import BaseModel
 
 from graph import wire
 from graph.answers import cancelled
-from graph.checkpointer import Checkpointer
+from graph.checkpointer import Remembering
 from graph.state import Switch, holder, open_calls, to_wire
 
 Graph = CompiledStateGraph[Any, wire.StreamOptions, Any, Any]
@@ -79,7 +80,12 @@ def config(session_id: str, run_id: str = "") -> RunnableConfig:
 
 
 async def run(
-    graph: Graph, config: RunnableConfig, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
+    graph: Graph,
+    session_id: str,
+    run_id: str,
+    message: wire.Message | None,
+    options: wire.StreamOptions,
+    pause: Pause | None,
 ) -> AsyncIterator[wire.Chunk | Outcome]:
     """Chunks as they come, then the outcome, once everything is durable.
 
@@ -88,15 +94,22 @@ async def run(
     held = Held()
     values: dict[str, Any] = {}
     stream: AsyncIterator[Any] = graph.astream(
-        _entering(message, pause), config, context=options, stream_mode=["custom", "values"], durability="exit"
+        _entering(message, pause),
+        config(session_id, run_id),
+        context=options,
+        stream_mode=["custom", "values"],
+        durability="exit",
     )
     async for mode, event in stream:
         if mode == "values":
             values = event
-        elif not held.take(event):
+            continue
+        if isinstance(event, wire.Error) and event.is_final:
+            event = event.model_copy(update={"metadata": {**(event.metadata or {}), "request_id": run_id}})
+        if not held.take(event):
             yield event
-    if isinstance(graph.checkpointer, Checkpointer):
-        graph.checkpointer.recent.tell(config["configurable"]["thread_id"], values.get("messages", []))
+    if isinstance(graph.checkpointer, Remembering):
+        graph.checkpointer.recent.tell(session_id, values.get("messages", []))
     yield outcome(values, values.get("__interrupt__", ()), held.last(options))
 
 
@@ -140,11 +153,17 @@ def pending(values: Any) -> list[OpenCall]:
     ]
 
 
-async def stopped(graph: Graph, config: RunnableConfig) -> Outcome:
-    """Lay a thread to rest that no run works on: a message that came in is in it, what was open is closed."""
+async def stopped(graph: Graph, config: RunnableConfig, message: wire.Message | None = None) -> Outcome:
+    """Lay a thread to rest that no run works on: what was open is closed.
+
+    `message` started a run that failed; it is put into the thread if the run did not get that far.
+    """
+    before = await graph.aget_state(config)
+    began = (before.metadata or {}).get("run") == (config.get("metadata") or {}).get("run")
+    await graph.aupdate_state(config, None, as_node=END)  # what nodes wrote that had finished; values would drop it
     left: Any = (await graph.aget_state(config)).values
-    message = left.get("message") or {}
-    said = [HumanMessage(message["content"])] if message.get("content") else []
+    content = (left.get("message") or {}).get("content") if began else getattr(message, "content", None)
+    said = [HumanMessage(content)] if content and content.strip() else []
     closing: dict[str, Any] = {"message": None, "messages": [*cancelled(left), *said], "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")
     return outcome((await graph.aget_state(config)).values, (), [])

@@ -9,9 +9,10 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.answers import available, cancelled
-from graph.errors import InvalidMessage
+from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.routing import classify
 from graph.state import State, hand_over, holder, last_request
+from graph.stop import stoppable
 from prompts import Agent
 
 
@@ -28,7 +29,11 @@ async def orchestrator(
     if update.get("ended") or update.get("agent", holder(state)) in team:
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
-    choice = await classify(llm, last_request(after), team)
+    try:
+        choice = await stoppable(classify(llm, last_request(after), team))
+    except AgentRuntimeError as error:
+        runtime.stream_writer(wire.failure(error))
+        return {**update, "ended": True}
     record, told = hand_over(
         holder(after), choice.agent, choice.reasoning, confidence=choice.confidence, classification_method=choice.method
     )

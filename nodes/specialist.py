@@ -12,6 +12,7 @@ from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
 from graph.gate import ends_turn
 from graph.reply import Reply, complete
 from graph.state import State
+from graph.stop import stoppable
 from graph.tools import specification
 from prompts import Agent
 
@@ -23,12 +24,13 @@ async def specialist(
     tools = [specification(name) for name in agent.tools]
     try:
         _within(state, max_calls)
-        reply = await complete(
+        call = complete(
             llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools),
             [SystemMessage(agent.prompt), *state["messages"]],
             _teller(options, runtime),
             parallel=options.parallel_tools,
         )
+        reply = await stoppable(call)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
     except AgentRuntimeError as error:

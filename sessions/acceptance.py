@@ -36,7 +36,7 @@ class Request:
 
     @property
     def body_hash(self) -> str:
-        body = self.message.model_dump_json(exclude={"stream", "tool_name"})
+        body = self.message.model_dump_json(exclude={"stream", "tool_name", "id"})
         return hashlib.sha256(body.encode()).hexdigest()
 
 
@@ -160,19 +160,19 @@ def _told(connection: Connection, row: RowMapping, pause: Pause | None) -> list[
     """A run's chunks; in place of a call that is not open as it was, what came of it."""
     chunks: list[wire.Chunk] = []
     for chunk in _chunks(row):
-        if not isinstance(chunk, wire.ToolCall) or _is_open(chunk, pause):
+        if not isinstance(chunk, wire.ToolCall) or is_open(chunk, pause):
             chunks.append(chunk)
             continue
         if later := _answer_to(connection, row["session_id"], chunk):
             chunks += _told(connection, later, pause)
         else:
-            chunks.append(wire.failure(_closed(chunk, pause)))
+            chunks.append(wire.failure(closed(chunk, pause)))
     return chunks
 
 
-def _closed(call: wire.ToolCall, pause: Pause | None) -> CallNotOpen:
+def closed(call: wire.ToolCall, pause: Pause | None) -> CallNotOpen:
     still = ", ".join(each.call.call_id for each in pause.calls) if pause else "none"
-    return CallNotOpen(f"The call {call.call_id} was closed: the user went on. Open calls: {still}.")
+    return CallNotOpen(f"The call {call.call_id} is not open any more. Open calls: {still}.")
 
 
 def _answer_to(connection: Connection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
@@ -181,7 +181,7 @@ def _answer_to(connection: Connection, session_id: str, call: wire.ToolCall) -> 
     return decision or store.run_by_key(connection, session_id, f"tool_result:{call.call_id}")
 
 
-def _is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:
+def is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:
     return any(
         (each.call.call_id, each.call.requires_approval) == (chunk.call_id, chunk.requires_approval)
         for each in (pause.calls if pause else [])

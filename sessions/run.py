@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from graph import wire
 from graph.errors import AgentRuntimeError
-from graph.turn import Outcome
+from graph.stop import Stop
 from sessions.events import Event, EventLog
 
 
@@ -19,8 +19,7 @@ class Run:
     log: EventLog = field(default_factory=EventLog)
     taken: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Done when the message is stored, or waits for its turn; fails when it cannot be stored."""
-    work: "asyncio.Task[Outcome] | None" = None
-    """The graph at work: all of a run that can be cancelled."""
+    stop: Stop = field(default_factory=Stop)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settle(self, error: Exception | None = None) -> None:

@@ -5,22 +5,26 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
+from sqlalchemy.exc import SQLAlchemyError
 
+from graph import wire
 from graph.answers import available
-from graph.errors import AgentRuntimeError
+from graph.errors import AgentRuntimeError, Cancelled
 from graph.settings import Settings
-from graph.turn import Graph
+from graph.turn import Graph, Pause
 from prompts import team
 from sessions import store
-from sessions.acceptance import Request, accept
+from sessions.acceptance import Request, accept, closed, is_open
 from sessions.database import Database
 from sessions.events import Event, EventLog
 from sessions.run import Run
 from sessions.turns import Turns
-from sessions.work import Work, internal
+from sessions.work import ShuttingDown, Work, internal
 
 log = logging.getLogger("agent_runtime.runs")
+CLOSING_SECONDS = 5
+"""For what goes on at the end of the process to reach a point where it can be taken up."""
 
 
 class Runs:
@@ -53,21 +57,20 @@ class Runs:
         """The run that goes on, else the last one; None if the session has none."""
         if run := self._active.get(session_id):
             return run
-        row = await self._database.transact(lambda connection: store.last_run(connection, session_id))
-        if not row:
+        last = await self._database.transact(lambda connection: _last(connection, session_id))
+        if last is None:
             return None
-        run = Run(session_id, id=row["id"])
-        run.log.add(Event(*event) for event in row["events"] or [])
+        run = Run(session_id, id=last[0])
+        run.log.add(last[1])
         run.end()
         return run
 
     async def cancel(self, session_id: str) -> None:
         """Stops the run that goes on, and closes the open calls; again, it changes nothing. Raises SessionBusy."""
-        run = self._active.get(session_id)
-        if run and run.work:
-            if not run.work.cancelling():
-                run.work.cancel()
+        if run := self._active.get(session_id):
+            run.stop.want(Cancelled("The run was stopped. Send a message to go on."))
             await run.over.wait()
+            return
         async with self.turns.take(session_id, self._patience):
             row = await self._database.transact(lambda connection: store.session(connection, session_id))
             if store.pause_of(row):
@@ -84,6 +87,11 @@ class Runs:
 
     async def close(self) -> None:
         """Runs that still go on are taken up by the next process."""
+        active = [asyncio.create_task(run.over.wait()) for run in self._active.values()]
+        for run in self._active.values():
+            run.stop.want(ShuttingDown())
+        if active:
+            await asyncio.wait(active, timeout=CLOSING_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -110,7 +118,7 @@ class Runs:
         except Exception as error:
             log.exception("run %s broke", run.id)
             self._unsettled.add(run.session_id)
-            run.settle(error)
+            run.settle(error if isinstance(error, SQLAlchemyError) else None)
             run.log.add(run.fail(internal()))
         finally:
             self._end(run)
@@ -137,6 +145,24 @@ class Runs:
         run.end()
         if self._active.get(run.session_id) is run:
             del self._active[run.session_id]
+
+
+def _last(connection: Connection, session_id: str) -> tuple[str, list[Event]] | None:
+    """The id of the last run, and what can be told of it again."""
+    row = store.last_run(connection, session_id)
+    if row is None:
+        return None
+    pause = store.pause_of(store.session(connection, session_id))
+    return row["id"], [_still_true(Event(*event), pause) for event in row["events"] or []]
+
+
+def _still_true(event: Event, pause: Pause | None) -> Event:
+    """In place of a call that is not open any more, under its number, that it is not."""
+    chunk = wire.CHUNK.validate_json(event.data)
+    if not isinstance(chunk, wire.ToolCall) or is_open(chunk, pause):
+        return event
+    error = wire.failure(closed(chunk, pause)).model_copy(update={"is_final": chunk.is_final})
+    return event._replace(name="error", data=error.encoded())
 
 
 def _left(row: RowMapping) -> Run:

@@ -1,13 +1,13 @@
 """Carrying a run out: the graph at work, its outcome stored, then sent; and taking up what a process left behind."""
 
-import asyncio
 import logging
 
 from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
-from graph.errors import AgentRuntimeError, Cancelled, Interrupted
+from graph.errors import AgentRuntimeError, Interrupted
 from graph.recovery import recovered
+from graph.stop import STOP
 from graph.turn import Graph, Outcome, Pause
 from sessions import audit, store
 from sessions.database import Database
@@ -23,6 +23,10 @@ class Failed(AgentRuntimeError):
     """A fault of ours; what it was is in the log, under the run's id."""
 
 
+class ShuttingDown(Exception):
+    """The process ends; the next one takes the run up where its thread is."""
+
+
 class Work:
     """Every method wants its session's turn."""
 
@@ -33,28 +37,26 @@ class Work:
     async def carry_out(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
     ) -> None:
-        run.work = asyncio.create_task(self._followed(run, message, options, pause))
+        STOP.set(run.stop)
         try:
-            outcome = await run.work
+            outcome = await self._followed(run, message, options, pause)
             await self._finish(run, outcome, run.log.numbered(outcome.chunks))
-        except asyncio.CancelledError:
-            if _is_cancelled_itself():
-                raise
-            await self._cancelled(run)
+        except ShuttingDown:
+            log.warning("run %s was cut off", run.id)
         except Exception:
             log.exception("run %s failed", run.id)
-            left = await self._left(run)
-            if left.pause is None:
-                left = await turn.stopped(self._graph, turn.config(run.session_id, run.id))
+            left = await self._left(run, message)
             await self._finish(run, left, run.fail(internal()), again=_can_be_sent_again(message, left))
+        else:
+            if run.stop.error and outcome.pause:
+                await self.lay_to_rest(run.session_id)
 
     async def _followed(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
     ) -> Outcome:
-        config = turn.config(run.session_id, run.id)
-        async for item in turn.run(self._graph, config, message, options, pause):
+        async for item in turn.run(self._graph, run.session_id, run.id, message, options, pause):
             if isinstance(item, Outcome):
-                return item
+                return _answering(message, item)
             run.log.add(run.log.numbered([item]))
         raise RuntimeError("the turn has no outcome")
 
@@ -66,17 +68,17 @@ class Work:
         )
         run.log.add(last)
 
-    async def _left(self, run: Run) -> Outcome:
-        snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
-        return turn.outcome(snapshot.values, snapshot.interrupts, [])
+    async def _left(self, run: Run, message: wire.Message | None) -> Outcome:
+        """What a run leaves behind that failed: a thread that waits for its client, or rests."""
+        config = turn.config(run.session_id, run.id)
+        snapshot = await self._graph.aget_state(config)
+        if snapshot.interrupts:
+            return turn.outcome(snapshot.values, snapshot.interrupts, [])
+        return await turn.stopped(self._graph, config, message)
 
-    async def _cancelled(self, run: Run) -> None:
-        left = await self.lay_to_rest(run.session_id, run.id)
-        await self._finish(run, left, run.fail(Cancelled("The run was stopped. Send a message to go on.")))
-
-    async def lay_to_rest(self, session_id: str, run_id: str = "") -> Outcome:
+    async def lay_to_rest(self, session_id: str) -> None:
         """Close what is open in a session whose thread no run works on any more."""
-        config = turn.config(session_id, run_id)
+        config = turn.config(session_id)
         before = turn.pending((await self._graph.aget_state(config)).values)
         outcome = await turn.stopped(self._graph, config)
         entries = [audit.entry(each, "cancel", "system", feedback="the user cancelled") for each in before]
@@ -86,20 +88,21 @@ class Work:
             store.rest(connection, session_id, outcome)
 
         await self._database.transact(rested)
-        return outcome
 
     async def take_up(self, run: Run, row: RowMapping) -> None:
         """Its outcome is read off the thread if it is there; else the run goes on, or is done again, or fails."""
         log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
+        message = wire.parse(row["input"], wire.MESSAGE)
         snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
         began = (snapshot.metadata or {}).get("run") == run.id
         if began and (snapshot.interrupts or not snapshot.next):
-            outcome = recovered(snapshot, wire.parse(row["input"], wire.MESSAGE), row["created_at"])
+            outcome = recovered(snapshot, message, row["created_at"])
             await self._finish(run, outcome, run.log.numbered(outcome.chunks))
         elif row["attempts"] >= ATTEMPTS:
-            await self._finish(run, await self._left(run), run.fail(_interrupted()), again=True)
+            left = await self._left(run, message)
+            await self._finish(run, left, run.fail(_interrupted()), again=_can_be_sent_again(message, left))
         else:
-            await self._again(run, row, None if began else wire.parse(row["input"], wire.MESSAGE))
+            await self._again(run, row, None if began else message)
 
     async def _again(self, run: Run, row: RowMapping, message: wire.Message | None) -> None:
         attempt = row["attempts"] + 1
@@ -108,13 +111,18 @@ class Work:
         await self.carry_out(run, message, options, store.pause_of(row))
 
 
-def _is_cancelled_itself() -> bool:
-    task = asyncio.current_task()
-    return bool(task and task.cancelling())
+def _answering(message: wire.Message | None, outcome: Outcome) -> Outcome:
+    """The outcome. Raises RuntimeError if the thread did not take the message in: langgraph says nothing of that."""
+    waiting = [each.call.call_id for each in (outcome.pause.calls if outcome.pause else [])]
+    if not outcome.chunks and (not waiting or getattr(message, "call_id", None) in waiting):
+        raise RuntimeError("the thread did not take the message in")
+    return outcome
 
 
 def _can_be_sent_again(message: wire.Message | None, left: Outcome) -> bool:
-    """Not an answer that the thread has taken in."""
+    """Not an answer that the thread has taken in, nor what the thread went on with by itself."""
+    if message is None:
+        return False
     if not isinstance(message, wire.ToolResult | wire.HitlDecision):
         return True
     return any(each.call.call_id == message.call_id for each in (left.pause.calls if left.pause else []))

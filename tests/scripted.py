@@ -59,8 +59,16 @@ class ScriptedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        line = self._next(messages, kwargs)
-        assert isinstance(line, AIMessageChunk)
+        raise NotImplementedError
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        line = await _said(self._next(messages, kwargs))
         return ChatResult(generations=[ChatGeneration(message=AIMessage(line.content))])
 
     async def _astream(
@@ -70,15 +78,19 @@ class ScriptedModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        line = self._next(messages, kwargs)
-        if isinstance(line, Held):
-            line.asked.set()
-            await line.release.wait()
-            line = line.line
+        line = await _said(self._next(messages, kwargs))
         words = str(line.content).split(" ")
         for number, word in enumerate(words if line.content else ()):
             yield ChatGenerationChunk(message=AIMessageChunk(content=word if number == 0 else f" {word}"))
         yield ChatGenerationChunk(message=line.model_copy(update={"content": ""}))
+
+
+async def _said(line: AIMessageChunk | Held) -> AIMessageChunk:
+    if isinstance(line, AIMessageChunk):
+        return line
+    line.asked.set()
+    await line.release.wait()
+    return line.line
 
 
 def model(*lines: Line) -> ScriptedModel:

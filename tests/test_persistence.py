@@ -182,6 +182,22 @@ async def test_an_outcome_that_the_database_did_not_take_is_made_good(tmp_path: 
         assert [message["role"] for message in await session.history()][-2:] == ["user", "assistant"]
 
 
+async def test_a_pause_that_the_thread_does_not_know_ends_in_an_error_and_the_next_message_works(
+    tmp_path: Path,
+) -> None:
+    database = f"sqlite:///{tmp_path}/test.db"
+    llm = model(line_chooses("ask"), line_calls("read_file", path="a.py"), line_says("Hi."))
+    async with service(llm, settings_for(database, log_level="CRITICAL")) as client:
+        session = client.session()
+        await session.user("Read a.py")
+        rows(database, "create table kept as select pause from sessions")
+        await client.http.post("/sessions/s-1/cancel")
+        rows(database, "update sessions set pause = (select pause from kept)")
+        (error,) = await session.result("x = 1")
+        assert error["metadata"]["code"] == "internal"
+        assert await session.user("Hello") == [said("Hi.")]
+
+
 async def test_a_second_process_on_the_same_database_is_refused(database: str) -> None:
     async with serving(database):
         with pytest.raises(RuntimeError, match="Another process serves the database"):

@@ -164,7 +164,22 @@ def test_arithmetic(expression: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["", "x", "1+", "abs(1)", "'a'*9", "1/0", "9**9**9", "10**5000", "1e308*1e308**9", "(-1)**0.5", "(" * 200, "True"],
+    [
+        "",
+        "x",
+        "1+",
+        "abs(1)",
+        "'a'*9",
+        "1/0",
+        "9**9**9",
+        "10**5000",
+        "1e308*1e308**9",
+        "1e308*10",
+        "1e308*10-1e308*10",
+        "(-1)**0.5",
+        "(" * 200,
+        "True",
+    ],
 )
 def test_what_is_no_arithmetic_is_refused_with_a_sentence(expression: str) -> None:
     with pytest.raises(ValueError, match=r"is not arithmetic|too large|by zero|not a real number"):

@@ -208,6 +208,26 @@ async def test_a_run_can_be_cancelled(tmp_path: Path) -> None:
         assert (await client.http.post("/sessions/s-2/cancel")).status_code == 404
 
 
+async def test_what_was_said_is_kept_however_early_it_is_cancelled(tmp_path: Path) -> None:
+    async with service(model(Held(chooses("ask")), says("Hi.")), settings_for(tmp_path)) as client:
+        async with client.http.stream("POST", STREAM, json=HELLO) as response:
+            await client.http.post("/sessions/s-1/cancel")
+            await response.aread()
+        assert events_of(response.text)[-2][1]["metadata"]["code"] == "cancelled"
+        assert await client.session().history() == [{"role": "user", "content": "Hello"}]
+
+
+async def test_a_cancelled_call_is_not_told_again(tmp_path: Path) -> None:
+    lines = (chooses("ask"), calls("read_file", path="a.py"))
+    async with service(model(*lines), settings_for(tmp_path)) as client:
+        assert (await client.session().user("Read a.py"))[-1]["type"] == "tool_call"
+        await client.http.post("/sessions/s-1/cancel")
+        again = await client.http.get("/sessions/s-1/stream")
+    _, (_, error), done = events_of(again.text)
+    assert (error["error"], error["is_final"]) == ("The call call_1 is not open any more. Open calls: none.", True)
+    assert done == ("done", {"status": "completed"})
+
+
 async def test_a_cancelled_approval_is_closed(tmp_path: Path) -> None:
     lines = (chooses("coder"), calls("write_file", path="a.py", content="x"), says("Hi."))
     async with service(model(*lines), settings_for(tmp_path)) as client:
@@ -256,7 +276,7 @@ async def test_the_same_message_id_is_one_message(tmp_path: Path) -> None:
         message = {"type": "user_message", "content": "Hello"}
         first = await session.send({**message, "id": "m-1"})
         assert await session.send({**message, "id": "m-1"}) == first
-        assert await session.send(message, **{"Idempotency-Key": "m-1"}) != first
+        assert await session.send(message, **{"Idempotency-Key": "m-1"}) == first
         (conflict,) = await session.send({**message, "content": "Bye", "id": "m-1"})
     assert conflict["metadata"]["code"] == "idempotency_conflict"
 

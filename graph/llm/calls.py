@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
-from graph.clean import clean
+from graph.clean import clean, deeper_than
 from graph.errors import LLMInvalidAnswer
 from graph.llm.fault import Fault
 
@@ -92,12 +92,7 @@ def parsed(raw: str) -> dict[str, Any] | None:
         return None
     if value is None:
         return {}
-    return value if isinstance(value, dict) and not _deeper_than(MAX_DEPTH, value) else None
-
-
-def _deeper_than(depth: int, value: Any) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return depth == 0 or any(_deeper_than(depth - 1, item) for item in inner)
+    return value if isinstance(value, dict) and not deeper_than(MAX_DEPTH, value) else None
 
 
 def quoted(raw: str) -> str:

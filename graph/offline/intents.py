@@ -17,13 +17,15 @@ class Intent(NamedTuple):
 
 
 def begin(turn: Turn) -> tuple[str, Story]:
-    request = re.sub(POLITE, "", turn.request.strip(), flags=re.IGNORECASE)
+    request = re.sub(POLITE, "", turn.request[:LONGEST].strip(), flags=re.IGNORECASE)
     for agent, pattern, story in INTENTS:
         if found := re.match(pattern, request, re.IGNORECASE | re.DOTALL):
             return agent, story(turn, **found.groupdict())
     return "coder", stories.clarify(turn)
 
 
+LONGEST = 2_000
+"""Characters of a request that are looked at."""
 POLITE = (
     r"^(?:(?:please|can you|could you|would you|i (?:want|need)(?: you)? to|let's|now|then|also|ok|hi|hello"
     r"|пожалуйста|можешь|можете|давай|теперь|затем|нужно|надо|привет|as (?:an? |the )?\w+|как архитектор)\b[\s,:]*)+"
