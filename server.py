@@ -1,16 +1,22 @@
 """The HTTP edge: routes over sessions and runs. `uvicorn server:app` serves it, the environment decides the rest."""
 
+import asyncio
 import gc
 import logging
+import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 
+import psycopg
+import uvicorn
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
@@ -261,9 +267,15 @@ def __getattr__(name: str) -> FastAPI:
 
 
 def main() -> None:
-    import uvicorn
-
-    settings = Settings()
+    """Ends with a sentence and status 1 when the settings, or what they name, cannot be used."""
+    try:
+        settings = Settings()
+        asyncio.run(_try_out(settings))
+    except ValidationError as error:
+        sys.exit("\n".join(_setting(fault) for fault in error.errors(include_url=False, include_input=False)))
+    except (OSError, RuntimeError, ValueError, sqlite3.Error, psycopg.Error, SQLAlchemyError) as error:
+        sys.exit(f"The service cannot start: {str(error).splitlines()[0]}")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     _settle_memory()
     uvicorn.run(
         create_app(settings),
@@ -272,6 +284,18 @@ def main() -> None:
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
+
+
+async def _try_out(settings: Settings) -> None:
+    """Opens what the service will open, so that a fault is one sentence and no traceback out of the server."""
+    with ThreadPoolExecutor(1, "sqlite") as thread:
+        async with open_model(settings), open_database(settings.db_url, thread):
+            pass
+
+
+def _setting(fault: ErrorDetails) -> str:
+    name = "".join(f"AGENT_RUNTIME__{part}: ".upper() for part in fault["loc"])
+    return f"{name}{fault['msg'].removeprefix('Value error, ')}"
 
 
 def _settle_memory() -> None:

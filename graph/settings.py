@@ -1,9 +1,10 @@
 """Everything the environment decides, read once."""
 
+import re
 from ipaddress import ip_address
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 OFFLINE_MODEL = "fake-llm"
@@ -25,7 +26,7 @@ class Settings(BaseSettings):
     """`sqlite:///relative/path`, `sqlite:////absolute/path`, `postgresql://...`; `+driver` suffixes are ignored."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
     llm_model: str = OFFLINE_MODEL
     """The model's name at the proxy; `fake-llm` is the built-in offline model."""
@@ -52,6 +53,18 @@ class Settings(BaseSettings):
     """How long running work may go on after SIGTERM; what is cut off is taken up at the next start."""
     heartbeat_seconds: float = Field(15, gt=0, le=30)
     """The longest silence of a stream."""
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, level: str) -> str:
+        return level.upper()
+
+    @field_validator("db_url")
+    @classmethod
+    def _of_a_known_kind(cls, url: str) -> str:
+        if not re.match(r"(sqlite|postgresql)(\+\w+)?://", url):
+            raise ValueError("it must begin with sqlite:/// or postgresql://")
+        return url
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from prompts import ORCHESTRATOR, team
+from prompts import ORCHESTRATOR, Agent, team
 
 
 class Side(Enum):
@@ -155,6 +155,13 @@ def mistake(name: str, arguments: dict[str, Any]) -> str | None:
         there = ", ".join(TOOLS[name].model_fields)
         return f"The arguments of {name} are not valid: {'; '.join(said)}. Its arguments are: {there}."
     return None
+
+
+def check(agent: Agent) -> None:
+    """Raises ValueError if the agent's file names a tool that there is not."""
+    if unknown := set(agent.tools) - TOOLS.keys():
+        said = f"there is no tool {', '.join(sorted(unknown))}; there are {', '.join(TOOLS)}"
+        raise ValueError(f"prompts/agents/{agent.name}.md: {said}")
 
 
 def side(name: str) -> Side:

@@ -13,11 +13,13 @@ from functools import partial
 
 from langchain_core.language_models import BaseChatModel
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
 from graph.llm import studio_model
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
+from graph.tools import check
 from nodes.approval import approval
 from nodes.ide import ide
 from nodes.local import local
@@ -32,6 +34,7 @@ def topology(llm: BaseChatModel, settings: Settings) -> StateGraph[State, wire.S
 
     builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode)))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
+        check(agent)
         builder.add_node(name, partial(specialist, agent=agent, llm=llm, max_calls=settings.max_model_calls))
     builder.add_node("permission", permission)
     builder.add_node("approval", approval)
@@ -61,10 +64,9 @@ def permitted(state: State) -> str:
     return END if state["ended"] else "orchestrator"
 
 
-def studio() -> "StateGraph[State, wire.StreamOptions, Inbox, State]":
+def __getattr__(name: str) -> CompiledStateGraph[State, wire.StreamOptions, Inbox, State]:
+    """`graph`, for LangGraph Studio, which brings its own checkpointer; made when it is asked for."""
+    if name != "graph":
+        raise AttributeError(name)
     settings = Settings()
-    return topology(studio_model(settings), settings)
-
-
-graph = studio().compile()
-"""For LangGraph Studio, which brings its own checkpointer."""
+    return topology(studio_model(settings), settings).compile()

@@ -212,9 +212,11 @@ def parse(data: Any, adapter: TypeAdapter[T]) -> T:
 
 
 def _what_is_wrong(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    if first["type"].startswith("union_tag"):
-        return "The message has no known type; send user_message, tool_result, switch_agent or hitl_decision."
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "union_tag_invalid":
+        return f"The message's type does not fit here; send {first['ctx']['expected_tags'].replace(chr(39), '')}."
+    if first["type"] == "union_tag_not_found":
+        return "The message has no type; send user_message, switch_agent, tool_result or hitl_decision."
     where = ".".join(str(part) for part in first["loc"] if part not in _TYPES)
     said = first["msg"].removeprefix("Value error, ")
     return f"The message is not valid: {where}: {said}." if where else f"The message is not valid: {said}."

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 HERE = Path(__file__).parent
 ORCHESTRATOR = "orchestrator"
 UNIVERSAL = "universal"
+BOXES = {"permission", "approval", "ide", "local"}
+"""Names of the graph that no agent can have."""
 
 
 class Agent(BaseModel):
@@ -34,6 +36,8 @@ class Agent(BaseModel):
 
 def load(path: Path, name: str | None = None) -> Agent:
     try:
+        if path.stem in BOXES | {ORCHESTRATOR}:
+            raise ValueError("the graph has a box of this name; choose another")
         front_matter, prompt = _parts(path.read_text(encoding="utf-8"))
         return Agent(**front_matter, name=name or path.stem, prompt=prompt)
     except (ValidationError, ValueError, TypeError, yaml.YAMLError) as error:
@@ -54,8 +58,11 @@ CLASSIFIER = load(HERE / "classifier.md", name=ORCHESTRATOR)
 
 
 def team(multi_agent: bool) -> dict[str, Agent]:
-    """The specialists that can be chosen: universal alone, or all the others."""
-    return {name: agent for name, agent in AGENTS.items() if (name == UNIVERSAL) != multi_agent}
+    """The specialists that can be chosen: universal alone, or all the others. Raises ValueError if there are none."""
+    chosen = {name: agent for name, agent in AGENTS.items() if (name == UNIVERSAL) != multi_agent}
+    if not chosen:
+        raise ValueError(f"{HERE / 'agents'} has no agent for MULTI_AGENT_MODE={str(multi_agent).lower()}")
+    return chosen
 
 
 def _known(name: str) -> str:

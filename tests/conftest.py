@@ -33,4 +33,4 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with engine.connect() as connection:
         connection.execute(text(f"create database {name}"))
     engine.dispose()
-    return server.set(database=name).render_as_string(hide_password=False)
+    return server.set(database=name, drivername="postgresql+asyncpg").render_as_string(hide_password=False)

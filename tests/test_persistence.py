@@ -175,7 +175,8 @@ async def test_an_outcome_that_the_database_did_not_take_is_made_good(tmp_path: 
         held.release.set()
         (error,) = await answering
         assert error["metadata"]["code"] == "internal"
-        assert (await client.http.post("/agent/message/stream", json=HELLO)).status_code == 503
+        refused = await client.http.post("/agent/message/stream", json=HELLO)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         rows(database, "alter table gone rename to runs")
         assert await session.result("x = 1") == [said("Read.")]
         assert await session.user("Again") == [said("Again.")]
@@ -203,6 +204,30 @@ async def test_a_second_process_on_the_same_database_is_refused(database: str) -
         with pytest.raises(RuntimeError, match="Another process serves the database"):
             async with serving(database):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"port": "abc"}, "AGENT_RUNTIME__PORT: Input should be a valid integer"),
+        ({"log_level": "loud"}, "AGENT_RUNTIME__LOG_LEVEL: Input should be 'DEBUG', 'INFO'"),
+        ({"db_url": "mysql://x"}, "AGENT_RUNTIME__DB_URL: it must begin with sqlite:/// or postgresql://"),
+        ({"db_url": "sqlite:////proc/nope/a.db"}, "The service cannot start: [Errno 2] No such file"),
+        ({"host": "0.0.0.0", "internal_api_key": ""}, "AGENT_RUNTIME__INTERNAL_API_KEY is empty and HOST 0.0.0.0"),
+        (
+            {"llm_model": "m", "llm_proxy_url": "nowhere"},
+            "The service cannot start: AGENT_RUNTIME__LLM_PROXY_URL is no",
+        ),
+    ],
+)
+async def test_settings_that_cannot_be_used_end_in_a_sentence(
+    tmp_path: Path, settings: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(RuntimeError) as said:
+        async with serving(f"sqlite:///{tmp_path}/test.db", **settings):
+            pass
+    assert str(said.value).startswith(sentence)
+    assert "Traceback" not in str(said.value)
 
 
 async def test_sessions_do_not_disturb_each_other(database: str) -> None:

@@ -7,7 +7,7 @@ from string import Template
 import pytest
 
 from graph.routing import classification_prompt
-from graph.tools import TOOLS
+from graph.tools import TOOLS, check
 from prompts import AGENTS, CLASSIFIER, load, team
 
 READING = {"read_file", "list_files", "search_in_code"}
@@ -26,13 +26,14 @@ TABLE = {
 
 
 def test_the_team_has_the_tools_of_the_contract() -> None:
-    assert {agent.name: set(agent.tools) for agent in [CLASSIFIER, *AGENTS.values()]} == TABLE
+    tools = {agent.name: set(agent.tools) for agent in [CLASSIFIER, *AGENTS.values()]}
+    assert {name: tools[name] for name in TABLE} == TABLE
     assert all(len(set(agent.tools)) == len(agent.tools) for agent in AGENTS.values())
     assert set().union(*TABLE.values()) == TOOLS.keys()
 
 
 def test_the_team_has_the_limits_of_the_contract() -> None:
-    limits = {name: (agent.may_write, agent.read_only_commands) for name, agent in AGENTS.items()}
+    limits = {name: (AGENTS[name].may_write, AGENTS[name].read_only_commands) for name in TABLE.keys() & AGENTS.keys()}
     everything = (("*",), False)
     assert limits == {
         "architect": (("*.md",), False),
@@ -44,13 +45,13 @@ def test_the_team_has_the_limits_of_the_contract() -> None:
 
 
 def test_titles() -> None:
-    for agent in [CLASSIFIER, *AGENTS.values()]:
-        assert agent.title == f"{agent.name.capitalize()} Agent"
+    titles = {agent.name: agent.title for agent in [CLASSIFIER, *AGENTS.values()]}
+    assert {name: titles[name] for name in TABLE} == {name: f"{name.capitalize()} Agent" for name in TABLE}
 
 
 def test_universal_stands_alone() -> None:
     assert [*team(multi_agent=False)] == ["universal"]
-    assert [*team(multi_agent=True)] == ["architect", "ask", "coder", "debug"]
+    assert {*team(multi_agent=True)} == AGENTS.keys() - {"universal"}
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -71,7 +72,7 @@ def test_a_prompt_names_no_tool_and_no_colleague_that_its_agent_has_not(name: st
 
 def test_the_classifier_s_prompt_lists_the_team_and_leaves_nothing_open() -> None:
     prompt = classification_prompt(team(multi_agent=True))
-    assert re.findall(r"(?m)^- (\w+): ", prompt) == ["architect", "ask", "coder", "debug"]
+    assert re.findall(r"(?m)^- (\w+): ", prompt) == [*team(multi_agent=True)]
     assert not Template(prompt).get_identifiers()
 
 
@@ -105,6 +106,21 @@ def test_a_file_is_an_agent(tmp_path: Path) -> None:
     path.write_text(f"---\n{HEAD}---\nYou are an agent of the team.\n", encoding="utf-8")
     assert load(path).name == "tester"
     assert load(path).prompt == "You are an agent of the team."
+
+
+@pytest.mark.parametrize("name", ["permission", "orchestrator"])
+def test_a_name_of_the_graph_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.md"
+    path.write_text(f"---\n{HEAD}---\nYou are an agent of the team.\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the graph has a box of this name"):
+        load(path)
+
+
+def test_a_tool_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tester.md"
+    path.write_text(f"---\n{HEAD.replace('read_file', 'read_flie')}---\nYou are an agent.......\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tester\.md: there is no tool read_flie; there are read_file, "):
+        check(load(path))
 
 
 def test_a_bad_name_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from graph.settings import Settings
+from prompts import team
 from tests.llm_server import Exchange, ScriptedLLM, delta, sse
 from tests.llm_server import chooses as served
 from tests.scripted import Held, calls, chooses, model, says
@@ -378,8 +379,8 @@ async def test_the_gate_explains_itself(
 async def test_the_agents_are_listed_as_the_ide_parses_them(tmp_path: Path) -> None:
     async with service(model(), settings_for(tmp_path)) as client:
         agents = await client.session().get("/agents")
-    assert [agent["type"] for agent in agents] == ["orchestrator", "architect", "ask", "coder", "debug"]
-    assert [agent["has_file_restrictions"] for agent in agents] == [False, True, False, False, False]
+    assert [agent["type"] for agent in agents] == ["orchestrator", *team(multi_agent=True)]
+    assert [agent["type"] for agent in agents if agent["has_file_restrictions"]] == ["architect"]
     assert agents[0] == {
         "type": "orchestrator",
         "name": "Orchestrator Agent",

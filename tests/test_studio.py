@@ -17,7 +17,7 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from graph.topology import graph
+from graph.studio import graph
 from tests.service import switched, text, tool_call, write_approval
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,5 @@
+"""What `langgraph.json` names: LangGraph looks a graph up in its module's dictionary."""
+
+from graph import topology
+
+graph = topology.graph
