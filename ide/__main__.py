@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import shlex
 import signal
 import sys
@@ -15,6 +14,7 @@ from ide.lines import piped, typed
 from ide.loop import Loop, new_session_id, switch
 from ide.screen import Screen
 from ide.service import CannotStart, running
+from ide.settings import service_key, service_url
 from ide.workspace import Workspace
 
 
@@ -22,13 +22,19 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ide",
         description=__doc__,
-        epilog="The service's key is read from AGENT_RUNTIME__INTERNAL_API_KEY.",
+        epilog="The service's address and key are its own settings, AGENT_RUNTIME__HOST, AGENT_RUNTIME__PORT and "
+        "AGENT_RUNTIME__INTERNAL_API_KEY, from the environment or from .env in the current folder.",
     )
-    parser.add_argument("dir", metavar="DIR", type=Path, help="the folder the tools work in, and nowhere else")
+    parser.add_argument(
+        "dir",
+        metavar="DIR",
+        type=lambda given: Path(given).expanduser(),
+        help="the folder the tools work in, and nowhere else",
+    )
     parser.add_argument("--session", metavar="ID", help="go on with this session")
     parser.add_argument(
         "--url",
-        default="http://127.0.0.1:8001",
+        default=service_url(),
         help="the service (default %(default)s); one is started there if none answers",
     )
     parser.add_argument("--yes", action="store_true", help="approve everything without asking")
@@ -41,10 +47,10 @@ async def run(options: argparse.Namespace, screen: Screen) -> bool:
     """Whether the last run ended well."""
     _end_on_signals()
     workspace = Workspace(options.dir)
-    key = os.environ.get("AGENT_RUNTIME__INTERNAL_API_KEY", "")
+    key = service_key()
     async with running(options.url, key, screen.notice), Client(options.url, key, notice=screen.notice) as client:
         if options.list:
-            screen.sessions(await client.sessions())
+            screen.sessions(**await client.sessions())
             return True
         interactive = sys.stdin.isatty() and sys.stdout.isatty()
         approver = Approver(screen, workspace, typed(ahead=False) if interactive else None, yes=options.yes)
@@ -62,12 +68,19 @@ async def talk(chat: Chat, loop: Loop, options: argparse.Namespace) -> None:
             await loop.watched(chat.resume(options.session))
         if options.agent:
             await loop.watched(chat.say(switch(options.agent)))
+            if chat.failed:
+                return
         await loop.run()
     except EOFError:
         pass
     finally:
-        again = shlex.join(["python", "-m", "ide", str(options.dir), "--session", chat.session_id])
-        chat.screen.notice(f"Session {chat.session_id}; to go on with it: {again}")
+        chat.screen.notice(f"Session {chat.session_id}; to go on with it: {_again(options, chat.session_id)}")
+
+
+def _again(options: argparse.Namespace, session_id: str) -> str:
+    elsewhere = ["--url", options.url] if options.url != service_url() else []
+    args = shlex.join(["--session", session_id, *elsewhere])
+    return f'make chat DIR={shlex.quote(str(options.dir))} ARGS="{args}"'
 
 
 def _end_on_signals() -> None:

@@ -123,8 +123,12 @@ class Client:
                 await self._wait(failures, fault)
                 failures += 1
 
-    async def sessions(self, limit: int = 50) -> list[dict[str, Any]]:
-        return list((await self.call("GET", "/sessions", limit=limit))["sessions"])
+    async def sessions(self, limit: int = 20) -> dict[str, Any]:
+        """`sessions`, the newest first, and `total`, how many there are in all."""
+        return dict(await self.call("GET", "/sessions", limit=limit))
+
+    async def agents(self) -> list[str]:
+        return [agent["type"] for agent in await self.call("GET", "/agents")]
 
     async def history(self, session_id: str) -> dict[str, Any]:
         return dict(await self.call("GET", f"/sessions/{session_id}/history"))

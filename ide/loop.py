@@ -13,11 +13,12 @@ from ide.client import ServiceError
 HELP = """\
 /agent NAME [message]  hand the conversation to an agent
 /history               the messages of this session
-/sessions              all sessions
+/sessions              the newest sessions
 /resume [ID]           go on with a session, or see where this one stands
 /new                   begin a session
 /cancel                stop what this session is doing
 /quit                  leave (so does Ctrl-D); Ctrl-C stops watching a run, which goes on"""
+COMMANDS = {"/help", *(line.split()[0] for line in HELP.splitlines())}
 
 
 def new_session_id() -> str:
@@ -73,10 +74,13 @@ class Loop:
         match line.split(maxsplit=2):
             case ["/agent", name, *message]:
                 await chat.say(switch(name, *message))
+            case ["/agent"]:
+                screen.say("Name an agent: /agent NAME [message].")
+                screen.notice(f"There are {', '.join(await client.agents())}.")
             case ["/history"]:
                 screen.history((await client.history(chat.session_id))["messages"])
             case ["/sessions"]:
-                screen.sessions(await client.sessions())
+                screen.sessions(**await client.sessions())
             case ["/resume", *ids]:
                 await chat.resume(ids[0] if ids else chat.session_id)
             case ["/new"]:
@@ -84,7 +88,9 @@ class Loop:
             case ["/cancel"]:
                 await client.cancel(chat.session_id)
                 screen.notice("Stopped.")
-            case _:
+            case [command, *_]:
+                if command not in COMMANDS:
+                    screen.error(f"There is no command {command}.")
                 screen.say(HELP)
 
 

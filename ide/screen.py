@@ -54,8 +54,9 @@ class Screen:
                 self.error(f"{code}: {chunk.get('error')}")
             case "usage":
                 self._cost.update({k: v for k, v in chunk.items() if type(v) is int})
-        if chunk.get("is_final") and chunk["type"] != "tool_call" and self._cost:
-            self.notice(_usage(self._cost))
+        if chunk.get("is_final") and chunk["type"] != "tool_call":
+            if self._cost["model_calls"]:
+                self.notice(_usage(self._cost))
             self._cost.clear()
 
     def tool(self, call: dict[str, Any]) -> None:
@@ -79,8 +80,11 @@ class Screen:
             for call in message.get("tool_calls") or ():
                 self.notice(f"  {call['function']['name']} {_short(call['function']['arguments'])}")
 
-    def sessions(self, sessions: list[dict[str, Any]]) -> None:
-        for session in sessions:
+    def sessions(self, sessions: list[dict[str, Any]], total: int) -> None:
+        """Given the newest first, shown with the newest last, where the user looks."""
+        if total > len(sessions):
+            self.notice(f"The newest {len(sessions)} of {total} sessions:")
+        for session in reversed(sessions):
             self.say(session["session_id"], "bold", end="  ")
             title = session.get("title") or ""
             self._print(

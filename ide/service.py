@@ -5,15 +5,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
+from ide.settings import PREFIX
+
 PROJECT = Path(__file__).resolve().parent.parent
-LOOPBACK = {"localhost", "127.0.0.1"}
+SERVER = (sys.executable, "-m", "server")
+BOUND = (sys.executable, "-I", str(Path(__file__).with_name("bound.py")))
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -23,27 +27,24 @@ class CannotStart(Exception):
     """No service answers and none can be started; `str(error)` says why."""
 
 
-def uvicorn(port: int) -> list[str]:
-    return [sys.executable, "-m", "uvicorn", "server:app", "--host", "127.0.0.1", "--port", str(port)]
-
-
 @asynccontextmanager
 async def running(
     url: str,
     key: str,
     notice: Callable[[str], None],
-    command: Callable[[int], Sequence[str]] = uvicorn,
+    command: Sequence[str] = SERVER,
     folder: Path = PROJECT,
 ) -> AsyncIterator[None]:
     """Uses the service at `url`, or starts one there and ends it afterwards. Raises CannotStart."""
+    scheme, host, port = _address(url)
     if await answers(url):
         yield
         return
-    parts = urlsplit(url)
-    if parts.hostname not in LOOPBACK or parts.scheme != "http":
+    if host not in LOOPBACK or scheme != "http":
         raise CannotStart(f"No service answers at {url}; start it there, or name another with --url.")
+    settings = {"HOST": host, "PORT": str(port or 80)} | ({"INTERNAL_API_KEY": key} if key else {})
     with tempfile.NamedTemporaryFile(prefix="agent-runtime-", suffix=".log", delete=False) as log:
-        process = _start(command(parts.port or 80), folder, key, log.fileno())
+        process = _start(command, folder, settings, log.fileno())
     try:
         await _wait_until_ready(url, process, Path(log.name))
         notice(f"No service answered at {url}: started one (pid {process.pid}, log {log.name}); it ends with this IDE.")
@@ -52,10 +53,18 @@ async def running(
         await _stop(process)
 
 
-def _start(command: Sequence[str], folder: Path, key: str, log: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "AGENT_RUNTIME__INTERNAL_API_KEY": key}
+def _address(url: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port
+    except ValueError as error:
+        raise CannotStart(f"{url} is no address of a service: {error}; name another with --url.") from None
+
+
+def _start(command: Sequence[str], folder: Path, settings: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
+    environment = os.environ | {PREFIX + name: value for name, value in settings.items()}
     return subprocess.Popen(  # noqa: S603
-        command,
+        [*BOUND, str(os.getpid()), *command],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -70,16 +79,18 @@ async def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Pat
         async with asyncio.timeout(START_SECONDS):
             while not await answers(url):
                 if process.poll() is not None:
-                    raise CannotStart(f"The service ended at once, see {log}:\n{_end_of(log)}")
+                    raise CannotStart(f"The service ended at once: {_last_words(log)} (log {log})")
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise CannotStart(
-            f"The service did not answer within {START_SECONDS:g} s, see {log}:\n{_end_of(log)}"
+            f"The service did not answer within {START_SECONDS:g} s: {_last_words(log)} (log {log})"
         ) from None
 
 
-def _end_of(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:]
+def _last_words(log: Path) -> str:
+    """The last line that says more than that a server comes and goes."""
+    lines = (line.strip() for line in log.read_text(errors="replace").splitlines())
+    return next((line for line in reversed([*lines]) if line and not line.startswith("INFO:")), "it left no word")
 
 
 async def answers(url: str) -> bool:

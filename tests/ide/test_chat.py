@@ -208,7 +208,7 @@ async def test_the_commands_of_the_prompt(service: Service, workspace: Workspace
         "title": "[bold]T",
         "message_count": 3,
     }
-    service.rest["/sessions"] = {"sessions": [session | {"current_agent": "debug"}]}
+    service.rest["/sessions"] = {"sessions": [session | {"current_agent": "debug"}], "total": 1}
     service.plays([switched("ask") | {"is_final": True}], [says("It is.")])
     lines = ("/agent ask", "/agent ask is it?", "/history", "/sessions", "/new", "/what", "/resume s-2", "/quit", "x")
     shown = await Terminal(service, workspace, *lines).shows()
@@ -217,6 +217,32 @@ async def test_the_commands_of_the_prompt(service: Service, workspace: Workspace
     for text in ("user: earlier", "s-9  2025-01-01T00:00:00  debug  3 messages  [bold]T", "Session ide-", "/cancel"):
         assert text in shown
     assert "There is no session s-2 yet" in shown
+    assert "There is no command /what.\n/agent NAME" in shown
+
+
+async def test_help_and_what_a_command_lacks(service: Service, workspace: Workspace) -> None:
+    service.rest["/agents"] = [{"type": "coder"}, {"type": "ask"}]
+    shown = await Terminal(service, workspace, "/help", "/new now", "/agent").shows()
+    assert shown.count("/agent NAME [message]  hand") == 2
+    assert "There is no command" not in shown
+    assert "Name an agent: /agent NAME [message].\nThere are coder, ask.\n" in shown
+    assert service.messages == []
+
+
+async def test_the_newest_sessions_are_shown_with_the_newest_last(service: Service, workspace: Workspace) -> None:
+    about = {"last_activity": "2025-01-01T00:00:00+00:00", "message_count": 3, "current_agent": "ask"}
+    newest_first = [{"session_id": name, **about} for name in ("s-3", "s-2")]
+    service.rest["/sessions"] = {"sessions": newest_first, "total": 57}
+    shown = await Terminal(service, workspace, "/sessions").shows()
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("s-")] == ["s-2", "s-3"]
+    assert "The newest 2 of 57 sessions:" in shown
+    assert [request.path for request in service.requests] == ["/sessions?limit=20"]
+
+
+async def test_a_run_without_a_model_call_has_no_cost(service: Service, workspace: Workspace) -> None:
+    nothing = {"type": "usage", "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "model_calls": 0}
+    service.plays([nothing, switched("ask") | {"is_final": True}])
+    assert "tokens" not in await Terminal(service, workspace, "/agent ask").shows()
 
 
 async def test_a_failure_is_shown_with_its_code_and_the_next_message_works(

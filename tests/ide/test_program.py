@@ -42,7 +42,8 @@ async def test_piped_lines_are_messages_and_yes_approves(service: Service, works
     assert code == 0
     assert "every command is approved" in shown
     assert "\x1b" not in shown
-    assert "--session s-1" in shown.splitlines()[-1] + shown.splitlines()[-2]
+    again = f'make chat DIR={workspace.root} ARGS="--session s-1 --url {service.url}"'
+    assert shown.splitlines()[-1] == f"Session s-1; to go on with it: {again}"
     assert {r.headers["x-internal-auth"] for r in service.requests} == {"k3y"}
     assert (workspace.root / "count").read_text() == "0\n", "the command must not see the service's key"
 
@@ -56,8 +57,24 @@ async def test_the_exit_code_is_that_of_the_last_run(
 
 
 async def test_list_shows_the_sessions(service: Service, workspace: Workspace) -> None:
-    service.rest["/sessions"] = {"sessions": []}
+    service.rest["/sessions"] = {"sessions": [], "total": 0}
     assert await ide(service, workspace, "--list") == (0, "There are no sessions yet.\n")
+
+
+async def test_a_service_where_the_settings_say_is_not_named_again(
+    service: Service, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENT_RUNTIME__PORT", str(service.port))
+    monkeypatch.setenv("AGENT_RUNTIME__HOST", "0.0.0.0")
+    shown = (await ide(service, workspace, "--session", "s-1", lines="/quit\n"))[1]
+    assert shown.endswith(f'make chat DIR={workspace.root} ARGS="--session s-1"\n')
+
+
+async def test_an_agent_that_is_not_there_ends_it_before_any_input(service: Service, workspace: Workspace) -> None:
+    service.plays([fails("invalid_message", "The agent bogus is not available.")])
+    code, shown = await ide(service, workspace, "--agent", "bogus", lines="go\n")
+    assert (code, [m["type"] for m in service.messages]) == (1, ["switch_agent"])
+    assert "The agent bogus is not available." in shown
 
 
 async def at_terminal(service: Service, workspace: Workspace, *dialogue: tuple[str, str | signal.Signals]) -> None:
@@ -111,14 +128,11 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def scripted(port: int) -> list[str]:
-    return [sys.executable, "-m", "tests.ide.scripted", str(port)]
-
-
 async def test_a_service_is_started_where_none_answers_and_ended_afterwards() -> None:
     notices: list[str] = []
     async with Service() as service:
         url = service.url
+    scripted = [sys.executable, "-m", "tests.ide.scripted", str(service.port)]
     async with running(url, "", notices.append, scripted, TESTS_ROOT):
         assert await answers(url)
         async with running(url, "", notices.append, scripted, TESTS_ROOT):
@@ -128,15 +142,61 @@ async def test_a_service_is_started_where_none_answers_and_ended_afterwards() ->
     assert not await answers(url)
 
 
-async def test_a_service_that_cannot_start_says_why() -> None:
+LAST_WORDS = """
+import os, sys
+print("Traceback")
+print(*(os.environ[f"AGENT_RUNTIME__{name}"] for name in ("HOST", "PORT", "INTERNAL_API_KEY")))
+print("INFO:     Application shutdown complete.", end="\\n\\n")
+"""
+
+
+@pytest.mark.parametrize(("found", "passed"), [("", "set"), ("found", "found")])
+async def test_a_service_that_cannot_start_says_why_and_has_the_address_and_the_key(
+    monkeypatch: pytest.MonkeyPatch, found: str, passed: str
+) -> None:
+    monkeypatch.setenv("AGENT_RUNTIME__INTERNAL_API_KEY", "set")
+    monkeypatch.setenv("AGENT_RUNTIME__HOST", "0.0.0.0")
     async with Service() as service:
         url = service.url
-    with pytest.raises(CannotStart, match="boom"):
-        async with running(url, "", print, lambda _: [sys.executable, "-c", "raise SystemExit('boom')"]):
+    with pytest.raises(CannotStart, match=rf"ended at once: 127.0.0.1 {service.port} {passed} \(log [^\n]*\)$"):
+        async with running(url, found, print, [sys.executable, "-c", LAST_WORDS]):
             pass
+
+
+async def test_a_started_service_has_the_key_of_env_and_ends_even_when_the_ide_is_killed(tmp_path: Path) -> None:
+    async with Service() as free:
+        (tmp_path / ".env").write_text(f"AGENT_RUNTIME__PORT={free.port}\nAGENT_RUNTIME__INTERNAL_API_KEY=k3y\n")
+    settings = {"PYTHONPATH": str(PROJECT), "AGENT_RUNTIME__DB_URL": f"sqlite:///{tmp_path}/a.db"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ide", ".", "--agent", "ask"),
+        cwd=tmp_path,
+        env=os.environ | settings,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout
+    started = (await process.stdout.readline()).decode()
+    assert f"127.0.0.1:{free.port}: started one (pid " in started
+    service = os.pidfd_open(int(started.partition("(pid ")[2].partition(",")[0]))
+    await process.stdout.readuntil(b"-> ask")
+    process.kill()
+    await process.wait()
+    await _ended(service)
+    os.close(service)
+
+
+async def _ended(process: int) -> None:
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_reader(process, over.set)
+    await over.wait()
+    asyncio.get_running_loop().remove_reader(process)
 
 
 async def test_only_this_machine_gets_a_service() -> None:
     with pytest.raises(CannotStart, match="--url"):
         async with running("https://127.0.0.1:1", "", print):
+            pass
+    with pytest.raises(CannotStart, match="no address of a service"):
+        async with running("http://127.0.0.1:port", "", print):
             pass

@@ -18,7 +18,7 @@ async def error(workspace: Workspace, tool: str, **arguments: Any) -> str:
 
 
 def fill(workspace: Workspace) -> None:
-    for name in ("a.py", "src/b.py", "src/c.txt", ".hidden/d.py", "node_modules/e.py"):
+    for name in ("a.py", "src/b.py", "src/c.txt", ".hidden/d.py", "node_modules/e.py", ".mypy_cache/f.py"):
         path = workspace.root / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"first\nNeedle in {name}\n")
@@ -73,8 +73,12 @@ async def test_list_files_shows_folders_and_skips_what_is_not_asked_for(workspac
     fill(workspace)
     assert await result(workspace, "list_files") == ["a.py", "node_modules/", "src/"]
     assert await result(workspace, "list_files", path="src", include_hidden=True) == ["src/b.py", "src/c.txt"]
+    (workspace.root / "build").mkdir()
     everything = await result(workspace, "list_files", recursive=True, include_hidden=True)
-    assert everything == [".hidden/", "a.py", "node_modules/", "src/", ".hidden/d.py", "src/b.py", "src/c.txt"]
+    assert everything == [
+        *(".hidden/", ".mypy_cache/", "a.py", "build/", "node_modules/", "src/"),
+        *(".hidden/d.py", "src/b.py", "src/c.txt"),
+    ]
     assert await result(workspace, "list_files", recursive=True, pattern="**/*.py") == ["a.py", "src/b.py"]
 
 
