@@ -16,7 +16,9 @@ class Head(NamedTuple):
     checkpoint_id: str
     messages: list[AnyMessage] | None
     """None until the run that wrote the checkpoint has told them."""
+    known: int = 0
     size: int = 0
+    """Characters of the first `known` messages."""
 
 
 class Recent:
@@ -27,13 +29,15 @@ class Recent:
         self._size = 0
 
     def wrote(self, thread_id: str, checkpoint_id: str) -> None:
-        self._put(thread_id, Head(checkpoint_id, None))
+        before = self._heads.get(thread_id)
+        known, size = (before.known, before.size) if before else (0, 0)
+        self._put(thread_id, Head(checkpoint_id, None, known, size))
 
     def tell(self, thread_id: str, messages: list[AnyMessage]) -> None:
         """The messages as of the checkpoint that was written last."""
-        size = sum(map(_size, messages))
-        if (head := self._heads.get(thread_id)) and size <= CHARACTERS:
-            self._put(thread_id, Head(head.checkpoint_id, messages, size))
+        if head := self._heads.get(thread_id):
+            size = head.size + sum(map(_size, messages[head.known :]))
+            self._put(thread_id, Head(head.checkpoint_id, messages, len(messages), size))
 
     def forget(self, thread_id: str) -> None:
         if head := self._heads.pop(thread_id, None):
@@ -53,6 +57,8 @@ class Recent:
 
     def _put(self, thread_id: str, head: Head) -> None:
         self.forget(thread_id)
+        if head.size > CHARACTERS:
+            return
         self._heads[thread_id] = head
         self._size += head.size
         while self._size > CHARACTERS or len(self._heads) > THREADS:

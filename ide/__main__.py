@@ -18,6 +18,10 @@ from ide.settings import service_key, service_url
 from ide.workspace import Workspace
 
 
+def _folder(given: str) -> Path:
+    return Path(given).expanduser()
+
+
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ide",
@@ -28,7 +32,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "dir",
         metavar="DIR",
-        type=lambda given: Path(given).expanduser(),
+        type=_folder,
         help="the folder the tools work in, and nowhere else",
     )
     parser.add_argument("--session", metavar="ID", help="go on with this session")
