@@ -85,6 +85,22 @@ async def test_a_run_that_was_killed_is_done_again(database: str) -> None:
     assert history == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
 
 
+async def test_half_of_what_a_killed_run_wrote_is_not_half_of_its_next_attempt(database: str) -> None:
+    writes = "writes" if database.startswith("sqlite") else "checkpoint_writes"
+    head = "(select max(checkpoint_id) from checkpoints)"
+    async with ScriptedLLM(chooses("ask"), says("Hi."), hangs(), says("Hi again.")) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            await service.session().user("Hello")
+            await cut_off(service, service.session().user("Hello again"), llm.received(3))
+        rows(database, f"create table half as select * from {writes} where channel = 'messages'")
+        rows(database, f"update half set checkpoint_id = {head}, task_id = 'half'")
+        rows(database, f"insert into {writes} select * from half where idx = 0 limit 1")
+        async with serving(database, **proxied(llm)) as service:
+            await service.http.get("/sessions/s-1/stream")
+            history = await service.session().history()
+    assert [message["content"] for message in history] == ["Hello", "Hi.", "Hello again", "Hi again."]
+
+
 async def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/test.db"
     async with ScriptedLLM(chooses("ask"), hangs(), says("Hi.")) as llm:
