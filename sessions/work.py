@@ -5,7 +5,7 @@ import logging
 from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
-from graph.errors import AgentRuntimeError, Interrupted
+from graph.errors import AgentRuntimeError, Cancelled, Interrupted
 from graph.recovery import recovered
 from graph.stop import STOP
 from graph.turn import Graph, Outcome, Pause
@@ -48,7 +48,7 @@ class Work:
             left = await self._left(run, message)
             await self._finish(run, left, run.fail(internal()), again=_can_be_sent_again(message, left))
         else:
-            if run.stop.error and outcome.pause:
+            if isinstance(run.stop.error, Cancelled) and outcome.pause:
                 await self.lay_to_rest(run.session_id)
 
     async def _followed(
