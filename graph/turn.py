@@ -8,7 +8,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Interrupt
+from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
 from graph import wire
@@ -153,16 +153,21 @@ def pending(values: Any) -> list[OpenCall]:
     ]
 
 
+def began(snapshot: StateSnapshot, run_id: str) -> bool:
+    """Whether the thread is as this run left it; its very first checkpoint, step -2, is empty and tells nothing."""
+    metadata: dict[str, Any] = {**(snapshot.metadata or {})}
+    return metadata.get("run") == run_id and metadata.get("step") != -2
+
+
 async def stopped(graph: Graph, config: RunnableConfig, message: wire.Message | None = None) -> Outcome:
     """Lay a thread to rest that no run works on: what was open is closed.
 
     `message` started a run that failed; it is put into the thread if the run did not get that far.
     """
-    before = await graph.aget_state(config)
-    began = (before.metadata or {}).get("run") == (config.get("metadata") or {}).get("run")
+    taken_in = began(await graph.aget_state(config), (config.get("metadata") or {}).get("run", ""))
     await graph.aupdate_state(config, None, as_node=END)  # what nodes wrote that had finished; values would drop it
     left: Any = (await graph.aget_state(config)).values
-    content = (left.get("message") or {}).get("content") if began else getattr(message, "content", None)
+    content = (left.get("message") or {}).get("content") if taken_in else getattr(message, "content", None)
     said = [HumanMessage(content)] if content and content.strip() else []
     closing: dict[str, Any] = {"message": None, "messages": [*cancelled(left), *said], "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")

@@ -94,7 +94,7 @@ class Work:
         log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
         message = wire.parse(row["input"], wire.MESSAGE)
         snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
-        began = (snapshot.metadata or {}).get("run") == run.id
+        began = turn.began(snapshot, run.id)
         if began and (snapshot.interrupts or not snapshot.next):
             outcome = recovered(snapshot, message, row["created_at"])
             await self._finish(run, outcome, run.log.numbered(outcome.chunks))

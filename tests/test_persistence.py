@@ -101,6 +101,20 @@ async def test_half_of_what_a_killed_run_wrote_is_not_half_of_its_next_attempt(d
     assert [message["content"] for message in history] == ["Hello", "Hi.", "Hello again", "Hi again."]
 
 
+async def test_a_first_run_that_was_killed_in_the_middle_of_its_checkpoint_is_done_again(database: str) -> None:
+    async with ScriptedLLM(chooses("ask"), says("Hi."), chooses("ask"), says("Hi again.")) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            await service.session().user("Hello")
+            await service.kill()
+        rows(database, "delete from checkpoints where parent_checkpoint_id is not null")
+        rows(database, "update runs set status = 'running', events = null")
+        async with serving(database, **proxied(llm)) as service:
+            again = await service.http.get("/sessions/s-1/stream")
+            assert events_of(again.text)[-2][1] == said("Hi again.")
+            history = await service.session().history()
+    assert history == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi again."}]
+
+
 async def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/test.db"
     async with ScriptedLLM(chooses("ask"), hangs(), says("Hi.")) as llm:
