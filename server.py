@@ -26,7 +26,7 @@ from edge.bodies import ASCIIResponse, read, told
 from edge.guard import Guard
 from graph import wire
 from graph.checkpointer import open_checkpointer
-from graph.errors import AgentRuntimeError, SessionBusy
+from graph.errors import AgentRuntimeError, Interrupted, SessionBusy
 from graph.gate import verdict
 from graph.llm import open_model
 from graph.settings import Settings
@@ -111,6 +111,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(SessionBusy)
     async def busy(_: Request, error: SessionBusy) -> Response:
         return ASCIIResponse({"error": str(error), "code": error.code}, 409)
+
+    @app.exception_handler(Interrupted)
+    async def stopping(_: Request, error: Interrupted) -> Response:
+        return ASCIIResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
 
     @app.exception_handler(SQLAlchemyError)
     async def no_database(_: Request, error: SQLAlchemyError) -> Response:

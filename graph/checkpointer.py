@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,12 +115,15 @@ async def open_checkpointer(url: str, thread: ThreadPoolExecutor) -> AsyncIterat
     if url.startswith("sqlite"):
         path = Path(make_url(url).database or "")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+        connection = sqlite3.connect(path, check_same_thread=False)
+        try:
             for pragma in ("synchronous=NORMAL", "busy_timeout=10000"):
                 connection.execute(f"PRAGMA {pragma}")
             saver = SQLiteCheckpointer(connection, thread)
             saver.setup()
             yield saver
+        finally:
+            await asyncio.get_running_loop().run_in_executor(thread, connection.close)  # after what it still does
     else:
         async with _pool(url) as pool:
             checkpointer = PostgresCheckpointer(pool)

@@ -75,7 +75,7 @@ async def _sqlite(url: URL, thread: ThreadPoolExecutor) -> AsyncIterator[Databas
         try:
             yield SQLiteDatabase(engine, thread)
         finally:
-            engine.dispose()
+            await asyncio.get_running_loop().run_in_executor(thread, engine.dispose)  # after what it still does
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from graph import wire
 from graph.answers import available
-from graph.errors import AgentRuntimeError, Cancelled
+from graph.errors import AgentRuntimeError, Cancelled, Interrupted
 from graph.settings import Settings
 from graph.turn import Graph, Pause
 from prompts import team
@@ -37,6 +37,7 @@ class Runs:
         self.turns = Turns()
         self._active: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._unsettled: set[str] = set()
         """The sessions of runs whose outcome the database did not take."""
 
@@ -72,6 +73,7 @@ class Runs:
             await run.over.wait()
             return
         async with self.turns.take(session_id, self._patience):
+            self._still_open()
             row = await self._database.transact(lambda connection: store.session(connection, session_id))
             if store.pause_of(row):
                 await self._work.lay_to_rest(session_id)
@@ -87,6 +89,7 @@ class Runs:
 
     async def close(self) -> None:
         """Runs that still go on are taken up by the next process."""
+        self._closing = True
         active = [asyncio.create_task(run.over.wait()) for run in self._active.values()]
         for run in self._active.values():
             run.stop.want(ShuttingDown())
@@ -104,6 +107,7 @@ class Runs:
     async def _serve(self, run: Run, request: Request) -> None:
         try:
             async with self.turns.take(run.session_id, self._patience):
+                self._still_open()
                 available(request.message, self._team)
                 await self._settle(run.session_id)
                 accepted = await accept(self._database, self._graph, request, run.id)
@@ -122,6 +126,11 @@ class Runs:
             run.log.add(run.fail(internal()))
         finally:
             self._end(run)
+
+    def _still_open(self) -> None:
+        """Raises Interrupted: at the end of the process nothing goes ahead of a run that was cut off."""
+        if self._closing:
+            raise Interrupted("The service is stopping. Send it again.")
 
     async def _settle(self, session_id: str) -> None:
         """Before a session's next message: its row has to say again what its thread says."""

@@ -28,7 +28,7 @@ def settings_for(url: str | Path, **changes: Any) -> Settings:
 @asynccontextmanager
 async def service(model: BaseChatModel | None, settings: Settings) -> AsyncIterator["Client"]:
     """Runs the service until the block ends; without a model it opens the one of the settings."""
-    app = create_app(settings, None if model is None else _given(model))
+    app = create_app(settings, None if model is None else given(model))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -44,7 +44,7 @@ async def service(model: BaseChatModel | None, settings: Settings) -> AsyncItera
 
 
 @asynccontextmanager
-async def _given(model: BaseChatModel) -> AsyncIterator[BaseChatModel]:
+async def given(model: BaseChatModel) -> AsyncIterator[BaseChatModel]:
     yield model
 
 

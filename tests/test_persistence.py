@@ -11,6 +11,9 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from graph import wire
+from server import create_app
+from sessions.acceptance import Request
 from sessions.audit import intact
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
 from tests.process import Process, serving
@@ -18,7 +21,7 @@ from tests.scripted import Held, model
 from tests.scripted import calls as line_calls
 from tests.scripted import chooses as line_chooses
 from tests.scripted import says as line_says
-from tests.service import chunks_of, events_of, service, settings_for, tool_call, write_approval
+from tests.service import chunks_of, events_of, given, service, settings_for, tool_call, write_approval
 from tests.service import text as said
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +128,20 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> No
             assert events_of(again.text)[-2][1] == said("Hi.")
             history = await service.session().history()
     assert history == [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
+
+
+async def test_what_waits_at_the_end_does_not_go_ahead_of_what_is_cut_off(tmp_path: Path) -> None:
+    held = Held(line_says("One."))
+    app = create_app(settings_for(tmp_path, log_level="CRITICAL"), given(model(line_chooses("ask"), held)))
+    async with app.router.lifespan_context(app):
+        first, second = [Request("s-1", wire.UserMessage(content=said), wire.StreamOptions()) for said in ("1", "2")]
+        await app.state.runs.submit(first)
+        await held.asked.wait()
+        waiting = await app.state.runs.submit(second)
+    (error, _done) = [json.loads(event.data) for event in waiting.log.events]
+    assert (error["error"], error["metadata"]["code"]) == ("The service is stopping. Send it again.", "interrupted")
+    ((key, status),) = rows(f"sqlite:///{tmp_path}/test.db", "select key, status from runs")
+    assert (key, status) == (None, "running")
 
 
 async def test_a_result_whose_run_was_cut_off_is_not_lost(database: str) -> None:
