@@ -75,7 +75,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        logging.getLogger("agent_runtime").setLevel(settings.log_level.upper())
+        logging.getLogger("agent_runtime").setLevel(settings.log_level)
         with ThreadPoolExecutor(1, "sqlite") as thread:
             async with (
                 model or open_model(settings) as llm,
@@ -87,8 +87,10 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs.turns, settings)
                 await runs.recover()
-                yield
-                await runs.close()
+                try:
+                    yield
+                finally:
+                    await runs.close()
 
     app = FastAPI(
         title="Agent Runtime", version=VERSION, lifespan=lifespan, default_response_class=ASCIIResponse, redoc_url=None

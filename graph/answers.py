@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
+from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.messages import ToolMessage
 
 from graph import wire
@@ -78,6 +79,16 @@ def _result(state: State, said: wire.ToolResult) -> ToolMessage:
 
 def _call(state: State, call_id: str) -> Any:
     return next(call for call in open_calls(state) if call["id"] == call_id)
+
+
+def conclusion(call: RequestedCall) -> tuple[str, dict[str, Any]] | None:
+    """What a call that ends the turn says, and the metadata of the answer that it is part of."""
+    match call:
+        case {"name": "attempt_completion", "args": {"result": str(result)}}:
+            return result, {"completion": True}
+        case {"name": "ask_followup_question", "args": {"question": str(question), **rest}}:
+            return question, {"question": True, "suggestions": rest.get("suggestions") or []}
+    return None
 
 
 def as_text(result: Any) -> str:

@@ -6,6 +6,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.types import StateSnapshot
 
 from graph import wire
+from graph.answers import conclusion
 from graph.errors import Interrupted
 from graph.state import announcement
 from graph.turn import Outcome, outcome, with_last_final
@@ -51,15 +52,7 @@ def _said(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
 
 
 def _texts(said: AIMessage) -> list[wire.Chunk]:
-    text = str(said.content)
-    match said.tool_calls:
-        case [{"name": "attempt_completion", "args": {"result": str(result)}}]:
-            return [_final(text, result, {"completion": True})]
-        case [{"name": "ask_followup_question", "args": {"question": str(question), **rest}}]:
-            return [_final(text, question, {"question": True, "suggestions": rest.get("suggestions") or []})]
-    return [wire.whole_text(text, WHOLE, is_final=False)] if text else []
-
-
-def _final(text: str, conclusion: str, about: dict[str, Any]) -> wire.Chunk:
-    whole = "\n\n".join(part for part in (text, conclusion) if part)
-    return wire.whole_text(whole, WHOLE, is_final=False, metadata=about)
+    ends = [ending for call in said.tool_calls if (ending := conclusion(call))]
+    text, about = ends[0] if ends else ("", None)
+    whole = "\n\n".join(part for part in (str(said.content), text) if part)
+    return [wire.whole_text(whole, WHOLE, is_final=False, metadata=about)] if whole else []

@@ -7,8 +7,14 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.answers import conclusion
 from graph.calculator import calculate
 from graph.state import State, answer, hand_over, holder, open_calls
+
+ENDED = {
+    "attempt_completion": "The turn has ended with this result.",
+    "ask_followup_question": "The user was asked; their next message is the answer.",
+}
 
 
 async def local(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
@@ -30,13 +36,9 @@ def _answered(call: RequestedCall, state: State, update: dict[str, Any], runtime
             runtime.stream_writer(told)
             update["messages"].append(answer(call, f"The {mode} agent holds the conversation now."))
             update.update(agent=mode, switches=record)
-        case {"name": "attempt_completion", "args": {"result": str(result)}}:
-            update["messages"].append(answer(call, "The turn has ended with this result."))
-            update.update(_ended(state, result, {"completion": True}, runtime))
-        case {"name": "ask_followup_question", "args": {"question": str(question), **rest}}:
-            update["messages"].append(answer(call, "The user was asked; their next message is the answer."))
-            about = {"question": True, "suggestions": rest.get("suggestions") or []}
-            update.update(_ended(state, question, about, runtime))
+        case _ if ending := conclusion(call):
+            update["messages"].append(answer(call, ENDED[call["name"]]))
+            update.update(_ended(state, *ending, runtime))
 
 
 def _calculated(call: RequestedCall, expression: str) -> ToolMessage:
@@ -46,14 +48,12 @@ def _calculated(call: RequestedCall, expression: str) -> ToolMessage:
         return answer(call, f"It cannot be computed: {error}.", error=True)
 
 
-def _ended(
-    state: State, conclusion: str, about: dict[str, Any], runtime: Runtime[wire.StreamOptions]
-) -> dict[str, Any]:
+def _ended(state: State, said: str, about: dict[str, Any], runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
     """The answer is the model's text, if any, and what the call said."""
     asked = next(m for m in reversed(state["messages"]) if isinstance(m, AIMessage))
     text = str(asked.content)
     options = runtime.context or wire.StreamOptions()
-    rest = f"\n\n{conclusion}" if text else conclusion
+    rest = f"\n\n{said}" if text else said
     if options.tokens:
         runtime.stream_writer(wire.AssistantMessage(token=rest))
     runtime.stream_writer(wire.whole_text(text + rest, options, is_final=True, metadata=about))

@@ -105,25 +105,27 @@ def _refused_edit(connection: Connection, request: Request) -> None:
     pause = store.pause_of(store.session(connection, request.session_id))
     match request.message:
         case wire.HitlDecision() as said if pause:
-            entry = audit.decision(_open_call(pause, said), said)
+            entry = audit.decision(_answered(pause, said), said)
             audit.append(connection, request.session_id, [{**(entry or {}), "decision": "edit_refused"}])
 
 
 def _decisions(message: wire.Message, pause: Pause | None) -> list[dict[str, Any]]:
     """The audit of what the message decides. Raises CallNotOpen, EditRefused."""
-    open_calls = pause.calls if pause else []
     if isinstance(message, wire.UserMessage | wire.SwitchAgent):
+        open_calls = pause.calls if pause else []
         return [audit.entry(call, "cancel", "system", feedback="the user went on") for call in open_calls]
-    check([open_call.call for open_call in open_calls], message)
-    open_call = next(each for each in open_calls if each.call.call_id == message.call_id)
+    open_call = _answered(pause, message)
     if isinstance(message, wire.HitlDecision) and message.decision == "edit":
         edited(open_call.agent, open_call.call.tool_name, open_call.call.arguments, message.modified_arguments)
     entry = audit.decision(open_call, message)
     return [entry] if entry else []
 
 
-def _open_call(pause: Pause, said: wire.HitlDecision) -> OpenCall:
-    return next(each for each in pause.calls if each.call.call_id == said.call_id)
+def _answered(pause: Pause | None, said: wire.ToolResult | wire.HitlDecision) -> OpenCall:
+    """The open call that is answered. Raises CallNotOpen."""
+    open_calls = pause.calls if pause else []
+    call = check([each.call for each in open_calls], said)
+    return next(each for each in open_calls if each.call is call)
 
 
 def _title(message: wire.Message) -> str:
@@ -134,23 +136,23 @@ def _title(message: wire.Message) -> str:
 def _told_before(connection: Connection, request: Request, pause: Pause | None) -> list[wire.Chunk] | None:
     if request.key is None:
         return None
-    answers = isinstance(request.message, wire.ToolResult | wire.HitlDecision)
-    if answers and _fits(request.message, pause):
+    answer = request.message if isinstance(request.message, wire.ToolResult | wire.HitlDecision) else None
+    if answer and _fits(answer, pause):
         return None
     row = store.run_by_key(connection, request.session_id, request.key)
     if row is None:
         return None
     if row["body_hash"] != request.body_hash:
-        if answers:
+        if answer:
             return None
         raise IdempotencyConflict("Another message was sent under this id; send this one under an id of its own.")
     told = _told(connection, row, pause)
     return [chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told]
 
 
-def _fits(message: Any, pause: Pause | None) -> bool:
+def _fits(message: wire.ToolResult | wire.HitlDecision, pause: Pause | None) -> bool:
     try:
-        check([open_call.call for open_call in pause.calls] if pause else [], message)
+        _answered(pause, message)
     except CallNotOpen:
         return False
     return True
