@@ -8,12 +8,14 @@ RUN useradd --system --uid 10001 --create-home app && mkdir /data && chown app /
 WORKDIR /app
 COPY --from=build /venv /venv
 COPY server.py .
+COPY cli cli
 COPY edge edge
 COPY graph graph
 COPY nodes nodes
 COPY policy policy
 COPY prompts prompts
 COPY sessions sessions
+# AGENT_RUNTIME__INTERNAL_API_KEY comes from whoever runs it: 16 characters or more. DEV=true is refused on this HOST.
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     AGENT_RUNTIME__HOST=0.0.0.0 \

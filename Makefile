@@ -5,6 +5,7 @@ DIR ?= .
 
 .PHONY: run chat studio test format bench lock image clean
 
+run: export AGENT_RUNTIME__DEV ?= $(if $(filter-out 127.0.0.1 ::1 localhost,$(AGENT_RUNTIME__HOST)),false,true)
 run: $(VENV)/.run
 	$(BIN)/python server.py
 

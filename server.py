@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import logging
+import re
+import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any
 
 import psycopg
@@ -24,10 +26,11 @@ from starlette.responses import Response
 from edge import openapi, sse
 from edge.bodies import ASCIIResponse, read, told
 from edge.guard import Guard
+from edge.keys import keys
 from graph import wire
 from graph.checkpointer import open_checkpointer
 from graph.errors import AgentRuntimeError, Interrupted, SessionBusy
-from graph.gate import verdict
+from graph.gate import Gatekeeper, explained
 from graph.llm import open_model
 from graph.settings import Settings
 from graph.topology import topology
@@ -36,7 +39,7 @@ from sessions.acceptance import Request as RunRequest
 from sessions.database import Database, open_database
 from sessions.run import Run
 from sessions.runs import Runs
-from sessions.sessions import SessionNotFound, Sessions
+from sessions.sessions import GrantNotFound, SessionNotFound, Sessions
 
 VERSION = "0.1.0"
 
@@ -71,7 +74,11 @@ class Health(BaseModel):
 
 
 def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatModel] | None = None) -> FastAPI:
-    """Without a model of its own it opens the one that the settings name."""
+    """Without a model of its own it opens the one that the settings name.
+
+    Raises ValueError for a weak key, and for a policy that cannot be used.
+    """
+    gatekeeper = Gatekeeper(settings.policy_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -82,11 +89,12 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
                 open_database(settings.db_url, thread) as database,
                 open_checkpointer(settings.db_url, thread) as checkpointer,
             ):
-                graph = topology(llm, settings).compile(checkpointer=checkpointer)
-                runs = Runs(database, graph, settings)
+                graph = topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer)
+                runs = Runs(database, graph, gatekeeper, settings)
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs.turns, settings)
                 await runs.recover()
+                _on_hangup(gatekeeper.reload)
                 try:
                     yield
                 finally:
@@ -95,19 +103,27 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     app = FastAPI(
         title="Agent Runtime", version=VERSION, lifespan=lifespan, default_response_class=ASCIIResponse, redoc_url=None
     )
-    app.add_middleware(Guard, key=settings.internal_api_key.get_secret_value())
+    app.add_middleware(Guard, keys=keys(settings))
     _answer_errors(app)
     _health_routes(app)
     _message_routes(app, settings)
     _agent_routes(app, settings)
+    _policy_routes(app, gatekeeper)
     _session_routes(app)
+    _grant_routes(app)
     openapi.documented(app)
     return app
 
 
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(SessionNotFound)
-    async def not_found(_: Request, error: SessionNotFound) -> Response:
+    async def not_found(request: Request, error: SessionNotFound) -> Response:
+        """An id that can be none is not repeated."""
+        known = re.fullmatch(wire.ID, request.path_params["session_id"])
+        return ASCIIResponse({"error": str(error) if known else "Session not found"}, 404)
+
+    @app.exception_handler(GrantNotFound)
+    async def no_grant(_: Request, error: GrantNotFound) -> Response:
         return ASCIIResponse({"error": str(error)}, 404)
 
     @app.exception_handler(SessionBusy)
@@ -150,9 +166,9 @@ def _message_routes(app: FastAPI, settings: Settings) -> None:
         envelope = await read(request, Envelope)
         try:
             message = wire.parse(envelope.message, wire.MESSAGE)
+            key = wire.checked_key(request.headers.get("idempotency-key", ""))
         except AgentRuntimeError as error:
             return sse.response(_failed(envelope.session_id, error), patience)
-        key = request.headers.get("idempotency-key", "")[:256] or None
         options = wire.StreamOptions(
             **{name: value or getattr(message.stream, name) for name, value in envelope.stream}
         )
@@ -205,11 +221,33 @@ def _agent_routes(app: FastAPI, settings: Settings) -> None:
         """Who holds the conversation, and who held it before."""
         return await _sessions(request).current_agent(session_id)
 
+
+def _policy_routes(app: FastAPI, gatekeeper: Gatekeeper) -> None:
+    @app.get("/policy")
+    async def policy() -> dict[str, Any]:
+        """The rules, and what they say of each agent and tool."""
+        return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.matrix()}
+
     @app.post("/policy/explain")
-    async def explain(request: Request) -> dict[str, str]:
+    async def explain(request: Request) -> dict[str, Any]:
         """What the gate would say of a call; nothing is run or stored."""
         asked = await read(request, Question)
-        return verdict(asked.agent, asked.tool, asked.arguments)._asdict()
+        return explained(gatekeeper.verdict(asked.agent, asked.tool, asked.arguments))
+
+
+def _grant_routes(app: FastAPI) -> None:
+    @app.get("/sessions/{session_id}/grants")
+    async def granted(request: Request, session_id: str) -> dict[str, Any]:
+        """What the user allowed in advance, and what the open approvals could be remembered as."""
+        return await _sessions(request).grants(session_id)
+
+    @app.delete("/sessions/{session_id}/grants")
+    async def revoke_all(request: Request, session_id: str) -> dict[str, Any]:
+        return await _sessions(request).revoke(session_id)
+
+    @app.delete("/sessions/{session_id}/grants/{grant_id}")
+    async def revoke(request: Request, session_id: str, grant_id: str) -> dict[str, Any]:
+        return await _sessions(request).revoke(session_id, grant_id)
 
 
 def _session_routes(app: FastAPI) -> None:
@@ -250,11 +288,17 @@ def _session_routes(app: FastAPI) -> None:
         return await _sessions(request).pending_approvals(session_id)
 
     @app.get("/sessions/{session_id}/audit")
-    async def audited(request: Request, session_id: str) -> Response:
-        """Who decided what, oldest first; `Accept: application/x-ndjson` gives a line for each entry."""
+    async def audited(request: Request, session_id: str, results: bool = False) -> Response:
+        """Who decided what, oldest first; `Accept: application/x-ndjson` gives a line for each entry.
+
+        With `results`, a line for each result follows: `python -m cli verify` checks such a file.
+        """
         found = await _sessions(request).audit(session_id)
         if "application/x-ndjson" in request.headers.get("accept", ""):
-            lines = (bytes(ASCIIResponse(entry).body) + b"\n" for entry in found["entries"])
+            told = found["entries"]
+            if results:
+                told = [{"session_id": session_id, **each} for each in [*told, *found["results"]]]
+            lines = (bytes(ASCIIResponse(each).body) + b"\n" for each in told)
             return Response(b"".join(lines), media_type="application/x-ndjson")
         return ASCIIResponse(found)
 
@@ -268,28 +312,37 @@ def __getattr__(name: str) -> FastAPI:
     """`app`, made when it is asked for: importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
+    with _exit_with_a_sentence():
+        app = create_app(Settings())
     _settle_memory()
-    return create_app(Settings())
+    return app
 
 
 def main() -> None:
-    """Ends with a sentence and status 1 when the settings, or what they name, cannot be used."""
-    try:
+    with _exit_with_a_sentence():
         settings = Settings()
+        app = create_app(settings)
         asyncio.run(_try_out(settings))
-    except ValidationError as error:
-        sys.exit("\n".join(_setting(fault) for fault in error.errors(include_url=False, include_input=False)))
-    except (OSError, RuntimeError, ValueError, sqlite3.Error, psycopg.Error, SQLAlchemyError) as error:
-        sys.exit(f"The service cannot start: {str(error).splitlines()[0]}")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     _settle_memory()
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
+
+
+@contextmanager
+def _exit_with_a_sentence() -> Iterator[None]:
+    """And status 1 when the settings, or what they name, cannot be used."""
+    try:
+        yield
+    except ValidationError as error:
+        sys.exit("\n".join(_setting(fault) for fault in error.errors(include_url=False, include_input=False)))
+    except (OSError, RuntimeError, ValueError, sqlite3.Error, psycopg.Error, SQLAlchemyError) as error:
+        sys.exit(f"The service cannot start: {str(error).splitlines()[0]}")
 
 
 async def _try_out(settings: Settings) -> None:
@@ -302,6 +355,12 @@ async def _try_out(settings: Settings) -> None:
 def _setting(fault: ErrorDetails) -> str:
     name = "".join(f"AGENT_RUNTIME__{part}: ".upper() for part in fault["loc"])
     return f"{name}{fault['msg'].removeprefix('Value error, ')}"
+
+
+def _on_hangup(reload: Callable[[], None]) -> None:
+    """Not where there is no such signal, nor outside of the main thread."""
+    with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _settle_memory() -> None:

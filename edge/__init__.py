@@ -1,1 +1,1 @@
-"""What HTTP asks of the service around its routes: the guard, bodies, server-sent events, the OpenAPI page."""
+"""What HTTP asks of the service around its routes: keys, the guard, bodies, server-sent events, the OpenAPI page."""

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from graph.clean import clean, deeper_than
+from graph.clean import clean, deeper_than, integer
 
 DEPTH = 100
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,9 +22,11 @@ class ASCIIResponse(JSONResponse):
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """Raises HTTPException 400 for what is no JSON, 422 for what is no object."""
+    """Raises HTTPException 400 for what is no JSON, or is ambiguous, 422 for what is no object."""
     try:
-        value = json.loads((await request.body()).decode(), parse_constant=_not_json, parse_float=_finite)
+        value = _json((await request.body()).decode())
+    except _TwiceError:
+        raise HTTPException(400, "an object in the body has a key twice") from None
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON in UTF-8") from None
     if not isinstance(value, dict):
@@ -33,6 +35,23 @@ async def read_object(request: Request) -> dict[str, Any]:
         raise HTTPException(400, f"the body is nested deeper than {DEPTH}")
     cleaned: dict[str, Any] = clean(value)
     return cleaned
+
+
+class _TwiceError(Exception):
+    pass
+
+
+def _json(text: str) -> Any:
+    return json.loads(
+        text, parse_constant=_not_json, parse_float=_finite, parse_int=integer, object_pairs_hook=_unambiguous
+    )
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values a client could mean one and a check before us another."""
+    if len(read := dict(pairs)) < len(pairs):
+        raise _TwiceError
+    return read
 
 
 def _not_json(name: str) -> NoReturn:
@@ -54,5 +73,5 @@ async def read(request: Request, model: type[Model]) -> Model:
 
 
 def told(faults: Sequence[Any]) -> str:
-    """pydantic's faults as a sentence, without the input."""
+    """pydantic's faults as a sentence, without the input: where they are is named by our own models."""
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])

@@ -9,9 +9,12 @@ from langchain_core.messages import ToolMessage
 
 from graph import wire
 from graph.errors import AgentRuntimeError, CallNotOpen, InvalidMessage
-from graph.state import Gate, State, answer, open_calls, pending_calls
+from graph.state import Gate, State, answer, open_calls, pending_calls, rejection
+from graph.tools import Side, side
 from prompts import ORCHESTRATOR
 
+RESULT_LIMIT = 1_000_000
+"""Bytes of UTF-8 that a model reads of one result."""
 CANCELLED = "cancelled: the user went on"
 EDITED = "The user edited the arguments before agreeing; the call holds what ran.\n"
 
@@ -50,12 +53,22 @@ def settled(state: State, said: Any, tell: Callable[[wire.Error], None]) -> dict
         tell(wire.failure(error))
         return {}
     match parsed:
+        case wire.ToolResult() if _agrees_to_own(state, parsed):
+            return {
+                "gates": {**state["gates"], parsed.call_id: {**state["gates"][parsed.call_id], "status": "approved"}}
+            }
         case wire.ToolResult():
             return {"messages": [_result(state, parsed)]}
         case wire.HitlDecision(decision="reject"):
             return {"messages": [_rejection(state, parsed)]}
         case wire.HitlDecision():
             return {"gates": {**state["gates"], parsed.call_id: _agreed(state, parsed)}}
+
+
+def _agrees_to_own(state: State, said: wire.ToolResult) -> bool:
+    """Whether a client answers a call that asks, and that the service runs itself: it can only have agreed."""
+    call = _call(state, said.call_id)
+    return state["gates"][said.call_id]["status"] == "ask" and side(call["name"]) is not Side.IDE and not said.refused
 
 
 def _agreed(state: State, said: wire.HitlDecision) -> Gate:
@@ -67,14 +80,16 @@ def _agreed(state: State, said: wire.HitlDecision) -> Gate:
 
 def _rejection(state: State, said: wire.HitlDecision) -> ToolMessage:
     feedback = f" They said: {said.feedback}" if said.feedback else ""
-    return answer(_call(state, said.call_id), f"The user rejected this call.{feedback}", error=True)
+    return rejection(_call(state, said.call_id), f"The user rejected this call.{feedback}")
 
 
 def _result(state: State, said: wire.ToolResult) -> ToolMessage:
     note = EDITED if state["gates"][said.call_id].get("was_edited") else ""
+    if said.refused and state["gates"][said.call_id]["status"] == "ask":
+        return rejection(_call(state, said.call_id), cut(f"Error: {said.error}"))
     if said.error is not None:
-        return answer(_call(state, said.call_id), f"{note}Error: {said.error}", error=True)
-    return answer(_call(state, said.call_id), note + as_text(said.result))
+        return answer(_call(state, said.call_id), note + cut(f"Error: {said.error}"), error=True)
+    return answer(_call(state, said.call_id), note + cut(as_text(said.result)))
 
 
 def _call(state: State, call_id: str) -> Any:
@@ -98,6 +113,15 @@ def as_text(result: Any) -> str:
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
-def cancelled(state: State) -> list[ToolMessage]:
-    """Answers for all open calls, so that the conversation can go on without them."""
-    return [answer(call, CANCELLED, error=True) for call in open_calls(state)]
+def cut(text: str) -> str:
+    """At the end, between two characters, with a mark."""
+    data = text.encode(errors="replace")
+    if len(data) <= RESULT_LIMIT:
+        return text
+    kept = data[:RESULT_LIMIT].decode(errors="ignore")
+    return f"{kept}\n[cut here: {len(data) - len(kept.encode())} of {len(data)} bytes were left out]"
+
+
+def cancelled(state: State, told: Callable[[str], str] = lambda call_id: CANCELLED) -> list[ToolMessage]:
+    """Answers for all open calls, so that the conversation can go on without them; what each is `told`, by its id."""
+    return [answer(call, told(call["id"] or ""), error=True) for call in open_calls(state)]

@@ -23,10 +23,7 @@ UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.UAdd: operator.pos, 
 def calculate(expression: str) -> str:
     """Raises ValueError with a sentence about what cannot be computed."""
     try:
-        value = _value(ast.parse(expression.strip(), mode="eval").body)
-        if not isinstance(value, int | float):
-            raise ValueError("the result is not a real number")
-        return str(value)
+        return str(_value(ast.parse(expression.strip(), mode="eval").body))
     except (SyntaxError, RecursionError, MemoryError):
         raise ValueError(
             f"{expression[:80]!r} is not arithmetic: use numbers, + - * / // % ** and parentheses"
@@ -57,6 +54,8 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _bounded(number: Any) -> Any:
+    if isinstance(number, complex):
+        raise ValueError("the result is not a real number")
     if isinstance(number, int) and number.bit_length() > BITS:
         raise OverflowError
     if isinstance(number, float) and not isfinite(number):

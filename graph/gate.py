@@ -1,36 +1,98 @@
-"""The gate's judgement of a call: is it well-formed, may this agent do it, must a human agree? Pure."""
+"""The gate's judgement of a call: is it well-formed, may this agent do it, must a human agree?"""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from graph.errors import EditRefused
-from graph.tools import ENDS_TURN, mistake
-from policy import Verdict, judge
+from graph.tools import ENDS_TURN, TOOLS, mistake
+from policy import DEFAULT, WRITES, Policy, Rule, Verdict, judge, load
+from policy.grants import Grant
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, Agent
 
+log = logging.getLogger("agent_runtime.policy")
 MALFORMED = "arguments.invalid"
+REPEATED = "user.rejected"
+"""The rule that refuses a call which the user rejected in the same turn."""
 
 
 def known_agents() -> dict[str, Agent]:
     return {ORCHESTRATOR: CLASSIFIER, **AGENTS}
 
 
-def verdict(agent: str, tool: str, arguments: Mapping[str, Any]) -> Verdict:
-    """Decides on any call; `agent` must be known."""
-    if wrong := mistake(tool, dict(arguments)):
-        return Verdict("deny", MALFORMED, wrong)
-    return judge(known_agents()[agent], tool, {k: v for k, v in arguments.items() if v is not None})
+class Gatekeeper:
+    """Judges by the policy of a file. Raises ValueError, naming file and line, if it cannot be used."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path or DEFAULT)
+        self.policy = self._read()
+
+    def _read(self) -> Policy:
+        policy = load(self.path, TOOLS, known_agents())
+        if not policy.enabled:
+            log.critical("APPROVAL IS OFF: %s says enabled: false; nothing asks its user any more", self.path)
+        return policy
+
+    def reload(self) -> None:
+        """Reads the file anew; what cannot be used is told in the log, and the policy stays as it is."""
+        try:
+            self.policy = self._read()
+        except ValueError as error:
+            log.error("the policy is kept as it was: %s", error)
+        else:
+            log.warning("the policy was read anew from %s", self.path)
+
+    def verdict(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> Verdict:
+        """Decides on any call; `agent` must be known."""
+        if wrong := mistake(tool, dict(arguments)):
+            return Verdict("deny", MALFORMED, wrong)
+        return judge(self.policy, known_agents()[agent], tool, {k: v for k, v in arguments.items() if v is not None})
+
+    def edited(self, agent: str, tool: str, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with the user's changes. Raises EditRefused if the gate does not let them through."""
+        result = {**arguments, **changes}
+        ruling = self.verdict(agent, tool, result)
+        if ruling.decision == "deny":
+            raise EditRefused(f"The edit was refused, the approval is still open. {ruling.reason}")
+        return result
+
+    def ends_turn(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether the call passes unasked, and ends the turn with an answer."""
+        return tool in ENDS_TURN and self.verdict(agent, tool, arguments).decision == "allow"
+
+    def matrix(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """For each agent and tool what may come of a call, in the order it is looked at."""
+        return {name: {tool: self._outcomes(agent, tool) for tool in TOOLS} for name, agent in known_agents().items()}
+
+    def _outcomes(self, agent: Agent, tool: str) -> list[dict[str, Any]]:
+        if tool not in agent.tools:
+            return [{"decision": "deny", "rule": "agent.tool"}]
+        found = [_outcome(rule) for rule in self.policy.rules_for(agent.name, tool)]
+        if tool in WRITES and agent.may_write != ("*",):
+            found.insert(0, {"decision": "deny", "rule": "agent.may_write", "paths_but": list(agent.may_write)})
+        if tool == "execute_command" and agent.read_only_commands:
+            forced = {"decision": "ask", "rule": "agent.read_only_commands", "commands_but": ["read_only"]}
+            found.insert(0, forced)
+        return found
 
 
-def edited(agent: str, tool: str, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with the user's changes. Raises EditRefused if the gate does not let them through."""
-    result = {**arguments, **changes}
-    ruling = verdict(agent, tool, result)
-    if ruling.decision == "deny":
-        raise EditRefused(f"The edit was refused, the approval is still open. {ruling.reason}")
-    return result
+def _outcome(rule: Rule) -> dict[str, Any]:
+    said = {"decision": rule.decision, "rule": rule.id, "paths": rule.paths, "commands": rule.commands}
+    return {name: value for name, value in said.items() if value is not None}
 
 
-def ends_turn(agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether the call passes, and ends the turn with an answer."""
-    return tool in ENDS_TURN and verdict(agent, tool, arguments).decision == "allow"
+def explained(verdict: Verdict) -> dict[str, Any]:
+    """As clients and the command line show it."""
+    said = {"decision": verdict.decision, "rule": verdict.rule, "reason": verdict.reason}
+    return {**said, "warning": verdict.warning} if verdict.warning else said
+
+
+GRANTS: ContextVar[Callable[[], Awaitable[list[Grant]]] | None] = ContextVar("GRANTS", default=None)
+"""Asks for what the user of the session at work has allowed in advance; none in Studio."""
+
+
+async def standing_grants() -> list[Grant]:
+    ask = GRANTS.get()
+    return await ask() if ask else []

@@ -12,6 +12,7 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import Runnable
 
+from graph import wire
 from graph.clean import clean
 from graph.state import answer
 from graph.tools import TOOLS, Side, side
@@ -98,7 +99,7 @@ def _name(name: str) -> str:
 
 def _own_id(call_id: str, taken: set[str | None]) -> str:
     """The model's id, unless it gave none or one that the thread knows already."""
-    if not re.fullmatch(r"[A-Za-z0-9._:|-]{1,128}", call_id) or call_id in taken:
+    if not re.fullmatch(wire.ID, call_id) or call_id in taken:
         call_id = f"call_{uuid4().hex}"
     taken.add(call_id)
     return call_id

@@ -2,10 +2,14 @@
 
 import re
 from ipaddress import ip_address
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 OFFLINE_MODEL = "fake-llm"
 
@@ -18,11 +22,15 @@ class Settings(BaseSettings):
     )
 
     internal_api_key: SecretStr = SecretStr("")
-    """What `X-Internal-Auth` must hold. Empty: no check, allowed on a loopback host only."""
+    """What `X-Internal-Auth` must hold: 16 characters or more, and no placeholder. `edge/keys.py` has the rule."""
+    internal_api_key_previous: SecretStr = SecretStr("")
+    """Accepted as well, while clients change to a new key; empty: there is none."""
+    dev: bool = False
+    """On a loopback host only: any key will do, also none."""
     host: str = "127.0.0.1"
     """The address the server is bound to."""
     port: int = Field(8001, ge=0, le=65535)
-    db_url: str = "sqlite:///data/agent_runtime.db"
+    db_url: str = Field("sqlite:///data/agent_runtime.db", repr=False)
     """`sqlite:///relative/path`, `sqlite:////absolute/path`, `postgresql://...`; `+driver` suffixes are ignored."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
@@ -45,8 +53,16 @@ class Settings(BaseSettings):
     llm_retry_delay_seconds: float = Field(0.5, ge=0)
     """Before the first further attempt; doubled for each one after it."""
 
+    policy_file: str = ""
+    """The rules of the gate, read anew at SIGHUP; empty: `policy/default.yaml`, which says how they are written."""
+    approval_timeout_seconds: float = Field(0, ge=0)
+    """How long an approval may stay open; 0: for ever."""
     max_model_calls: int = Field(100, ge=1)
     """Model calls between two messages of the user."""
+    max_tool_calls: int = Field(200, ge=1)
+    """Tool calls between two messages of the user."""
+    max_run_minutes: float = Field(60, gt=0)
+    """How long one run may take; it is stopped at its model call."""
     session_busy_seconds: float = Field(60, ge=0)
     """How long a message waits for the run before it."""
     shutdown_seconds: int = Field(10, ge=0)
@@ -59,21 +75,29 @@ class Settings(BaseSettings):
     def _in_capitals(cls, level: str) -> str:
         return level.upper()
 
+    @field_validator("internal_api_key", "internal_api_key_previous", "llm_api_key")
+    @classmethod
+    def _as_a_header_holds_it(cls, key: SecretStr) -> SecretStr:
+        return SecretStr(key.get_secret_value().strip())
+
     @field_validator("db_url")
     @classmethod
     def _of_a_known_kind(cls, url: str) -> str:
-        if not re.match(r"(sqlite|postgresql)(\+\w+)?://", url):
+        kind = re.match(r"(sqlite|postgresql)(\+\w+)?://", url)
+        if not kind:
             raise ValueError("it must begin with sqlite:/// or postgresql://")
+        if kind[1] == "postgresql" and not _is_readable(f"postgresql://{url[kind.end() :]}"):
+            raise ValueError("it is no address of a Postgres; special characters in its password have to be %-encoded")
         return url
 
-    @model_validator(mode="after")
-    def _guarded(self) -> Self:
-        if not self.internal_api_key.get_secret_value() and not is_loopback(self.host):
-            raise ValueError(
-                f"AGENT_RUNTIME__INTERNAL_API_KEY is empty and HOST {self.host} is not loopback: "
-                "set a key, or bind to 127.0.0.1."
-            )
-        return self
+
+def _is_readable(url: str) -> bool:
+    """Judged here, because whoever reads it later repeats pieces of the password in its error."""
+    try:
+        make_url(url), conninfo_to_dict(url)
+        return url.count("@") <= 1
+    except (ValueError, ArgumentError, ProgrammingError):
+        return False
 
 
 def is_loopback(host: str) -> bool:

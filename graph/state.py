@@ -11,6 +11,7 @@ from langgraph.channels.delta import DeltaChannel
 from typing_extensions import TypedDict
 
 from graph import wire
+from policy.grants import proposal
 from prompts import ORCHESTRATOR
 
 
@@ -49,6 +50,11 @@ class Gate(TypedDict):
     arguments: NotRequired[dict[str, Any]]
     """With status edited: what the user made of them."""
     was_edited: NotRequired[bool]
+    passed: NotRequired[Literal["policy", "grant"]]
+    """What agreed in the user's place to a call that may change something."""
+    always_asks: NotRequired[bool]
+    """Whether the user's agreement cannot be remembered."""
+    warning: NotRequired[str]
 
 
 class Inbox(TypedDict):
@@ -88,21 +94,51 @@ def pending_calls(state: State) -> list[wire.ToolCall]:
 
 
 def to_wire(call: RequestedCall, gate: Gate) -> wire.ToolCall:
-    asks = gate["status"] == "ask"
-    about = {"rule": gate["rule"], "reason": gate["reason"]} if asks else None
     return wire.ToolCall(
         call_id=call["id"] or "",
         tool_name=call["name"],
         arguments=call["args"],
-        requires_approval=asks,
-        metadata=about,
+        requires_approval=gate["status"] == "ask",
+        metadata=_about(call, gate),
     )
+
+
+def _about(call: RequestedCall, gate: Gate) -> dict[str, Any] | None:
+    """Why it asks, and how the answer could be remembered; or why it passed unasked. Nothing of what is harmless."""
+    about: dict[str, Any] = {"rule": gate["rule"], "reason": gate["reason"]}
+    if gate["status"] != "ask":
+        return {**about, "passed_by": gate["passed"]} if "passed" in gate else None
+    if "warning" in gate:
+        about["warning"] = gate["warning"]
+    pattern = None if gate.get("always_asks") else proposal(call["name"], call["args"])
+    return {**about, "remember": {"pattern": pattern}} if pattern else about
 
 
 def answer(call: RequestedCall, content: str, *, error: bool = False) -> ToolMessage:
     return ToolMessage(
         content, tool_call_id=call["id"] or "", name=call["name"], status="error" if error else "success"
     )
+
+
+def rejection(call: RequestedCall, content: str) -> ToolMessage:
+    """The answer to a call that the user refused, marked where no text of a client can be."""
+    return answer(call, content, error=True).model_copy(update={"additional_kwargs": {"rejected": True}})
+
+
+def rejected(state: State, call: RequestedCall) -> str | None:
+    """What the model was told when the user rejected the same call in this turn."""
+    told: dict[str, str] = {}
+    for message in reversed(state["messages"]):
+        match message:
+            case HumanMessage():
+                break
+            case ToolMessage(additional_kwargs={"rejected": True}):
+                told[message.tool_call_id] = str(message.content)
+            case AIMessage():
+                for earlier in message.tool_calls:
+                    if earlier["id"] in told and (earlier["name"], earlier["args"]) == (call["name"], call["args"]):
+                        return told[earlier["id"]]
+    return None
 
 
 def holder(state: State) -> str:

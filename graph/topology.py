@@ -16,6 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
+from graph.gate import Gatekeeper
 from graph.llm import studio_model
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
@@ -25,18 +26,21 @@ from nodes.ide import ide
 from nodes.local import local
 from nodes.orchestrator import orchestrator
 from nodes.permission import permission
-from nodes.specialist import specialist
+from nodes.specialist import Limits, specialist
 from prompts import AGENTS, team
 
 
-def topology(llm: BaseChatModel, settings: Settings) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
+def topology(
+    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper
+) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
+    limits = Limits(settings.max_model_calls, settings.max_tool_calls)
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
     builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode)))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(name, partial(specialist, agent=agent, llm=llm, max_calls=settings.max_model_calls))
-    builder.add_node("permission", permission)
+        builder.add_node(name, partial(specialist, agent=agent, llm=llm, gatekeeper=gatekeeper, limits=limits))
+    builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)
     builder.add_node("local", local)
@@ -69,4 +73,4 @@ def __getattr__(name: str) -> CompiledStateGraph[State, wire.StreamOptions, Inbo
     if name != "graph":
         raise AttributeError(name)
     settings = Settings()
-    return topology(studio_model(settings), settings).compile()
+    return topology(studio_model(settings), settings, Gatekeeper(settings.policy_file)).compile()

@@ -1,8 +1,8 @@
 """One run of the graph: a message goes in, chunks come out, and at the end what is to be remembered of it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -12,7 +12,7 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
 from graph import wire
-from graph.answers import cancelled
+from graph.answers import CANCELLED, cancelled
 from graph.checkpointer import Remembering
 from graph.state import Switch, holder, open_calls, to_wire
 
@@ -29,6 +29,9 @@ class OpenCall(BaseModel):
     rule: str
     reason: str
     created_at: str
+    passed: Literal["policy", "grant"] | None = None
+    """What agreed in the user's place."""
+    always_asks: bool = False
 
 
 class Pause(BaseModel):
@@ -147,6 +150,8 @@ def pending(values: Any) -> list[OpenCall]:
             rule=gate["rule"],
             reason=gate["reason"],
             created_at=gate["created_at"],
+            passed=gate.get("passed"),
+            always_asks=gate.get("always_asks", False),
         )
         for call in open_calls(values)
         if (gate := gates.get(call["id"]))
@@ -159,16 +164,22 @@ def began(snapshot: StateSnapshot, run_id: str) -> bool:
     return metadata.get("run") == run_id and metadata.get("step") != -2
 
 
-async def stopped(graph: Graph, config: RunnableConfig, message: wire.Message | None = None) -> Outcome:
+async def stopped(
+    graph: Graph,
+    config: RunnableConfig,
+    message: wire.Message | None = None,
+    told: Callable[[str], str] = lambda call_id: CANCELLED,
+) -> Outcome:
     """Lay a thread to rest that no run works on: what was open is closed.
 
-    `message` started a run that failed; it is put into the thread if the run did not get that far.
+    `message` started a run that failed; it is put into the thread if the run did not get that far. `told`: what the
+    model reads of each open call, by its id.
     """
     taken_in = began(await graph.aget_state(config), (config.get("metadata") or {}).get("run", ""))
     await graph.aupdate_state(config, None, as_node=END)  # what nodes wrote that had finished; values would drop it
     left: Any = (await graph.aget_state(config)).values
     content = (left.get("message") or {}).get("content") if taken_in else getattr(message, "content", None)
     said = [HumanMessage(content)] if content and content.strip() else []
-    closing: dict[str, Any] = {"message": None, "messages": [*cancelled(left), *said], "gates": {}, "ended": True}
+    closing: dict[str, Any] = {"message": None, "messages": [*cancelled(left, told), *said], "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")
     return outcome((await graph.aget_state(config)).values, (), [])

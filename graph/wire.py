@@ -5,9 +5,11 @@ of the stream. Explicit nulls and unknown fields are ignored on the way in, null
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,13 +19,29 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from graph.errors import AgentRuntimeError, InvalidDecision, InvalidMessage
 from prompts import AgentName
 
-SESSION_ID = "[A-Za-z0-9._-]{1,128}"
-SessionId = Annotated[str, Field(pattern=f"^{SESSION_ID}$", examples=["s-1"])]
-CallId = Annotated[str, Field(min_length=1, max_length=256, examples=["call_1"])]
+ID = "[A-Za-z0-9._-]{1,128}"
+"""Of sessions, calls and messages."""
+SESSION_ID = ID
+SessionId = Annotated[str, Field(pattern=f"^{ID}$", examples=["s-1"])]
+CallId = Annotated[str, Field(pattern=f"^{ID}$", examples=["call_1"])]
+MessageId = Annotated[str, Field(pattern=f"^{ID}$", description="Makes a retry of the same message safe.")]
+
+TEXT_LIMIT = 200_000
+"""Bytes of UTF-8 that a user writes in one piece."""
+
+
+def _short_enough(text: str) -> str:
+    if len(text.encode(errors="replace")) > TEXT_LIMIT:
+        raise ValueError(f"it is longer than {TEXT_LIMIT} bytes")
+    return text
+
+
+UserText = Annotated[str, AfterValidator(_short_enough)]
 
 
 class Incoming(BaseModel):
@@ -50,8 +68,8 @@ class UserMessage(Incoming):
     """What the user typed. Its role is ignored: it is the user's."""
 
     type: Literal["user_message"] = "user_message"
-    content: str = Field(min_length=1, examples=["Read README.md"])
-    id: str | None = Field(None, max_length=256, description="Makes a retry of the same message safe.")
+    content: UserText = Field(min_length=1, examples=["Read README.md"])
+    id: MessageId | None = None
     stream: StreamOptions = StreamOptions()
 
     @field_validator("content")
@@ -67,9 +85,9 @@ class SwitchAgent(Incoming):
 
     type: Literal["switch_agent"] = "switch_agent"
     agent_type: AgentName
-    content: str = ""
-    reason: str = ""
-    id: str | None = Field(None, max_length=256, description="Makes a retry of the same message safe.")
+    content: UserText = ""
+    reason: UserText = ""
+    id: MessageId | None = None
     stream: StreamOptions = StreamOptions()
 
 
@@ -96,6 +114,17 @@ class ToolResult(Incoming):
         return error.startswith("User rejected") or "rejected by user" in error or "Операция отклонена" in error
 
 
+class Remember(Incoming):
+    """Let calls like the approved one pass without asking: until the user's next message, or in the whole session."""
+
+    scope: Literal["turn", "session"]
+    pattern: str | None = Field(
+        None, min_length=1, max_length=4096, description="Absent: the narrowest, as the call's metadata proposes it."
+    )
+    uses: int | None = Field(None, ge=1, le=10_000, description="How many calls it is good for.")
+    minutes: float | None = Field(None, gt=0, le=525_600, description="How long it is good.")
+
+
 class HitlDecision(Incoming):
     """The user decided on a call that needs approval."""
 
@@ -105,8 +134,15 @@ class HitlDecision(Incoming):
     modified_arguments: dict[str, JsonValue] = Field(
         {}, description="For edit: the arguments to replace; the others stay."
     )
-    feedback: str = ""
+    feedback: UserText = ""
+    remember: Remember | None = None
     stream: StreamOptions = StreamOptions()
+
+    @model_validator(mode="after")
+    def _remembers_an_approval(self) -> "HitlDecision":
+        if self.remember and self.decision == "reject":
+            raise ValueError("only an approval can be remembered")
+        return self
 
     @model_validator(mode="after")
     def _edits_something(self) -> "HitlDecision":
@@ -207,22 +243,35 @@ def parse(data: Any, adapter: TypeAdapter[T]) -> T:
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        decision = isinstance(data, dict) and data.get("type") == "hitl_decision" and data.get("call_id")
-        raise (InvalidDecision if decision else InvalidMessage)(_what_is_wrong(error)) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        kind, field = (*first["loc"][:2], "", "")[:2]
+        decision = kind == "hitl_decision" and field != "call_id"
+        raise (InvalidDecision if decision else InvalidMessage)(_what_is_wrong(first)) from None
 
 
-def _what_is_wrong(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "union_tag_invalid":
-        return f"The message's type does not fit here; send {first['ctx']['expected_tags'].replace(chr(39), '')}."
-    if first["type"] == "union_tag_not_found":
+def _what_is_wrong(fault: ErrorDetails) -> str:
+    if fault["type"] == "union_tag_invalid":
+        return f"The message's type does not fit here; send {fault['ctx']['expected_tags'].replace(chr(39), '')}."
+    if fault["type"] == "union_tag_not_found":
         return "The message has no type; send user_message, switch_agent, tool_result or hitl_decision."
-    where = ".".join(str(part) for part in first["loc"] if part not in _TYPES)
-    said = first["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in fault["loc"] if part in _FIELDS)
+    said = fault["msg"].removeprefix("Value error, ")
     return f"The message is not valid: {where}: {said}." if where else f"The message is not valid: {said}."
 
 
-_TYPES = {"user_message", "switch_agent", "tool_result", "hitl_decision"}
+_FIELDS = {
+    name
+    for model in (UserMessage, SwitchAgent, ToolResult, HitlDecision, Remember, StreamOptions)
+    for name in model.model_fields
+}
+"""What else stands in the place of a fault is a key that the client chose."""
+
+
+def checked_key(key: str) -> str | None:
+    """An `Idempotency-Key`; None for none. Raises InvalidMessage."""
+    if key and not re.fullmatch(ID, key):
+        raise InvalidMessage(f"The message is not valid: Idempotency-Key should match {ID}.")
+    return key or None
 
 
 def failure(error: AgentRuntimeError, **about: str) -> Error:

@@ -19,6 +19,8 @@ Ask = Callable[[str], Awaitable[str]]
 """Shows a prompt, gives the line that was typed. Raises EOFError at the end of input, Stopped on Ctrl-C."""
 
 QUESTION = "[a]pprove / [e]dit / [r]eject with feedback: "
+REMEMBERING = "[a]pprove / for this [t]urn / for the [s]ession / [e]dit / [r]eject with feedback: "
+SCOPES = {"t": "turn", "turn": "turn", "s": "session", "session": "session"}
 NO_ONE = "no one is there to approve"
 
 
@@ -44,19 +46,27 @@ class Approver:
         return await self._answer(call, self.ask)
 
     async def _answer(self, call: dict[str, Any], ask: Ask) -> Message:
+        proposed = ((call.get("metadata") or {}).get("remember") or {}).get("pattern")
         while True:
-            answer = (await ask(QUESTION)).strip().lower()
+            answer = (await ask(REMEMBERING if proposed else QUESTION)).strip().lower()
             if answer in ("a", "approve"):
                 return _decision(call, "approve")
+            if proposed and answer in SCOPES:
+                return _decision(call, "approve", remember=await self._remembered(SCOPES[answer], proposed, ask))
             if answer in ("r", "reject"):
                 return _decision(call, "reject", feedback=(await ask("why: ")).strip())
             if answer in ("e", "edit") and (changes := await self._edited(call)):
                 return _decision(call, "edit", modified_arguments=changes)
 
+    async def _remembered(self, scope: str, proposed: str, ask: Ask) -> dict[str, Any]:
+        """The pattern as the user narrows or widens it; the service refuses one that does not match the call."""
+        pattern = (await ask(f"pattern [{visible(proposed)[:200]}]: ")).strip()
+        return {"scope": scope} | ({"pattern": pattern} if pattern else {})
+
     def show(self, call: dict[str, Any]) -> None:
         name, arguments = call["tool_name"], call["arguments"]
         self.screen.say(f"{name} needs your approval", "bold yellow")
-        for key in ("reason", "rule"):
+        for key in ("reason", "rule", "warning"):
             if said := (call.get("metadata") or {}).get(key) or call.get(key):
                 self.screen.notice(f"{key}: {said}")
         match name:

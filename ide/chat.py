@@ -12,6 +12,8 @@ from ide.screen import Screen
 from ide.tools import run_tool
 from ide.workspace import Workspace
 
+NOT_TAKEN = {"edit_refused", "invalid_decision"}
+"""The decision was none: the approval is still open."""
 ONLY_READ = {"read_file", "list_files", "search_in_code"}
 
 
@@ -90,7 +92,7 @@ class Chat:
             message = waiting.popleft()
             seen = await self._run(message)
             calls = [chunk for chunk in seen if chunk["type"] == "tool_call"]
-            if any(_code(chunk) == "edit_refused" for chunk in seen) and message["call_id"] in asked:
+            if any(_code(chunk) in NOT_TAKEN for chunk in seen) and message["call_id"] in asked:
                 calls.append(asked[message["call_id"]])
             for call in calls:
                 waiting.append(await self._answer(call, approved=call["call_id"] in asked))

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -136,6 +137,15 @@ class Client:
     async def pending(self, session_id: str) -> list[dict[str, Any]]:
         """The calls that wait for approval: call_id, tool_name, arguments, reason, created_at."""
         return list((await self.call("GET", f"/sessions/{session_id}/pending-approvals"))["pending_approvals"])
+
+    async def grants(self, session_id: str) -> list[dict[str, Any]]:
+        """What the user allowed in advance."""
+        return list((await self.call("GET", f"/sessions/{session_id}/grants"))["grants"])
+
+    async def revoke(self, session_id: str, grant_id: str = "") -> int:
+        """One grant, or all of them; how many those were."""
+        path = f"/sessions/{session_id}/grants" + (f"/{quote(grant_id, safe='')}" if grant_id else "")
+        return int((await self.call("DELETE", path))["revoked"])
 
     async def cancel(self, session_id: str) -> None:
         await self.call("POST", f"/sessions/{session_id}/cancel")

@@ -15,6 +15,8 @@ HELP = """\
 /history               the messages of this session
 /sessions              the newest sessions
 /resume [ID]           go on with a session, or see where this one stands
+/grants                what you allowed in advance
+/revoke [ID]           take one of it back, or all
 /new                   begin a session
 /cancel                stop what this session is doing
 /quit                  leave (so does Ctrl-D); Ctrl-C stops watching a run, which goes on"""
@@ -83,6 +85,10 @@ class Loop:
                 screen.sessions(**await client.sessions())
             case ["/resume", *ids]:
                 await chat.resume(ids[0] if ids else chat.session_id)
+            case ["/grants"]:
+                screen.grants(await client.grants(chat.session_id))
+            case ["/revoke", *ids]:
+                screen.notice(f"Taken back: {await client.revoke(chat.session_id, ids[0] if ids else '')}.")
             case ["/new"]:
                 chat.begin(new_session_id())
             case ["/cancel"]:

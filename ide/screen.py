@@ -50,8 +50,9 @@ class Screen:
             case "agent_switched":
                 self.say(_switched(chunk.get("metadata") or {}), "magenta")
             case "error":
-                code = (chunk.get("metadata") or {}).get("code", "error")
-                self.error(f"{code}: {chunk.get('error')}")
+                about = chunk.get("metadata") or {}
+                rule = f" (rule {about['rule']})" if about.get("rule") else ""
+                self.error(f"{about.get('code', 'error')}: {chunk.get('error')}{rule}")
             case "usage":
                 self._cost.update({k: v for k, v in chunk.items() if type(v) is int})
         if chunk.get("is_final") and chunk["type"] != "tool_call":
@@ -62,6 +63,9 @@ class Screen:
     def tool(self, call: dict[str, Any]) -> None:
         given = ", ".join(f"{k}={_short(v)}" for k, v in call["arguments"].items())
         self.notice(f"{call['tool_name']}({given})")
+        about = call.get("metadata") or {}
+        if about.get("passed_by"):
+            self.notice(f"  passed by {about['passed_by']}: {about.get('reason')} (rule {about.get('rule')})")
 
     def outcome(self, outcome: dict[str, Any]) -> None:
         """Of a tool: what went wrong, or what a command said."""
@@ -72,6 +76,16 @@ class Screen:
             self.notice(
                 "  stopped at its time limit" if command["timed_out"] else f"  exit code {command['exit_code']}"
             )
+
+    def grants(self, grants: list[dict[str, Any]]) -> None:
+        for grant in grants:
+            self.say(grant["id"], "bold", end="  ")
+            left = f", {grant['uses_left']} uses left" if grant.get("uses_left") is not None else ""
+            until = f", until {grant['expires_at'][:19]}" if grant.get("expires_at") else ""
+            terms = f"{grant['agent']}, {grant['scope']}{left}{until}"
+            self._print(f"{grant['tool_name']} {_short(grant['pattern'])}  ({terms})", "", "\n")
+        if not grants:
+            self.notice("Nothing is allowed in advance.")
 
     def history(self, messages: list[dict[str, Any]]) -> None:
         for message in messages:

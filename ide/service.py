@@ -42,7 +42,7 @@ async def running(
         return
     if host not in LOOPBACK or scheme != "http":
         raise CannotStart(f"No service answers at {url}; start it there, or name another with --url.")
-    settings = {"HOST": host, "PORT": str(port or 80)} | ({"INTERNAL_API_KEY": key} if key else {})
+    settings = {"HOST": host, "PORT": str(port or 80), "DEV": "true"} | ({"INTERNAL_API_KEY": key} if key else {})
     with tempfile.NamedTemporaryFile(prefix="agent-runtime-", suffix=".log", delete=False) as log:
         process = _start(command, folder, settings, log.fileno())
     try:

@@ -1,5 +1,6 @@
 """The gate: refuse what this agent may not do, find out what a human must agree to, let the rest pass."""
 
+from collections import Counter
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
@@ -8,65 +9,101 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.errors import EditRefused
-from graph.gate import MALFORMED, edited, verdict
-from graph.state import Gate, State, answer, holder, now, open_calls, to_wire
+from graph.gate import MALFORMED, REPEATED, Gatekeeper, standing_grants
+from graph.state import Gate, State, answer, holder, now, open_calls, rejected, to_wire
 from graph.tools import Side, side
 from policy import Verdict
+from policy.grants import Grant
 
 
-async def permission(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
-    messages: list[AnyMessage] = []
-    gates: dict[str, Gate] = {}
+async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gatekeeper: Gatekeeper) -> dict[str, Any]:
+    passage = Passage(state, runtime, gatekeeper)
+    before = state.get("gates", {})
     for call in open_calls(state):
-        match state.get("gates", {}).get(call["id"] or ""):
+        match before.get(call["id"] or ""):
             case None:
-                gate = _judged(call, holder(state), messages, runtime)
+                await passage.judge(call)
             case {"status": "edited"} as proposed:
-                call, gate = _edited(call, proposed, state, messages, runtime)
+                passage.edit(call, proposed)
             case {"status": "approved"} as approved:
-                gate = _sent(call, approved, runtime)
+                passage.send(call, approved)
             case waiting:
-                gate = waiting
-        if gate:
-            gates[call["id"] or ""] = gate
-    return {"messages": messages, "gates": gates} if messages or gates != state.get("gates", {}) else {}
+                passage.gates[call["id"] or ""] = waiting
+    changed = passage.messages or passage.gates != before
+    return {"messages": passage.messages, "gates": passage.gates} if changed else {}
 
 
-def _judged(
-    call: RequestedCall, agent: str, messages: list[AnyMessage], runtime: Runtime[wire.StreamOptions]
-) -> Gate | None:
-    ruling = verdict(agent, call["name"], call["args"])
-    if ruling.decision == "deny":
-        messages.append(answer(call, ruling.reason, error=True))
-        if ruling.rule != MALFORMED:
-            runtime.stream_writer(_refusal(call, ruling))
+class Passage:
+    """The open calls on one way through the gate, and what comes of them."""
+
+    def __init__(self, state: State, runtime: Runtime[wire.StreamOptions], gatekeeper: Gatekeeper) -> None:
+        self._state, self._tell, self._gatekeeper = state, runtime.stream_writer, gatekeeper
+        self._used: Counter[str] = Counter()
+        self.messages: list[AnyMessage] = []
+        self.gates: dict[str, Gate] = {}
+
+    async def judge(self, call: RequestedCall) -> None:
+        agent = holder(self._state)
+        ruling = self._gatekeeper.verdict(agent, call["name"], call["args"])
+        gate = Gate(status="ask", agent=agent, rule=ruling.rule, reason=ruling.reason, created_at=now())
+        match ruling.decision:
+            case "deny":
+                self._refuse(call, ruling)
+            case "allow":
+                self.send(call, {**gate, "passed": "policy"} if ruling.dangerous else gate)
+            case "ask" if feedback := rejected(self._state, call):
+                self._refuse(call, ruling._replace(rule=REPEATED, reason=feedback))
+            case "ask" if grant := await self._grant(agent, call, ruling):
+                reason = "The user allowed calls like this one."
+                self.send(call, {**gate, "passed": "grant", "rule": f"grant.{grant.id}", "reason": reason})
+            case "ask":
+                self._ask(call, gate, ruling)
+
+    async def _grant(self, agent: str, call: RequestedCall, ruling: Verdict) -> Grant | None:
+        if ruling.always_asks:
+            return None
+        for grant in await standing_grants():
+            left = grant.uses_left is None or grant.uses_left > self._used[grant.id]
+            if left and grant.covers(agent, call["name"], call["args"]):
+                self._used[grant.id] += 1
+                return grant
         return None
-    gate = Gate(status="ask", agent=agent, rule=ruling.rule, reason=ruling.reason, created_at=now())
-    if ruling.decision == "ask":
-        runtime.stream_writer(to_wire(call, gate))
-        return gate
-    if side(call["name"]) is not Side.IDE:
-        return {**gate, "status": "local"}
-    return _sent(call, gate, runtime)
 
+    def _refuse(self, call: RequestedCall, ruling: Verdict) -> None:
+        self.messages.append(answer(call, ruling.reason, error=True))
+        if ruling.rule != MALFORMED:
+            about = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
+            self._tell(wire.Error(error=ruling.reason, metadata=about, is_final=False))
 
-def _edited(
-    call: RequestedCall,
-    proposed: Gate,
-    state: State,
-    messages: list[AnyMessage],
-    runtime: Runtime[wire.StreamOptions],
-) -> tuple[RequestedCall, Gate]:
-    gate: Gate = {**proposed, "status": "ask"}
-    changes = gate.pop("arguments")
-    try:
-        changed = edited(gate["agent"], call["name"], call["args"], changes)
-    except EditRefused as error:
-        runtime.stream_writer(wire.failure(error, call_id=call["id"] or ""))
-        return call, gate
-    call = {**call, "args": changed}
-    messages.append(_with(call, state["messages"]))
-    return call, _sent(call, {**gate, "was_edited": True}, runtime)
+    def _ask(self, call: RequestedCall, gate: Gate, ruling: Verdict) -> None:
+        if ruling.warning:
+            gate["warning"] = ruling.warning
+        if ruling.always_asks:
+            gate["always_asks"] = True
+        self.gates[call["id"] or ""] = gate
+        self._tell(to_wire(call, gate))
+
+    def edit(self, call: RequestedCall, proposed: Gate) -> None:
+        gate: Gate = {**proposed, "status": "ask"}
+        changes = gate.pop("arguments")
+        try:
+            changed = self._gatekeeper.edited(gate["agent"], call["name"], call["args"], changes)
+        except EditRefused as error:
+            self._tell(wire.failure(error, call_id=call["id"] or ""))
+            self.gates[call["id"] or ""] = gate
+            return
+        call = {**call, "args": changed}
+        self.messages.append(_with(call, self._state["messages"]))
+        self.send(call, {**gate, "was_edited": True})
+
+    def send(self, call: RequestedCall, gate: Gate) -> None:
+        """To who answers it: the service itself, or the IDE."""
+        if side(call["name"]) is not Side.IDE:
+            self.gates[call["id"] or ""] = {**gate, "status": "local"}
+            return
+        sent: Gate = {**gate, "status": "sent"}
+        self.gates[call["id"] or ""] = sent
+        self._tell(to_wire(call, sent))
 
 
 def _with(call: RequestedCall, messages: list[AnyMessage]) -> AIMessage:
@@ -74,14 +111,3 @@ def _with(call: RequestedCall, messages: list[AnyMessage]) -> AIMessage:
     asked = next(m for m in reversed(messages) if isinstance(m, AIMessage) and m.tool_calls)
     calls = [call if old["id"] == call["id"] else old for old in asked.tool_calls]
     return asked.model_copy(update={"tool_calls": calls})
-
-
-def _sent(call: RequestedCall, gate: Gate, runtime: Runtime[wire.StreamOptions]) -> Gate:
-    sent: Gate = {**gate, "status": "sent"}
-    runtime.stream_writer(to_wire(call, sent))
-    return sent
-
-
-def _refusal(call: RequestedCall, ruling: Verdict) -> wire.Error:
-    about = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
-    return wire.Error(error=ruling.reason, metadata=about, is_final=False)

@@ -1,15 +1,16 @@
 """One model call of one specialist: its prompt, its tools, the conversation so far."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
-from graph.gate import ends_turn
+from graph.gate import Gatekeeper
 from graph.reply import Reply, complete
 from graph.state import State
 from graph.stop import stoppable
@@ -17,13 +18,26 @@ from graph.tools import specification
 from prompts import Agent
 
 
+class Limits(NamedTuple):
+    """Between two messages of the user."""
+
+    model_calls: int
+    tool_calls: int
+
+
 async def specialist(
-    state: State, runtime: Runtime[wire.StreamOptions], *, agent: Agent, llm: BaseChatModel, max_calls: int
+    state: State,
+    runtime: Runtime[wire.StreamOptions],
+    *,
+    agent: Agent,
+    llm: BaseChatModel,
+    gatekeeper: Gatekeeper,
+    limits: Limits,
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
     tools = [specification(name) for name in agent.tools]
     try:
-        _within(state, max_calls)
+        _within(state, limits, [])
         call = complete(
             llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools),
             [SystemMessage(agent.prompt), *state["messages"]],
@@ -33,22 +47,29 @@ async def specialist(
         reply = await stoppable(call)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
+        _within(state, limits, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {"ended": True}
-    _tell(reply, agent.name, options, runtime)
+    ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
+    _tell(reply, any(ends) and not reply.answers, options, runtime)
     return {"messages": [reply.message, *reply.answers], "ended": not reply.message.tool_calls}
 
 
-def _within(state: State, max_calls: int) -> None:
-    """Raises LimitReached when the model was asked too often since the user's last message."""
-    made = 0
+def _within(state: State, limits: Limits, asked: Sequence[RequestedCall]) -> None:
+    """Raises LimitReached when, since the user's last message, the model was asked, or asks for tools, too often."""
+    models, tools = 0, len(asked)
     for message in reversed(state["messages"]):
         if isinstance(message, HumanMessage):
             break
-        made += isinstance(message, AIMessage)
-    if made >= max_calls:
-        raise LimitReached(f"The turn was stopped after {made} model calls. Send a message to go on.")
+        if isinstance(message, AIMessage):
+            models, tools = models + 1, tools + len(message.tool_calls)
+    if models >= limits.model_calls:
+        raise LimitReached(f"The turn was stopped after {models} model calls. Send a message to go on.")
+    if tools > limits.tool_calls:
+        raise LimitReached(
+            f"The turn was stopped at its limit of {limits.tool_calls} tool calls. Send a message to go on."
+        )
 
 
 def _teller(options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> Callable[[str], None]:
@@ -59,11 +80,10 @@ def _teller(options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -
     return tell
 
 
-def _tell(reply: Reply, agent: str, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
+def _tell(reply: Reply, ends: bool, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
     """The whole text, unless it is told as part of the answer that a call ends the turn with."""
     if usage := reply.message.usage_metadata:
         spent = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
         runtime.stream_writer(wire.Usage(**spent, total_tokens=usage["total_tokens"], model_calls=1))
-    text, calls = str(reply.message.content), reply.message.tool_calls
-    if text and not any(ends_turn(agent, call["name"], call["args"]) for call in calls if not reply.answers):
-        runtime.stream_writer(wire.whole_text(text, options, is_final=not calls))
+    if (text := str(reply.message.content)) and not ends:
+        runtime.stream_writer(wire.whole_text(text, options, is_final=not reply.message.tool_calls))

@@ -1,16 +1,17 @@
-"""May this agent do this, and must a human agree? Pure functions over rules as data; nothing here reads or runs.
+"""May this agent do this, and must a human agree? Pure functions over rules as data; nothing here runs anything.
 
 What is not proven harmless asks; what an agent may not do is refused; unknown means no.
 """
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from policy.commands import is_read_only
+from policy.commands import CommandClass, Reading, classify
 from policy.paths import fault, pattern_fault
+from policy.rules import DEFAULT, Call, Decision, Policy, Rule, load
 
-Decision = Literal["allow", "ask", "deny"]
+__all__ = ["DEFAULT", "WRITES", "CommandClass", "Decision", "Limits", "Policy", "Rule", "Verdict", "judge", "load"]
 
 
 class Verdict(NamedTuple):
@@ -19,11 +20,19 @@ class Verdict(NamedTuple):
     """The stable id of the rule that decided."""
     reason: str
     """A sentence for the user, and for the model when it is refused."""
+    dangerous: bool = False
+    """Whether it may change something; if it passes unasked, that is written into the audit."""
+    always_asks: bool = False
+    """Whether no grant may answer for the user."""
+    warning: str | None = None
+    """What the user should know about what it changes."""
 
 
 class Limits(Protocol):
     """What is asked of an agent's file."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def title(self) -> str: ...
     @property
@@ -40,21 +49,12 @@ PATHS = dict.fromkeys(("read_file", "write_file", "list_files", "create_director
 PATTERNS = {"list_files": "pattern", "search_in_code": "file_pattern"}
 """The argument of each tool that is a glob of names inside the workspace."""
 
-HARMLESS = {
-    "read_file": "Reading a file of the workspace changes nothing.",
-    "list_files": "Listing a folder of the workspace changes nothing.",
-    "search_in_code": "Searching the workspace changes nothing.",
-    "echo": "It only repeats a text.",
-    "calculator": "It only computes.",
-    "switch_mode": "It only hands the conversation on.",
-    "attempt_completion": "It only ends the turn.",
-    "ask_followup_question": "It only asks the user.",
-}
+WRITES = {"write_file", "create_directory"}
 
 
-def judge(agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict:
+def judge(policy: Policy, agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict:
     """Of a call whose arguments fit the tool's schema."""
-    return _refused(agent, tool, arguments) or _asked(agent, tool, arguments) or _allowed(tool)
+    return _refused(agent, tool, arguments) or _ruled(policy, agent, tool, arguments)
 
 
 def _refused(agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict | None:
@@ -63,37 +63,47 @@ def _refused(agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict 
         return Verdict("deny", "agent.tool", f"{who} may not use {tool}; it may use {', '.join(agent.tools)}.")
     path = arguments.get(PATHS.get(tool, ""))
     if path is not None and (wrong := fault(path)):
-        return Verdict("deny", "path.outside", f"The path {path[:200]!r} is refused: {wrong}.")
+        return Verdict("deny", "path.outside", f"The path {_shown(path)} is refused: {wrong}.")
     pattern = arguments.get(PATTERNS.get(tool, ""))
     if pattern is not None and (wrong := pattern_fault(pattern)):
-        return Verdict("deny", "pattern.outside", f"The pattern {pattern[:200]!r} is refused: {wrong}.")
-    if tool == "write_file" and not _matches(str(path), agent.may_write):
+        return Verdict("deny", "pattern.outside", f"The pattern {_shown(pattern)} is refused: {wrong}.")
+    if tool in WRITES and agent.may_write != ("*",) and not _may_write(str(path), agent.may_write):
         globs = ", ".join(agent.may_write)
-        return Verdict("deny", "agent.may_write", f"{who} may write only {globs} files; {path!r} is not one.")
+        return Verdict("deny", "agent.may_write", f"{who} may write only {globs} files; {_shown(path)} is not one.")
     return None
 
 
-def _asked(agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict | None:
-    match tool:
-        case "write_file":
-            return Verdict("ask", "write.file", "Writing a file needs the user's approval.")
-        case "create_directory":
-            return Verdict("ask", "write.directory", "Creating a folder needs the user's approval.")
-        case "execute_command" if not is_read_only(arguments):
-            rule = "agent.read_only_commands" if agent.read_only_commands else "command.unproven"
-            return Verdict("ask", rule, "The command is not proven read-only, so it needs the user's approval.")
-    return None
+def _ruled(policy: Policy, agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict:
+    reading = classify(arguments) if tool == "execute_command" else None
+    path = arguments.get(PATHS.get(tool, ""))
+    rule = policy.rule(Call(agent=agent.name, tool=tool, path=path, command=reading and reading.kind))
+    verdict = Verdict(rule.decision, rule.id, rule.reason, dangerous=tool in WRITES)
+    if reading:
+        verdict = _of_command(verdict, reading, agent)
+    if verdict.decision == "ask" and not policy.enabled and not verdict.always_asks:
+        return verdict._replace(decision="allow", rule="approval.off", reason="The policy has switched approvals off.")
+    warning = policy.warning(path) if path and verdict.decision == "ask" else None
+    return verdict._replace(warning=warning, reason=f"{verdict.reason} {warning}") if warning else verdict
 
 
-def _allowed(tool: str) -> Verdict:
-    if tool == "execute_command":
-        return Verdict("allow", "command.read_only", "The command is known to only read.")
-    if tool in HARMLESS:
-        return Verdict("allow", f"harmless.{tool}", HARMLESS[tool])
-    return Verdict("deny", "unknown", f"No rule knows {tool}.")
+def _of_command(verdict: Verdict, reading: Reading, agent: Limits) -> Verdict:
+    if reading.kind is CommandClass.READ_ONLY:
+        return verdict
+    verdict = verdict._replace(dangerous=True)
+    if verdict.decision != "deny" and agent.read_only_commands:
+        why = "The command is not proven read-only, so it needs the user's approval."
+        verdict = verdict._replace(decision="ask", rule="agent.read_only_commands", reason=why, always_asks=True)
+    if verdict.decision == "ask" and reading.why:
+        return verdict._replace(reason=f"{verdict.reason} What is not known of it: {reading.why}.")
+    return verdict
 
 
-def _matches(path: str, globs: Sequence[str]) -> bool:
+def _may_write(path: str, globs: Sequence[str]) -> bool:
     whole = path.casefold()
     name = whole.rpartition("/")[2]
     return any(fnmatchcase(whole, glob.casefold()) or fnmatchcase(name, glob.casefold()) for glob in globs)
+
+
+def _shown(text: object) -> str:
+    """As ASCII, so that no character of it plays a trick on who reads it."""
+    return ascii(text if not isinstance(text, str) else text[:200])

@@ -1,97 +1,96 @@
-"""Is this command proven read-only? An exact table; whatever is not in it is not proven.
-
-Only plain words count: no quote, variable, wildcard, redirection or chain gets as far as the table, so that a shell and
-a splitter of words read the command the same way.
-"""
+"""Is this command proven to only read? What is not in the tables is not proven."""
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple
 
+from policy.expressions import EXPRESSIONS, git
+from policy.forms import LEADS_OUT, check, form
 from policy.paths import fault
-
-PLAIN = re.compile(r"[A-Za-z0-9_./,=@+-]+(?: +[A-Za-z0-9_./,=@+-]+)*")
-
-
-class Form(NamedTuple):
-    """How a program may be called for it to change nothing."""
-
-    flags: str = ""
-    """Letters that may follow one dash, alone or joined."""
-    options: frozenset[str] = frozenset()
-    """Whole words that may stand before the operands."""
-    numbered: frozenset[str] = frozenset()
-    """Options whose next word is a number."""
-    text: int = 0
-    """How many leading operands are text, not paths."""
-    least: int = 0
-    """How many operands there must be, for it not to wait for its input."""
-    operands: int = 1000
-    """How many there may be."""
+from policy.programs import ALONE, PROGRAMS, VERSIONS
+from policy.shell import Command, Unproven, Word, commands, splits
 
 
-COUNTED = frozenset({"-n", "-c"})
-PROGRAMS: dict[str, Form] = {
-    "basename": Form(least=1, operands=1),
-    "cat": Form("bensvAET", least=1),
-    "cksum": Form(least=1),
-    "cmp": Form("bls", least=2, operands=2),
-    "date": Form("uR", operands=0),
-    "df": Form("hkT"),
-    "diff": Form("bBiNqruwy", least=2, operands=2),
-    "dirname": Form(least=1, operands=1),
-    "du": Form("abchks"),
-    "false": Form(operands=0),
-    "grep": Form("cEFHhiLlnoqrsvwx", text=1, least=2),
-    "head": Form("qv", least=1, numbered=COUNTED),
-    "id": Form("gGnu", operands=0),
-    "ls": Form("1aACdFghiklnoprRsStTuUX"),
-    "md5sum": Form("b", least=1),
-    "nl": Form(least=1),
-    "pwd": Form("LP", operands=0),
-    "sha1sum": Form("b", least=1),
-    "sha256sum": Form("b", least=1),
-    "stat": Form("Lt", least=1),
-    "tac": Form(least=1),
-    "tail": Form("qv", least=1, numbered=COUNTED),
-    "true": Form(operands=0),
-    "uname": Form("amnoprsv", operands=0),
-    "wc": Form("clLmw", least=1),
-    "whoami": Form(operands=0),
-}
+class CommandClass(StrEnum):
+    READ_ONLY = "read_only"
+    GIT_READ = "git_read"
+    """Only reads as far as git goes; but git may run what the repository's own configuration names."""
+    UNPROVEN = "unproven"
 
 
-def is_read_only(arguments: Mapping[str, Any]) -> bool:
+class Reading(NamedTuple):
+    kind: CommandClass
+    why: str = ""
+    """Of an unproven one, as the end of a sentence."""
+
+
+def classify(arguments: Mapping[str, Any]) -> Reading:
     """Of the arguments of execute_command."""
-    command, cwd = arguments.get("command"), arguments.get("cwd")
-    if not isinstance(command, str) or len(command) > 4000 or arguments.get("shell"):
-        return False
-    if cwd is not None and fault(cwd):
-        return False
-    return bool(PLAIN.fullmatch(command)) and _fits(command.split())
+    try:
+        return Reading(_proven(arguments))
+    except Unproven as error:
+        return Reading(CommandClass.UNPROVEN, str(error))
 
 
-def _fits(words: list[str]) -> bool:
-    form = PROGRAMS.get(words[0])
-    if form is None:
-        return False
-    operands = _operands(words[1:], form)
-    if operands is None or not form.least <= len(operands) <= form.operands:
-        return False
-    return not any(map(fault, operands[form.text :]))
+def _proven(arguments: Mapping[str, Any]) -> CommandClass:
+    line, cwd = arguments.get("command"), arguments.get("cwd")
+    if not isinstance(line, str) or not line.strip():
+        raise Unproven("it is empty")
+    if arguments.get("shell"):
+        raise Unproven("it asks for a shell")
+    if cwd is not None and (wrong := fault(cwd)):
+        raise Unproven(f"of its folder, {wrong}")
+    chain = commands(line)
+    kinds = {_fits(command) for command in chain}
+    for split in splits(line):
+        _fits_split(split, chain)
+    return CommandClass.GIT_READ if CommandClass.GIT_READ in kinds else CommandClass.READ_ONLY
 
 
-def _operands(words: list[str], form: Form) -> list[str] | None:
-    """What is left when the options are taken away; None if one of them is not in the table."""
-    operands: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word in form.numbered:
-            if not next(rest, "").isdigit():
-                return None
-        elif word.startswith("-"):
-            if not (word in form.options or (len(word) > 1 and set(word[1:]) <= set(form.flags))):
-                return None
-        else:
-            operands.append(word)
-    return operands
+def _fits(command: Command) -> CommandClass:
+    """Raises Unproven."""
+    name, *words = _texts(command)
+    if words in ([option] for option in VERSIONS.get(name, ())):
+        return CommandClass.READ_ONLY
+    if name in PROGRAMS and words in (["--help"], ["--version"]):
+        return CommandClass.READ_ONLY
+    if name == "git":
+        git(command)
+        return CommandClass.GIT_READ
+    if name in EXPRESSIONS:
+        EXPRESSIONS[name](command)
+    elif name in PROGRAMS:
+        check(form(PROGRAMS[name]), command)
+    else:
+        raise Unproven(f"{name[:40]!r} is not a program that is known to only read")
+    return CommandClass.READ_ONLY
+
+
+def _texts(command: Command) -> list[str]:
+    return [word.text for word in command.words]
+
+
+def _fits_split(split: list[list[str]], chain: list[Command]) -> None:
+    """As a client reads it that splits it itself, and runs each command, or the first one with all the words."""
+    ours = [_texts(command) for command in chain]
+    for number, words in enumerate(split):
+        if split != ours:
+            _fits(Command(_literal(words), piped=number > 0))
+    program, rest = ours[0][0], [word for words in split[1:] for word in words]
+    peril = ALONE.get(program, "")
+    if rest and (peril is None or any(_is_perilous(word, peril, program) for word in rest)):
+        raise Unproven(f"a client that uses no shell would give all of it to {program}")
+
+
+def _literal(words: list[str]) -> list[Word]:
+    return [Word(word, is_literal=True) for word in words]
+
+
+TALKERS = {"echo", "printf", "true", "false"}
+
+
+def _is_perilous(word: str, peril: str, program: str) -> bool:
+    if peril and re.match(peril, word):
+        return True
+    return program not in TALKERS and bool(LEADS_OUT.search(word))

@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
-LOOKALIKES = set("∕⁄⧸／＼⧵﹨．․‥…：")
+LOOKALIKES = set("∕⁄⧸╱⟋／＼⧵⧹∖╲⟍﹨．․﹒‥…：﹕︓꞉∶")
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
@@ -27,7 +27,7 @@ WHOLE = (
     (r"^/", "it is absolute; use one relative to the workspace"),
     (r"\\", "it holds a backslash; separate folders by /"),
     (r":", "it holds a colon, which names a drive or a stream on some systems"),
-    (r"^~", "it begins with ~, which names a home folder"),
+    (r"^[~～]", "it begins with ~, which names a home folder"),
     (r"[$`]|%[0-9A-Za-z_()]+%", "it holds a variable"),
     (r"%[0-9A-Fa-f]{2}", "it holds a percent-escape"),
     (r"[*?\[\]<>|\"{}]", "it holds a wildcard or a character that no portable name has"),
@@ -45,7 +45,7 @@ def _component(part: str) -> str | None:
         return "a name in it is too long"
     if RESERVED.match(part):
         return "it holds a name that Windows reserves"
-    if part.casefold() == ".git" or re.fullmatch(r"git~\d+", part, re.IGNORECASE):
+    if re.fullmatch(r"\.git|git~\d+", unicodedata.normalize("NFKC", part).casefold()):
         return "the repository's own data is not to be touched"
     return None
 

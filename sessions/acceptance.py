@@ -11,9 +11,9 @@ from sqlalchemy import Connection, RowMapping
 from graph import wire
 from graph.answers import check
 from graph.errors import CallNotOpen, EditRefused, IdempotencyConflict
-from graph.gate import edited
+from graph.gate import Gatekeeper
 from graph.turn import Graph, OpenCall, Pause
-from sessions import audit, store
+from sessions import audit, grants, store
 from sessions.database import Database
 
 
@@ -46,11 +46,16 @@ class Accepted:
     """What the message answers, or leaves behind."""
 
 
-async def accept(database: Database, graph: Graph, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
-    """What to run, or what an earlier run of the message said. Raises CallNotOpen, EditRefused, IdempotencyConflict."""
+async def accept(
+    database: Database, graph: Graph, gatekeeper: Gatekeeper, request: Request, run_id: str
+) -> Accepted | list[wire.Chunk]:
+    """What to run, or what an earlier run of the message said.
+
+    Raises CallNotOpen, EditRefused, InvalidDecision, IdempotencyConflict.
+    """
 
     def work(connection: Connection) -> Accepted | list[wire.Chunk]:
-        return _accept(connection, request, run_id)
+        return _accept(connection, gatekeeper, request, run_id)
 
     try:
         return await database.transact(work)
@@ -67,12 +72,14 @@ class _InTheWayError(Exception):
     """A session was deleted under this id; what is left of it has to go, but for its audit."""
 
 
-def _accept(connection: Connection, request: Request, run_id: str) -> Accepted | list[wire.Chunk]:
+def _accept(
+    connection: Connection, gatekeeper: Gatekeeper, request: Request, run_id: str
+) -> Accepted | list[wire.Chunk]:
     row = _row(connection, request)
     pause = store.pause_of(row)
     if (told := _told_before(connection, request, pause)) is not None:
         return told
-    entries = _decisions(request.message, pause)
+    entries = _decisions(request.message, pause, gatekeeper)
     if row is None:
         store.create(connection, request.session_id, _title(request.message))
     asked = {
@@ -83,7 +90,20 @@ def _accept(connection: Connection, request: Request, run_id: str) -> Accepted |
     }
     store.add_run(connection, run_id, request.session_id, request.message, asked)
     audit.append(connection, request.session_id, entries)
+    _remember(connection, request, pause)
     return Accepted(pause)
+
+
+def _remember(connection: Connection, request: Request, pause: Pause | None) -> None:
+    """Beyond the run: what is allowed in advance, what a result was, what ends with a turn. Raises InvalidDecision."""
+    match request.message:
+        case wire.HitlDecision(remember=wire.Remember()) as said:
+            if row := grants.remembered(_answered(pause, said), said):
+                grants.add(connection, request.session_id, row)
+        case wire.ToolResult() as said:
+            audit.result(connection, request.session_id, said)
+        case wire.UserMessage() | wire.SwitchAgent():
+            grants.end(connection, request.session_id, scope="turn")
 
 
 def _row(connection: Connection, request: Request) -> RowMapping | None:
@@ -109,14 +129,16 @@ def _refused_edit(connection: Connection, request: Request) -> None:
             audit.append(connection, request.session_id, [{**(entry or {}), "decision": "edit_refused"}])
 
 
-def _decisions(message: wire.Message, pause: Pause | None) -> list[dict[str, Any]]:
+def _decisions(message: wire.Message, pause: Pause | None, gatekeeper: Gatekeeper) -> list[dict[str, Any]]:
     """The audit of what the message decides. Raises CallNotOpen, EditRefused."""
     if isinstance(message, wire.UserMessage | wire.SwitchAgent):
         open_calls = pause.calls if pause else []
         return [audit.entry(call, "cancel", "system", feedback="the user went on") for call in open_calls]
     open_call = _answered(pause, message)
     if isinstance(message, wire.HitlDecision) and message.decision == "edit":
-        edited(open_call.agent, open_call.call.tool_name, open_call.call.arguments, message.modified_arguments)
+        gatekeeper.edited(
+            open_call.agent, open_call.call.tool_name, open_call.call.arguments, message.modified_arguments
+        )
     entry = audit.decision(open_call, message)
     return [entry] if entry else []
 

@@ -2,16 +2,27 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from graph import wire
+from graph.clean import visible
 from graph.state import now
 from graph.turn import OpenCall
-from sessions.tables import audit_log
+from sessions import grants
+from sessions.tables import audit_log, audit_results
 
 FIELDS = [column.name for column in audit_log.columns if column.name not in ("session_id", "hash")]
+
+
+OF_CALL = (
+    select(audit_log)
+    .where(audit_log.c.session_id == bindparam("session"), audit_log.c.call_id == bindparam("call"))
+    .order_by(audit_log.c.seq.desc())
+    .limit(1)
+)
 
 
 def decision(open_call: OpenCall, said: wire.ToolResult | wire.HitlDecision) -> dict[str, Any] | None:
@@ -39,10 +50,10 @@ def entry(
         "call_id": open_call.call.call_id,
         "tool_name": open_call.call.tool_name,
         "agent": open_call.agent,
-        "original_arguments": open_call.call.arguments,
+        "original_arguments": visible(open_call.call.arguments),
         "decision": what,
-        "modified_arguments": edits,
-        "feedback": feedback,
+        "modified_arguments": visible(edits),
+        "feedback": visible(feedback),
         "decided_by": decided_by,
         "rule": open_call.rule,
     }
@@ -64,22 +75,90 @@ def _last(connection: Connection, session_id: str) -> Any:
     return connection.execute(newest).first()
 
 
+def passed(connection: Connection, session_id: str, calls: Sequence[OpenCall]) -> None:
+    """The entries of the calls that pass unasked, once each, before they leave; what a grant allows is used up."""
+    for call in calls:
+        if call.passed is None or _of_call(connection, session_id, call.call.call_id):
+            continue
+        append(connection, session_id, [entry(call, "approve", call.passed)])
+        if call.passed == "grant":
+            grants.use(connection, call.rule.removeprefix("grant."))
+
+
+def _of_call(connection: Connection, session_id: str, call_id: str) -> Any:
+    """The newest entry of a call."""
+    return connection.execute(OF_CALL, {"session": session_id, "call": call_id}).first()
+
+
+def result(connection: Connection, session_id: str, said: wire.ToolResult) -> None:
+    """What came of a call, if the audit let it pass: a hash of the result, chained to those before it."""
+    decided = _of_call(connection, session_id, said.call_id)
+    if decided is None or decided.decision not in PASSED:
+        return
+    mine = audit_results.c.session_id == session_id
+    last = connection.execute(
+        select(audit_results).where(mine).order_by(audit_results.c.number.desc()).limit(1)
+    ).first()
+    number, previous = (last.number, last.hash) if last else (0, "")
+    content = json.dumps({"error": said.error, "result": said.result}, sort_keys=True)
+    row = {"number": number + 1, "seq": decided.seq, "timestamp": now(), "result_hash": _sha256(content)}
+    sealed = _seal(session_id, row, decided.hash, previous)
+    connection.execute(insert(audit_results).values(**row, session_id=session_id, hash=sealed))
+
+
+PASSED = {"approve", "edit"}
+RESULT = ("number", "seq", "timestamp", "result_hash", "hash")
+
+
 def entries(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """Oldest first."""
     rows = connection.execute(select(audit_log).where(audit_log.c.session_id == session_id).order_by(audit_log.c.seq))
     return [{name: row[name] for name in [*FIELDS, "hash"]} for row in rows.mappings()]
 
 
-def intact(session_id: str, rows: list[dict[str, Any]]) -> bool:
-    """Whether no entry was changed, taken out or put in before the last one."""
+def sessions_of(connection: Connection) -> list[str]:
+    """All sessions that have an audit."""
+    return list(connection.scalars(select(audit_log.c.session_id).distinct().order_by(audit_log.c.session_id)))
+
+
+def results(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+    """What came of the calls that passed, in the order it came; `seq` is the entry that let the call pass."""
+    mine = audit_results.c.session_id == session_id
+    rows = connection.execute(select(audit_results).where(mine).order_by(audit_results.c.number))
+    return [{name: row[name] for name in RESULT} for row in rows.mappings()]
+
+
+def broken_at(session_id: str, rows: Sequence[Mapping[str, Any]], came: Sequence[Mapping[str, Any]] = ()) -> int | None:
+    """The number of the first entry that was changed, put in, or follows one that was taken out; None if all hold.
+
+    `rows` are all entries of a session, `came` their results. What was cut off at the end leaves no trace before it.
+    """
     previous = ""
     for seq, row in enumerate(rows, start=1):
         previous = _hash(session_id, {**row, "seq": seq}, previous)
-        if row["seq"] != seq or row["hash"] != previous:
-            return False
-    return True
+        if row.get("seq") != seq or row.get("hash") != previous:
+            return seq
+    previous = ""
+    for number, row in enumerate(came, start=1):
+        seq = row.get("seq", 0)
+        entry = rows[seq - 1]["hash"] if 0 < seq <= len(rows) else ""
+        previous = _seal(session_id, {**row, "number": number}, entry, previous)
+        if row.get("number") != number or row.get("hash") != previous:
+            return int(seq)
+    return None
 
 
-def _hash(session_id: str, row: dict[str, Any], previous: str) -> str:
-    told = {name: row[name] for name in FIELDS} | {"session_id": session_id, "previous": previous}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def _hash(session_id: str, row: Mapping[str, Any], previous: str) -> str:
+    told = {name: row.get(name) for name in FIELDS} | {"session_id": session_id, "previous": previous}
+    return _sha256(json.dumps(told, sort_keys=True))
+
+
+def _seal(session_id: str, row: Mapping[str, Any], entry_hash: str, previous: str) -> str:
+    told = {name: row.get(name) for name in ("number", "seq", "timestamp", "result_hash")}
+    return _sha256(
+        json.dumps({**told, "session_id": session_id, "entry": entry_hash, "previous": previous}, sort_keys=True)
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from graph import wire
 from graph.answers import available
-from graph.errors import AgentRuntimeError, Cancelled, Interrupted
+from graph.errors import AgentRuntimeError, CallNotOpen, Cancelled, Interrupted
+from graph.gate import Gatekeeper
 from graph.settings import Settings
 from graph.turn import Graph, Pause
 from prompts import team
@@ -20,7 +21,7 @@ from sessions.database import Database
 from sessions.events import Event, EventLog
 from sessions.run import Run
 from sessions.turns import Turns
-from sessions.work import ShuttingDown, Work, internal
+from sessions.work import Expiry, ShuttingDown, Work, internal
 
 log = logging.getLogger("agent_runtime.runs")
 CLOSING_SECONDS = 5
@@ -28,10 +29,12 @@ CLOSING_SECONDS = 5
 
 
 class Runs:
-    def __init__(self, database: Database, graph: Graph, settings: Settings) -> None:
+    def __init__(self, database: Database, graph: Graph, gatekeeper: Gatekeeper, settings: Settings) -> None:
         self._database = database
         self._graph = graph
-        self._work = Work(database, graph)
+        self._gatekeeper = gatekeeper
+        self._work = Work(database, graph, settings.max_run_minutes * 60)
+        self._expiry = settings.approval_timeout_seconds
         self._patience = settings.session_busy_seconds
         self._team = team(settings.multi_agent_mode)
         self.turns = Turns()
@@ -86,6 +89,8 @@ class Runs:
             self._active[run.session_id] = run
             self._spawn(self._take_up(run, row))
         await asyncio.gather(*(run.taken for run in runs))
+        if self._expiry:
+            self._spawn(self._watch())
 
     async def close(self) -> None:
         """Runs that still go on are taken up by the next process."""
@@ -110,7 +115,8 @@ class Runs:
                 self._still_open()
                 available(request.message, self._team)
                 await self._settle(run.session_id)
-                accepted = await accept(self._database, self._graph, request, run.id)
+                await self._expire(run.session_id, request.message)
+                accepted = await accept(self._database, self._graph, self._gatekeeper, request, run.id)
                 if isinstance(accepted, list):
                     run.log.add(run.log.numbered(accepted))
                     return
@@ -138,6 +144,31 @@ class Runs:
             for row in await self._database.transact(lambda connection: store.unfinished(connection, session_id)):
                 await self._work.take_up(_left(row), row)
             self._unsettled.discard(session_id)
+
+    async def _expire(self, session_id: str, message: wire.Message | None = None) -> None:
+        """Close what nobody decided on in time. Raises CallNotOpen if the message decides on it."""
+        if not self._expiry:
+            return
+        row = await self._database.transact(lambda connection: store.session(connection, session_id))
+        late = store.undecided(store.pause_of(row), self._expiry)
+        if late:
+            await self._work.lay_to_rest(session_id, Expiry(late, self._expiry))
+        if (call_id := getattr(message, "call_id", None)) in late:
+            raise CallNotOpen(
+                f"The approval of {call_id} expired after {self._expiry:g} seconds. Send a message to go on."
+            )
+
+    async def _watch(self) -> None:
+        """Looks for approvals that nobody decided on, a few times in the time they have, every 30 s at least."""
+        while True:
+            await asyncio.sleep(min(self._expiry / 4, 30))
+            try:
+                paused = await self._database.transact(lambda connection: store.paused(connection, self._expiry))
+                for session_id in paused:
+                    async with self.turns.take(session_id, self._patience):
+                        await self._expire(session_id)
+            except Exception:
+                log.exception("approvals could not be looked through; they are again later")
 
     async def _take_up(self, run: Run, row: RowMapping) -> None:
         try:

@@ -12,7 +12,7 @@ from graph.llm.openai import to_openai
 from graph.settings import Settings
 from graph.state import now
 from graph.turn import Graph
-from sessions import audit, store
+from sessions import audit, grants, store
 from sessions.acceptance import forget_thread
 from sessions.database import Database
 from sessions.turns import Turns
@@ -21,6 +21,16 @@ from sessions.turns import Turns
 class SessionNotFound(Exception):
     def __init__(self, session_id: str) -> None:
         super().__init__(f"Session {session_id} not found")
+
+
+class GrantNotFound(Exception):
+    def __init__(self, session_id: str, grant_id: str) -> None:
+        super().__init__(f"Session {session_id} has no grant {_id(grant_id)}")
+
+
+def _id(text: str) -> str:
+    """What can be no id is not repeated, nor asked for."""
+    return text if re.fullmatch(wire.ID, text) else "of this name"
 
 
 def _known(session_id: str) -> str:
@@ -104,8 +114,31 @@ class Sessions:
 
     async def audit(self, session_id: str) -> dict[str, Any]:
         await self._row(session_id)
-        found = await self._database.transact(lambda connection: audit.entries(connection, session_id))
-        return {"session_id": session_id, "entries": found, "count": len(found)}
+        found, came = await self._database.transact(
+            lambda connection: (audit.entries(connection, session_id), audit.results(connection, session_id))
+        )
+        return {"session_id": session_id, "entries": found, "count": len(found), "results": came}
+
+    async def grants(self, session_id: str) -> dict[str, Any]:
+        """What stands, and the narrowest that each open approval could be remembered as."""
+        pause = store.pause_of(await self._row(session_id))
+        found = await self._database.transact(lambda connection: grants.listed(connection, session_id))
+        proposals = [
+            {"call_id": each.call.call_id, "tool_name": each.call.tool_name, "pattern": pattern}
+            for each in (pause.calls if pause else [])
+            if (pattern := ((each.call.metadata or {}).get("remember") or {}).get("pattern"))
+        ]
+        return {"session_id": session_id, "grants": found, "count": len(found), "proposals": proposals}
+
+    async def revoke(self, session_id: str, grant_id: str | None = None) -> dict[str, Any]:
+        """One grant, or all of them. Raises GrantNotFound."""
+        await self._row(session_id)
+        ended = await self._database.transact(
+            lambda connection: grants.end(connection, session_id, grant_id=grant_id and _id(grant_id))
+        )
+        if grant_id and not ended:
+            raise GrantNotFound(session_id, grant_id)
+        return {"session_id": session_id, "revoked": ended}
 
     async def pending_approvals(self, session_id: str) -> dict[str, Any]:
         pause = store.pause_of(await self._row(session_id))

@@ -1,5 +1,6 @@
 """The rows of sessions and runs. Each function is a few statements in the caller's transaction."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, select, true, update
@@ -9,7 +10,7 @@ from graph.state import now
 from graph.turn import Outcome, Pause
 from prompts import ORCHESTRATOR
 from sessions.events import Event
-from sessions.tables import audit_log, runs, sessions
+from sessions.tables import audit_log, audit_results, grants, runs, sessions
 
 # Made once: SQLAlchemy spends more on making a statement than SQLite on running it.
 ONE_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
@@ -43,6 +44,7 @@ def create(connection: Connection, session_id: str, title: str = "") -> dict[str
 def clear_deleted(connection: Connection, session_id: str) -> None:
     connection.execute(delete(sessions).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None)))
     connection.execute(delete(runs).where(runs.c.session_id == session_id))
+    connection.execute(delete(grants).where(grants.c.session_id == session_id))
 
 
 def listed(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -80,8 +82,9 @@ def change(connection: Connection, session_id: str, **values: Any) -> None:
 
 def erase(connection: Connection, session_id: str) -> None:
     """Every row of the session, its audit as well."""
-    for table, column in ((runs, runs.c.session_id), (audit_log, audit_log.c.session_id), (sessions, sessions.c.id)):
-        connection.execute(delete(table).where(column == session_id))
+    for table in (runs, audit_log, audit_results, grants):
+        connection.execute(delete(table).where(table.c.session_id == session_id))
+    connection.execute(delete(sessions).where(sessions.c.id == session_id))
 
 
 def add_run(connection: Connection, run_id: str, session_id: str, request: wire.Message, asked: dict[str, Any]) -> None:
@@ -140,3 +143,22 @@ def rest(connection: Connection, session_id: str, outcome: Outcome) -> None:
 
 def pause_of(row: Any) -> Pause | None:
     return Pause.model_validate(row["pause"]) if row and row["pause"] else None
+
+
+def undecided(pause: Pause | None, seconds: float) -> set[str]:
+    """The calls of a pause that wait for approval longer than that."""
+    before = _ago(seconds)
+    calls = pause.calls if pause else []
+    return {each.call.call_id for each in calls if each.call.requires_approval and each.created_at < before}
+
+
+def paused(connection: Connection, seconds: float) -> list[str]:
+    """The sessions that wait for their client longer than that."""
+    waits = and_(
+        sessions.c.pause.is_not(None), sessions.c.deleted_at.is_(None), sessions.c.last_activity < _ago(seconds)
+    )
+    return list(connection.scalars(select(sessions.c.id).where(waits).limit(1000)))
+
+
+def _ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="microseconds")

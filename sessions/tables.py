@@ -1,6 +1,6 @@
 """The tables. Timestamps are ISO 8601 text in UTC, so that they sort on every database."""
 
-from sqlalchemy import JSON, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import JSON, Boolean, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 
@@ -55,4 +55,35 @@ audit_log = Table(
     Column("decided_by", String(16), nullable=False),
     Column("rule", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+)
+
+audit_results = Table(
+    "audit_results",
+    metadata,
+    Column("session_id", String(128), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("timestamp", String(40), nullable=False),
+    Column("result_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+"""What came of the calls that the audit let pass: a chain of its own, so that no entry is ever changed."""
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("session_id", String(128), nullable=False),
+    Column("call_id", String(256), nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("tool_name", String(64), nullable=False),
+    Column("pattern", Text, nullable=False),
+    Column("cwd", Text),
+    Column("shell", Boolean, nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("uses_left", Integer),
+    Column("expires_at", String(40)),
+    Column("created_at", String(40), nullable=False),
+    Column("ended_at", String(40)),
+    Index("grants_by_session", "session_id", "ended_at"),
 )

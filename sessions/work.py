@@ -1,15 +1,20 @@
 """Carrying a run out: the graph at work, its outcome stored, then sent; and taking up what a process left behind."""
 
+import asyncio
 import logging
+from collections.abc import Collection
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
-from graph.errors import AgentRuntimeError, Cancelled, Interrupted
+from graph.answers import CANCELLED
+from graph.errors import AgentRuntimeError, Cancelled, Interrupted, LimitReached
+from graph.gate import GRANTS
 from graph.recovery import recovered
 from graph.stop import STOP
-from graph.turn import Graph, Outcome, Pause
-from sessions import audit, store
+from graph.turn import Graph, OpenCall, Outcome, Pause
+from sessions import audit, grants, store
 from sessions.database import Database
 from sessions.events import Event
 from sessions.run import Run
@@ -23,6 +28,31 @@ class Failed(AgentRuntimeError):
     """A fault of ours; what it was is in the log, under the run's id."""
 
 
+class Closing:
+    """How open calls are closed: what the audit says of each, and what its model is told."""
+
+    def entry(self, each: OpenCall) -> dict[str, Any]:
+        return audit.entry(each, "cancel", "system", feedback="the user cancelled")
+
+    def told(self, call_id: str) -> str:
+        return CANCELLED
+
+
+class Expiry(Closing):
+    """Nobody decided in time: that is not a rejection. What was open beside it is closed as well."""
+
+    def __init__(self, expired: Collection[str], seconds: float) -> None:
+        self._expired = expired
+        self._sentence = f"expired: nobody decided within {seconds:g} seconds; the call did not run, nobody rejected it"
+
+    def entry(self, each: OpenCall) -> dict[str, Any]:
+        late = each.call.call_id in self._expired
+        return audit.entry(each, "expire" if late else "cancel", "system", feedback=self._sentence)
+
+    def told(self, call_id: str) -> str:
+        return self._sentence if call_id in self._expired else "cancelled: another call of the same message expired"
+
+
 class ShuttingDown(Exception):
     """The process ends; the next one takes the run up where its thread is."""
 
@@ -30,14 +60,18 @@ class ShuttingDown(Exception):
 class Work:
     """Every method wants its session's turn."""
 
-    def __init__(self, database: Database, graph: Graph) -> None:
+    def __init__(self, database: Database, graph: Graph, seconds: float) -> None:
+        """`seconds`: how long a run may take."""
         self._database = database
         self._graph = graph
+        self._seconds = seconds
 
     async def carry_out(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
     ) -> None:
         STOP.set(run.stop)
+        GRANTS.set(lambda: self._database.transact(lambda connection: grants.standing(connection, run.session_id)))
+        late = asyncio.get_running_loop().call_later(self._seconds, run.stop.want, _too_long(self._seconds))
         try:
             outcome = await self._followed(run, message, options, pause)
             await self._finish(run, outcome, run.log.numbered(outcome.chunks))
@@ -50,6 +84,8 @@ class Work:
         else:
             if isinstance(run.stop.error, Cancelled) and outcome.pause:
                 await self.lay_to_rest(run.session_id)
+        finally:
+            late.cancel()
 
     async def _followed(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
@@ -63,9 +99,12 @@ class Work:
     async def _finish(self, run: Run, outcome: Outcome, last: list[Event], *, again: bool = False) -> None:
         """Stored first, sent then. With `again` the run gives its key back: a retry is a new run."""
         events = [event for event in [*run.log.events, *last] if not event.opt_in]
-        await self._database.transact(
-            lambda connection: store.finish(connection, run.id, run.session_id, outcome, events, again=again)
-        )
+
+        def finished(connection: Connection) -> None:
+            audit.passed(connection, run.session_id, outcome.pause.calls if outcome.pause else [])
+            store.finish(connection, run.id, run.session_id, outcome, events, again=again)
+
+        await self._database.transact(finished)
         run.log.add(last)
 
     async def _left(self, run: Run, message: wire.Message | None) -> Outcome:
@@ -76,12 +115,13 @@ class Work:
             return turn.outcome(snapshot.values, snapshot.interrupts, [])
         return await turn.stopped(self._graph, config, message)
 
-    async def lay_to_rest(self, session_id: str) -> None:
+    async def lay_to_rest(self, session_id: str, closing: Closing | None = None) -> None:
         """Close what is open in a session whose thread no run works on any more."""
+        closing = closing or Closing()
         config = turn.config(session_id)
         before = turn.pending((await self._graph.aget_state(config)).values)
-        outcome = await turn.stopped(self._graph, config)
-        entries = [audit.entry(each, "cancel", "system", feedback="the user cancelled") for each in before]
+        outcome = await turn.stopped(self._graph, config, told=closing.told)
+        entries = [closing.entry(each) for each in before]
 
         def rested(connection: Connection) -> None:
             audit.append(connection, session_id, entries)
@@ -126,6 +166,10 @@ def _can_be_sent_again(message: wire.Message | None, left: Outcome) -> bool:
     if not isinstance(message, wire.ToolResult | wire.HitlDecision):
         return True
     return any(each.call.call_id == message.call_id for each in (left.pause.calls if left.pause else []))
+
+
+def _too_long(seconds: float) -> LimitReached:
+    return LimitReached(f"The run was stopped after {seconds / 60:g} minutes. Send a message to go on.")
 
 
 def internal() -> Failed:

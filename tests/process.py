@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 @dataclass
 class Process(Client):
     process: asyncio.subprocess.Process
+    said: bytearray
+    """On both outputs, all of it once the block of `serving` has ended."""
 
     async def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.process.send_signal(how)
@@ -27,25 +29,27 @@ class Process(Client):
 
 
 @asynccontextmanager
-async def serving(database: str, **settings: str) -> AsyncIterator[Process]:
+async def serving(database: str, *command: str, **settings: str) -> AsyncIterator[Process]:
     """Killed when the block ends. Raises RuntimeError with what it said if it does not start."""
     port = _free_port()
     given = {"db_url": database, "internal_api_key": KEY, "port": str(port), "log_level": "INFO", **settings}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_RUNTIME__")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "server.py",
+        *(command or (sys.executable, "server.py")),
         cwd=ROOT,
-        env=clean | {f"AGENT_RUNTIME__{name.upper()}": value for name, value in given.items()},
-        stderr=asyncio.subprocess.PIPE,
+        env=clean
+        | {f"AGENT_RUNTIME__{name.upper()}": value for name, value in given.items()}
+        | {"PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     draining = None
     try:
-        await _started(process)
-        draining = asyncio.create_task(_drain(process))
-        base = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=base, headers={"X-Internal-Auth": KEY}, timeout=60) as http:
-            yield Process(http, process)
+        said = bytearray(await _started(process))
+        draining = asyncio.create_task(_drain(process, said))
+        base, key = f"http://127.0.0.1:{port}", given["internal_api_key"]
+        async with httpx.AsyncClient(base_url=base, headers={b"X-Internal-Auth": key.encode()}, timeout=60) as http:
+            yield Process(http, process, said)
     finally:
         if process.returncode is None:
             process.kill()
@@ -60,17 +64,18 @@ def _free_port() -> int:
         return port
 
 
-async def _started(process: asyncio.subprocess.Process) -> None:
-    assert process.stderr
-    said = ""
-    while line := (await process.stderr.readline()).decode():
+async def _started(process: asyncio.subprocess.Process) -> bytes:
+    """What it said so far."""
+    assert process.stdout
+    said = b""
+    while line := await process.stdout.readline():
         said += line
-        if "Uvicorn running on" in line:
-            return
-    raise RuntimeError(said)
+        if b"Uvicorn running on" in line:
+            return said
+    raise RuntimeError(said.decode())
 
 
-async def _drain(process: asyncio.subprocess.Process) -> None:
-    assert process.stderr
-    while await process.stderr.read(65536):
-        pass
+async def _drain(process: asyncio.subprocess.Process, said: bytearray) -> None:
+    assert process.stdout
+    while data := await process.stdout.read(65536):
+        said += data

@@ -33,9 +33,9 @@ async def service(model: BaseChatModel | None, settings: Settings) -> AsyncItera
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    key = settings.internal_api_key.get_secret_value()
+    key = settings.internal_api_key.get_secret_value().encode()
     try:
-        async with httpx.AsyncClient(base_url=base, headers={"X-Internal-Auth": key}, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=base, headers={b"X-Internal-Auth": key}, timeout=60) as http:
             await _ready(http, serving)
             yield Client(http)
     finally:
@@ -144,7 +144,9 @@ def tool_call(tool: str, call_id: str = "call_1", **arguments: Any) -> dict[str,
 def approval(tool: str, rule: str, reason: str, call_id: str = "call_1", **arguments: Any) -> dict[str, Any]:
     """The chunk of a call that needs approval."""
     asked = tool_call(tool, call_id, **arguments)
-    return {**asked, "requires_approval": True, "metadata": {"rule": rule, "reason": reason}}
+    pattern = arguments.get("command") or arguments.get("path")
+    metadata = {"rule": rule, "reason": reason, "remember": {"pattern": pattern}}
+    return {**asked, "requires_approval": True, "metadata": metadata}
 
 
 def write_approval(path: str, content: str, call_id: str = "call_1") -> dict[str, Any]:

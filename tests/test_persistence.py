@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from graph import wire
 from server import create_app
 from sessions.acceptance import Request
-from sessions.audit import intact
+from sessions.audit import broken_at
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
 from tests.process import Process, serving
 from tests.scripted import Held, model
@@ -260,7 +260,7 @@ async def test_a_second_process_on_the_same_database_is_refused(database: str) -
         ({"log_level": "loud"}, "AGENT_RUNTIME__LOG_LEVEL: Input should be 'DEBUG', 'INFO'"),
         ({"db_url": "mysql://x"}, "AGENT_RUNTIME__DB_URL: it must begin with sqlite:/// or postgresql://"),
         ({"db_url": "sqlite:////proc/nope/a.db"}, "The service cannot start: [Errno 2] No such file"),
-        ({"host": "0.0.0.0", "internal_api_key": ""}, "AGENT_RUNTIME__INTERNAL_API_KEY is empty and HOST 0.0.0.0"),
+        ({"internal_api_key": ""}, "The service cannot start: AGENT_RUNTIME__INTERNAL_API_KEY is empty"),
         (
             {"llm_model": "m", "llm_proxy_url": "nowhere"},
             "The service cannot start: AGENT_RUNTIME__LLM_PROXY_URL is no",
@@ -293,14 +293,14 @@ async def test_sessions_do_not_disturb_each_other(database: str) -> None:
 
 async def test_the_audit_shows_when_it_was_tampered_with(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/test.db"
-    lines = [line_calls("write_file", call_id=f"call_{n}", path="a.py", content="x") for n in range(3)]
+    lines = [line_calls("write_file", call_id=f"call_{n}", path=f"{n}.py", content="x") for n in range(3)]
     async with service(model(line_chooses("coder"), *lines, line_says("Fine.")), settings_for(database)) as client:
         await client.session().user("Write")
         for number in range(3):
             await client.session().decide("reject", f"call_{number}", feedback=str(number))
         entries = (await client.session().get("/sessions/{id}/audit"))["entries"]
-    assert intact("s-1", entries)
-    assert not intact("s-1", entries[1:])
-    assert not intact("s-1", [entries[0], {**entries[1], "decision": "approve"}, entries[2]])
-    assert not intact("s-2", entries)
+    assert broken_at("s-1", entries) is None
+    assert broken_at("s-1", entries[1:]) == 1
+    assert broken_at("s-1", [entries[0], {**entries[1], "decision": "approve"}, entries[2]]) == 2
+    assert broken_at("s-2", entries) == 1
     assert json.dumps(entries).count('"decision": "reject"') == 3

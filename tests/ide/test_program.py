@@ -145,7 +145,7 @@ async def test_a_service_is_started_where_none_answers_and_ended_afterwards() ->
 LAST_WORDS = """
 import os, sys
 print("Traceback")
-print(*(os.environ[f"AGENT_RUNTIME__{name}"] for name in ("HOST", "PORT", "INTERNAL_API_KEY")))
+print(*(os.environ[f"AGENT_RUNTIME__{name}"] for name in ("HOST", "PORT", "DEV", "INTERNAL_API_KEY")))
 print("INFO:     Application shutdown complete.", end="\\n\\n")
 """
 
@@ -158,7 +158,7 @@ async def test_a_service_that_cannot_start_says_why_and_has_the_address_and_the_
     monkeypatch.setenv("AGENT_RUNTIME__HOST", "0.0.0.0")
     async with Service() as service:
         url = service.url
-    with pytest.raises(CannotStart, match=rf"ended at once: 127.0.0.1 {service.port} {passed} \(log [^\n]*\)$"):
+    with pytest.raises(CannotStart, match=rf"ended at once: 127.0.0.1 {service.port} true {passed} \(log [^\n]*\)$"):
         async with running(url, found, print, [sys.executable, "-c", LAST_WORDS]):
             pass
 

@@ -1,0 +1,1 @@
+"""Questions to the gate and to the audit, at the command line."""

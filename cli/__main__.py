@@ -1,0 +1,156 @@
+"""`python -m cli explain|matrix|replay|verify`: what the gate says and why, and whether an audit is whole."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from graph.gate import Gatekeeper, explained, known_agents
+from graph.settings import Settings
+from graph.tools import TOOLS
+from sessions import audit
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m cli", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    explain = commands.add_parser("explain", help="what the gate would say of a call, and why")
+    explain.add_argument("agent", choices=[*known_agents()])
+    explain.add_argument("tool")
+    explain.add_argument("arguments", nargs="*", metavar="NAME=VALUE", help="or one JSON object")
+    matrix = commands.add_parser("matrix", help="every agent with every tool")
+    replay = commands.add_parser("replay", help="the calls of an audit that a policy decides otherwise")
+    replay.add_argument("--audit", required=True, type=Path, metavar="FILE", help="from GET /sessions/ID/audit")
+    for each in (explain, matrix, replay):
+        each.add_argument("--policy", metavar="FILE", help="default: AGENT_RUNTIME__POLICY_FILE, else the project's")
+    verify = commands.add_parser("verify", help="whether no entry of an audit was changed, taken out or put in")
+    verify.add_argument("file", nargs="?", type=Path, help="from GET /sessions/ID/audit; absent: the database's own")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0: done, and nothing to complain of; 1: a verdict changed, an audit is broken; 2: it could not be done."""
+    options = arguments(argv)
+    try:
+        if options.command == "verify":
+            return verify(options)
+        gatekeeper = Gatekeeper(options.policy or Settings().policy_file)
+        return {"explain": explain, "matrix": matrix, "replay": replay}[options.command](gatekeeper, options)
+    except (OSError, ValueError, SQLAlchemyError) as error:
+        print(str(error).splitlines()[0], file=sys.stderr)
+        return 2
+
+
+def explain(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
+    for name, value in explained(gatekeeper.verdict(options.agent, options.tool, _call(options.arguments))).items():
+        print(f"{name + ':':10}{value}")
+    return 0
+
+
+def _call(words: list[str]) -> dict[str, Any]:
+    """Raises ValueError for what are no arguments."""
+    if len(words) == 1 and words[0].lstrip().startswith("{"):
+        return dict(json.loads(words[0]))
+    pairs = [word.partition("=") for word in words]
+    if wrong := next((name for name, equals, _ in pairs if not equals), None):
+        raise ValueError(f"{wrong!r} is no argument; write NAME=VALUE, or one JSON object")
+    return {name: _value(text) for name, _, text in pairs}
+
+
+def _value(text: str) -> Any:
+    """Numbers and truth values as such; what else is text."""
+    return json.loads(text) if text in ("true", "false") or text.isdecimal() else text
+
+
+def matrix(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
+    rows = gatekeeper.matrix()
+    width = max(map(len, TOOLS)) + 2
+    print(" " * width + "".join(f"{agent:14}" for agent in rows))
+    for tool in TOOLS:
+        cells = ("/".join(dict.fromkeys(each["decision"] for each in rows[agent][tool])) for agent in rows)
+        print(f"{tool:{width}}" + "".join(f"{'-' if cell == 'deny' else cell:14}" for cell in cells).rstrip())
+    print("\n-: denied. Where there are several, the arguments decide; GET /policy has the rules.")
+    return 0
+
+
+VERDICTS = {"hitl_decision": "ask", "tool_result": "ask", "system": "ask", "grant": "ask", "policy": "allow"}
+"""What the gate had said of a call, by who decided on it then."""
+
+
+def replay(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
+    entries, _ = _read(options.audit)
+    changed = list(_changed(gatekeeper, entries))
+    for entry, before, now in changed:
+        call = json.dumps(entry["original_arguments"])[:200]
+        print(f"{entry['seq']}  {entry['agent']} {entry['tool_name']} {call}: {before} -> {now.decision} ({now.rule})")
+    print(f"{len(changed)} of {len(entries)} entries would be decided otherwise by {gatekeeper.path}.")
+    return 1 if changed else 0
+
+
+def _changed(gatekeeper: Gatekeeper, entries: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    for entry in entries:
+        before = VERDICTS.get(entry["decided_by"], "ask")
+        if entry["agent"] in known_agents():
+            now = gatekeeper.verdict(entry["agent"], entry["tool_name"], entry["original_arguments"])
+            if now.decision != before:
+                yield entry, before, now
+
+
+def verify(options: argparse.Namespace) -> int:
+    found = [_of_file(options.file)] if options.file else list(_of_database())
+    broken = [(session, seq) for session, entries, came in found if (seq := audit.broken_at(session, entries, came))]
+    for session, seq in broken:
+        print(f"{session}: broken at entry {seq}: it was changed, put in, or one before it was taken out")
+    entries = sum(len(entries) for _, entries, _ in found)
+    print(f"{len(found) - len(broken)} of {len(found)} sessions are whole, {entries} entries were read.")
+    return 1 if broken else 0
+
+
+Chain = tuple[str, list[dict[str, Any]], list[dict[str, Any]]]
+"""A session, its entries, and the results of the calls that passed."""
+
+
+def _of_file(path: Path) -> Chain:
+    entries, results = _read(path)
+    named = next((each["session_id"] for each in entries if "session_id" in each), "")
+    if entries and not named:
+        raise ValueError(f"{path}: it does not name its session; get it as JSON, or with ?results=true")
+    return named, entries, results
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """JSON or NDJSON, as the service gives it. Raises ValueError."""
+    text = path.read_text("utf-8")
+    try:
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        rows = [json.loads(text)]
+    if len(rows) == 1 and "entries" in rows[0]:
+        session = {"session_id": rows[0]["session_id"]}
+        return [{**session, **row} for row in rows[0]["entries"]], list(rows[0].get("results", ()))
+    if not all(isinstance(row, dict) and "seq" in row for row in rows):
+        raise ValueError(f"{path}: it is no audit of the service; get it from GET /sessions/ID/audit")
+    return [row for row in rows if "decision" in row], [row for row in rows if "result_hash" in row]
+
+
+def _of_database() -> Iterator[Chain]:
+    """Of every session; the service may run meanwhile."""
+    url = make_url(Settings().db_url)
+    driver = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql+psycopg"
+    if driver == "sqlite" and not Path(url.database or "").exists():
+        raise ValueError(f"There is no database {url.database}.")
+    engine = create_engine(url.set(drivername=driver), hide_parameters=True)
+    with engine.connect() as connection:
+        for session in audit.sessions_of(connection):
+            yield session, audit.entries(connection, session), audit.results(connection, session)
+    engine.dispose()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""How a program may be called for it to only read: a form, written as one line.
+
+    -abc        letters that may follow one dash, alone or joined        --long     a long option
+    -A# -e:     a letter whose value follows, glued or as the next word  --long=#   the same of a long option
+    --long=?    a value that may be left out, glued only                 -#         a dash and a number
+    !-l         this letter must be there                                -e:SED     a value of a kind of its own
+    PATH NAME   operands, in their order; with ? one or none, with + one or more, with * any number
+    FILE        as PATH; without one the program reads its input, which it may in a pipe only
+
+`#` is a number, `:` any text. `-e` and `--regexp`, `--expression`, `--files` stand for the first operand.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from policy import scripts
+from policy.paths import fault, pattern_fault
+from policy.shell import Command, Unproven, Word
+
+FIRST_OPERAND = {"-e", "--regexp", "--expression", "--files", "--type-list"}
+RECURSIVE = {"-r", "-R", "--recursive", "--dereference-recursive"}
+
+
+class Operand(NamedTuple):
+    kind: str
+    least: int
+    most: int
+
+
+class Form(NamedTuple):
+    options: Mapping[str, str]
+    """The kind of each one's value; empty: it has none."""
+    needed: frozenset[str]
+    operands: tuple[Operand, ...]
+
+
+@cache
+def form(line: str) -> Form:
+    options: dict[str, str] = {}
+    needed: set[str] = set()
+    operands: list[Operand] = []
+    for item in line.split():
+        if item.startswith("!"):
+            needed |= {f"-{letter}" for letter in item[2:]}
+        item = item.lstrip("!")
+        if item == "-#":
+            options[item] = ""
+        elif item.startswith("-"):
+            options |= _options(item)
+        else:
+            operands.append(_operand(item))
+    return Form(options, frozenset(needed), tuple(operands))
+
+
+OPTION = re.compile(r"(--[\w-]+|-\w)(=?)([#:?]|)(.*)")
+
+
+def _options(item: str) -> dict[str, str]:
+    found = OPTION.fullmatch(item)
+    if found and (found[3] or found[1].startswith("--")):
+        return {found[1]: (found[4] or found[3])}
+    return dict.fromkeys((f"-{letter}" for letter in item[1:]), "")
+
+
+def _operand(item: str) -> Operand:
+    kind, how = (item[:-1], item[-1]) if item[-1] in "?*+" else (item, "")
+    least, most = {"": (1, 1), "?": (0, 1), "*": (0, 999), "+": (1, 999)}[how]
+    return Operand(kind, least, most)
+
+
+def check(form: Form, command: Command) -> None:
+    """Raises Unproven if the command is called in another way."""
+    seen, operands = _parsed(form, command.words[1:])
+    if form.needed and not form.needed & seen:
+        raise Unproven(f"without {' or '.join(sorted(form.needed))} it may change something")
+    wanted = list(form.operands)
+    if any(form.options[name] or name.startswith("--") for name in FIRST_OPERAND & seen & form.options.keys()):
+        wanted.pop(0)
+    if command.piped or RECURSIVE & seen:
+        wanted = [each._replace(least=0) if each.kind == "FILE" else each for each in wanted]
+    for number, (kind, least, most) in enumerate(wanted):
+        taken = min(most, max(0, len(operands) - sum(later.least for later in wanted[number + 1 :])))
+        if taken < least:
+            raise Unproven("an operand is missing")
+        for word in operands[:taken]:
+            _check_value(kind, word)
+        del operands[:taken]
+    if operands:
+        raise Unproven(f"the operand {_shown(operands[0])} is one too many")
+
+
+def _parsed(form: Form, words: Sequence[Word]) -> tuple[set[str], list[Word]]:
+    seen: set[str] = set()
+    operands: list[Word] = []
+    rest = iter(words)
+    for word in rest:
+        if word.text == "--":
+            operands += [each._replace(text=f"./{each.text}") if each.text[:1] in "*?[-" else each for each in rest]
+        elif word.text.startswith("--"):
+            name, glued, value = word.text.partition("=")
+            _long(form, name, word._replace(text=value) if glued else None, rest)
+            seen.add(name)
+        elif word.text.startswith("-") and word.text != "-":
+            seen |= _short(form, word, rest)
+        else:
+            operands.append(word)
+    return seen, operands
+
+
+def _long(form: Form, name: str, value: Word | None, rest: "Sequence[Word] | object") -> None:
+    kind = form.options.get(name)
+    if kind is None or (value is not None and not kind):
+        raise Unproven(f"the option {_shown(Word(name))} is not known")
+    if kind and kind != "?":
+        _check_value(kind, value if value is not None else next(rest, Word("")))  # type: ignore[call-overload]
+
+
+def _short(form: Form, word: Word, rest: "object") -> set[str]:
+    seen: set[str] = set()
+    if word.is_glob:
+        raise Unproven(f"{_shown(word)} could become another option")
+    if "-#" in form.options and re.fullmatch(r"-\d{1,9}", word.text):
+        return seen
+    for place, letter in enumerate(word.text[1:], start=2):
+        kind = form.options.get(f"-{letter}")
+        if kind is None:
+            raise Unproven(f"the option {_shown(word)} is not known")
+        seen.add(f"-{letter}")
+        if kind == "?":
+            break
+        if kind:
+            glued = word.text[place:]
+            _check_value(kind, Word(glued) if glued else next(rest, Word("")))  # type: ignore[call-overload]
+            break
+    return seen
+
+
+def _check_value(kind: str, word: Word) -> None:
+    if word.is_glob and kind not in ("PATH", "FILE", ":", "?"):
+        raise Unproven(f"{_shown(word)} could become several words")
+    if not KINDS[kind](word):
+        raise Unproven(f"{_shown(word)} is not proven harmless there")
+
+
+def _is_path(word: Word) -> bool:
+    if word.is_literal:
+        return not LEADS_OUT.search(word.text)
+    if word.is_glob:
+        return is_tame(word.text) and not pattern_fault(word.text)
+    return not fault(word.text)
+
+
+LEADS_OUT = re.compile(r"^[/~]|^\\\\|(^|[/\\=])\.\.([/\\]|$)|=[/~]|^[A-Za-z]:|(^|[/\\])\.git([/\\]|$)", re.IGNORECASE)
+"""What a path inside the workspace cannot hold, even where nobody expands it."""
+
+
+def is_tame(glob: str) -> bool:
+    """Whether nothing it matches can be taken for an option, for the folder above, or for the repository's data."""
+    return not re.match(r"[*?\[]", glob) and not re.search(r"(^|/)\.[^/]*[*?\[]", glob)
+
+
+def _text(word: Word) -> bool:
+    return not word.is_glob or not re.match(r"[*?\[-]", word.text)
+
+
+def _is(pattern: str) -> Callable[[Word], bool]:
+    return lambda word: re.fullmatch(pattern, word.text) is not None
+
+
+KINDS: dict[str, Callable[[Word], bool]] = {
+    "#": _is(r"[+-]?\d{1,9}[bkKmMG]?"),
+    ":": lambda word: bool(word.text) and _text(word),
+    "?": lambda word: True,
+    "PATH": _is_path,
+    "FILE": lambda word: word.text == "-" or _is_path(word),
+    "FOLDER": lambda word: word.text != "-" and not word.is_glob and _is_path(word),
+    "OBJECT": lambda word: not word.text.startswith("@") and _is_path(word),
+    "DAY": _is(r".*([A-Za-z@:]|\d-).*"),
+    "TEXT": lambda word: True,
+    "NUMBER": _is(r"\d{1,6}(\.\d{1,6})?"),
+    "NAME": _is(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"),
+    "DATE": _is(r"\+[^\x00-\x1f]*"),
+    "PS": _is(r"[aAfjlrTuwx]{1,6}"),
+    "REV": lambda word: _is_revision(word.text),
+    "SED": lambda word: scripts.is_sed(word.text),
+    "AWK": lambda word: scripts.is_awk(word.text),
+    "JQ": lambda word: scripts.is_jq(word.text),
+}
+
+
+def _is_revision(text: str) -> bool:
+    """A commit, a range, a file of a commit, or a path."""
+    revision, colon, path = text.partition(":")
+    if colon and (not revision or fault(path)):
+        return False
+    return bool(re.fullmatch(r"[\w@./^~+-]+", revision)) and not fault(
+        revision.replace("@", "").replace("^", "") or "x"
+    )
+
+
+def _shown(word: Word) -> str:
+    return repr(word.text[:40])

@@ -1,0 +1,48 @@
+"""Globs over paths of the workspace, in time that grows with the product of the lengths."""
+
+import unicodedata
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+
+def matches(path: str, glob: str) -> bool:
+    """`*` and `?` stay within a name, `**` stands for any folders; a glob without a slash is one of the name."""
+    names = normal(path).split("/")
+    pattern = normal(glob).split("/")
+    return _matches(names[-1:], pattern) if len(pattern) == 1 else _matches(names, pattern)
+
+
+def matches_any_case(path: str, glob: str) -> bool:
+    """The same for names that some file system takes for one: in any case, in any form of Unicode."""
+    return matches(_folded(path), _folded(glob))
+
+
+def normal(path: str) -> str:
+    """Without what changes nothing: empty names and dots."""
+    return "/".join(name for name in path.split("/") if name not in ("", ".")) or "."
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _matches(names: list[str], pattern: list[str]) -> bool:
+    """Each `**` first takes nothing, then a name more at each failure; only the last one is ever tried again."""
+    name = part = 0
+    star, resume = -1, 0
+    while name < len(names):
+        if part < len(pattern) and pattern[part] == "**":
+            star, resume, part = part, name, part + 1
+        elif part < len(pattern) and _fits(names[name], pattern[part]):
+            name, part = name + 1, part + 1
+        elif star >= 0:
+            resume += 1
+            name, part = resume, star + 1
+        else:
+            return False
+    return all(rest == "**" for rest in pattern[part:])
+
+
+@lru_cache(maxsize=4096)
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern)

@@ -1,0 +1,82 @@
+"""What a user allows in advance: calls that look like one they approved. Pure; a grant never overrides a denial."""
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from policy.forms import LEADS_OUT
+from policy.globs import matches, normal
+from policy.shell import Unproven, commands, splits
+
+LONGEST = 4096
+"""Characters of a pattern."""
+
+
+class Grant(NamedTuple):
+    id: str
+    agent: str
+    tool: str
+    pattern: str
+    """Of write_file and create_directory: a glob of paths. Of execute_command: the command, or its words as globs."""
+    cwd: str | None = None
+    """Where the approved command ran; elsewhere it is another one."""
+    shell: bool = False
+    uses_left: int | None = None
+
+    def covers(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
+        if (agent, tool) != (self.agent, self.tool):
+            return False
+        if tool != "execute_command":
+            return matches(str(arguments.get("path", "")), self.pattern)
+        if (arguments.get("cwd"), bool(arguments.get("shell"))) != (self.cwd, self.shell):
+            return False
+        return _same_command(self.pattern, str(arguments.get("command", "")))
+
+
+GRANTABLE = {"write_file", "create_directory", "execute_command"}
+
+
+def proposal(tool: str, arguments: Mapping[str, Any]) -> str | None:
+    """The narrowest pattern of a call: the same path, the same command. None: such a call cannot be granted."""
+    if tool not in GRANTABLE:
+        return None
+    text = str(arguments.get("command", "")) if tool == "execute_command" else normal(str(arguments.get("path", "")))
+    return text if text and len(text) <= LONGEST else None
+
+
+def grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | None, **terms: Any) -> Grant:
+    """Raises ValueError with a sentence if the call, or the pattern, cannot be granted."""
+    narrow = proposal(tool, arguments)
+    if narrow is None:
+        raise ValueError(f"A call of {tool} like this cannot be remembered; decide on it alone.")
+    cwd, shell = arguments.get("cwd"), bool(arguments.get("shell"))
+    found = Grant(agent=agent, tool=tool, pattern=pattern or narrow, cwd=cwd, shell=shell, id="", **terms)
+    if pattern and pattern != narrow and tool == "execute_command" and re.match(r"\s*\S*[*?\[]", pattern):
+        raise ValueError("The pattern must name the program; use * for the words after it only.")
+    if not found.covers(agent, tool, arguments):
+        raise ValueError(
+            f"The pattern does not match the call that you decide on; the narrowest that does is {narrow!a}."
+        )
+    return found
+
+
+def _same_command(pattern: str, command: str) -> bool:
+    """To the letter; or word by word, when it is one plain command, whoever reads it. A last * stands for any words."""
+    if command == pattern:
+        return True
+    try:
+        (only,) = commands(command)
+    except (Unproven, ValueError):
+        return False
+    words = [word.text for word in only.words]
+    if any(word.is_glob for word in only.words) or any(split != [words] for split in splits(command)):
+        return False
+    parts = pattern.split()
+    if parts and parts[-1] == "*":
+        parts[-1:] = ["*"] * max(0, len(words) - len(parts) + 1)
+    return len(parts) == len(words) and all(map(_fits, words, parts))
+
+
+def _fits(word: str, part: str) -> bool:
+    return word == part or (fnmatchcase(word, part) and not LEADS_OUT.search(word))

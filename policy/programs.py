@@ -1,0 +1,174 @@
+"""The programs that are known to only read, and how they may be called. The notation is that of `policy.forms`.
+
+A client that splits a chain itself gives the words of all its commands to the first program: `sed -n 5p a | grep -i b`
+would edit two files in place. ALONE names the words that no first program of a chain may get that way; None: no word.
+"""
+
+PROGRAMS: dict[str, str] = {
+    "arch": "",
+    "awk": "-F: AWK FILE+",
+    "b2sum": "-btz --binary --text --tag FILE+",
+    "base64": "-d -w# --decode --wrap=# FILE",
+    "basename": "-az -s: --multiple --suffix=: PATH+",
+    "cal": "-3mjy NUMBER?",
+    "cat": "-AbeEnstTuv --number --number-nonblank --show-all --show-ends --show-tabs --show-nonprinting "
+    "--squeeze-blank FILE+",
+    "cd": "FOLDER",
+    "cksum": "FILE+",
+    "cmp": "-bls -n# -i# --bytes=# --silent --quiet --verbose --print-bytes PATH PATH",
+    "column": "-txneJL -s: -o: -c# -N: -R: -H: --table --separator=: --output-separator=: --table-columns=: --json "
+    "--fillrows FILE+",
+    "comm": "-123iz --check-order --nocheck-order --total --output-delimiter=: PATH PATH",
+    "command": "!-vV NAME+",
+    "cut": "-nsz -b: -c: -d: -f: --bytes=: --characters=: --delimiter=: --fields=: --only-delimited --complement "
+    "--output-delimiter=: --zero-terminated FILE+",
+    "date": "-uR -I? -d:DAY --utc --universal --rfc-email --iso-8601=? --rfc-3339=: --date=:DAY DATE?",
+    "df": "-ahHiklmPT --all --human-readable --inodes --local --total --print-type --si --type=: PATH*",
+    "diff": "-abBcdEeinNpqrstTuwyZ -C# -U# -I: -x: -W# --brief --report-identical-files --unified=? --context=? "
+    "--side-by-side --suppress-common-lines --left-column --recursive --new-file --text --minimal --ignore-case "
+    "--ignore-all-space --ignore-space-change --ignore-blank-lines --ignore-trailing-space --ignore-tab-expansion "
+    "--ignore-matching-lines=: --strip-trailing-cr --exclude=: --width=# --label=: --color=? --normal --no-dereference "
+    "PATH PATH",
+    "dirname": "-z --zero PATH+",
+    "du": "-0abcDhHkLlmPSsx -d# -t: --all --apparent-size --bytes --count-links --summarize --total --human-readable "
+    "--inodes --si --max-depth=# --threshold=: --exclude=: --one-file-system --separate-dirs PATH*",
+    "egrep": "",
+    "expand": "-i -t: --initial --tabs=: FILE+",
+    "false": "",
+    "fd": "-01aFgHIisupL -d# -e: -E: -t: -S: -c: --hidden --no-ignore --case-sensitive --ignore-case --glob --regex "
+    "--fixed-strings --absolute-path --full-path --follow --max-depth=# --min-depth=# --exact-depth=# --extension=: "
+    "--exclude=: --type=: --size=: --max-results=# --color=: --changed-within=: --changed-before=: --print0 --quiet "
+    "--strip-cwd-prefix --unrestricted TEXT? PATH*",
+    "fgrep": "",
+    "file": "-0bEhiIkLnNr -F: --brief --mime --mime-type --mime-encoding --extension --dereference --no-dereference "
+    "--keep-going --no-pad --print0 --separator=: PATH+",
+    "fmt": "-#cstu -w# -g# --width=# --goal=# --split-only --uniform-spacing FILE+",
+    "fold": "-bs -w# --bytes --spaces --width=# FILE+",
+    "free": "-bghkmltwv --bytes --kibi --mebi --gibi --human --total --wide --lohi --si",
+    "grep": "-#abcEFGHhiILlnoPqrRsTUvVwxyzZ -A# -B# -C# -m# -e: --after-context=# --before-context=# --context=# "
+    "--max-count=# --regexp=: --count --ignore-case --no-ignore-case --invert-match --word-regexp --line-regexp "
+    "--line-number --with-filename --no-filename --files-with-matches --files-without-match --only-matching --quiet "
+    "--silent --no-messages --recursive --dereference-recursive --extended-regexp --fixed-strings --basic-regexp "
+    "--perl-regexp --text --binary-files=: --include=: --exclude=: --exclude-dir=: --color=? --colour=? --null "
+    "--initial-tab --byte-offset --line-buffered --label=: TEXT FILE+",
+    "groups": "NAME*",
+    "hd": "",
+    "head": "-#qvz -c# -n# --bytes=# --lines=# --quiet --silent --verbose FILE+",
+    "hexdump": "-bcCdovx -n# -s# --canonical --length=# --skip=# FILE+",
+    "hostname": "-fisI",
+    "id": "-gGnruz --user --group --groups --name --real NAME?",
+    "join": "-iz -1# -2# -j# -a# -v# -t: -o: -e: --ignore-case --header --check-order --nocheck-order PATH PATH",
+    "jq": "-acCejMnrsS --ascii-output --compact-output --color-output --exit-status --join-output "
+    "--monochrome-output --null-input --raw-output --slurp --sort-keys --tab --indent=# JQ FILE+",
+    "locale": "-a --all-locales",
+    "logname": "",
+    "ls": "-1@aAbBcCdeFfgGhHikLlmnNoOpPqQrRsStuUvxXZ -I: -w# --all --almost-all --author --classify=? --color=? "
+    "--context --dereference --directory --escape --file-type --format=: --full-time --group-directories-first "
+    "--hide=: --human-readable --hyperlink=? --ignore=: --ignore-backups --indicator-style=: --inode --kibibytes "
+    "--literal --no-group --numeric-uid-gid --quote-name --quoting-style=: --recursive --reverse --si --size --sort=: "
+    "--block-size=: --time=: --time-style=: --width=# --zero PATH*",
+    "lscpu": "-aepJ --all --extended --json --parse",
+    "md5": "-qr FILE+",
+    "md5sum": "-btz --binary --text --tag FILE+",
+    "netstat": "-46aeilnprstuwW --all --numeric --listening --tcp --udp --programs --route",
+    "nl": "-p -b: -n: -s: -h: -w# -v# -i# --body-numbering=: --number-format=: --number-separator=: "
+    "--number-width=# --starting-line-number=# --line-increment=# FILE+",
+    "nproc": "--all --ignore=#",
+    "od": "-abcdfiloxsv -A: -t: -N# -j# -w# --address-radix=: --format=: --read-bytes=# --skip-bytes=# "
+    "--output-duplicates FILE+",
+    "paste": "-sz -d: --delimiters=: --serial FILE+",
+    "ps": "-aAdefFHjlLMNTwx -p: -C: -o: -u: -U: --forest --headers --no-headers --pid=: --ppid=: --sort=: --format=: "
+    "--user=: PS?",
+    "pwd": "-LP",
+    "readlink": "-efmnqsvz --canonicalize --canonicalize-existing --canonicalize-missing --no-newline --zero PATH+",
+    "realpath": "-eLmPqsz --canonicalize-existing --canonicalize-missing --logical --physical --quiet --strip "
+    "--no-symlinks --relative-to=PATH --relative-base=PATH --zero PATH+",
+    "rev": "FILE+",
+    "rg": "-.0bcFHhIiLlnNopPqsSUuvVwx -A# -B# -C# -m# -M# -d# -j# -e: -g: -r: -t: -T: --after-context=# "
+    "--before-context=# --context=# --max-count=# --max-depth=# --max-columns=# --regexp=: --glob=: --iglob=: --type=: "
+    "--type-not=: --type-list --replace=: --sort=: --sortr=: --color=: --count --count-matches --column --files "
+    "--files-with-matches --files-without-match --fixed-strings --follow --heading --no-heading --hidden "
+    "--ignore-case --invert-match --json --line-number --no-line-number --line-regexp --multiline "
+    "--multiline-dotall --no-config --no-filename --no-ignore --no-ignore-vcs --no-messages --null --only-matching "
+    "--passthru --pcre2 --pretty --quiet --case-sensitive --smart-case --stats --text --trim --unrestricted "
+    "--vimgrep --with-filename --word-regexp TEXT PATH*",
+    "sed": "-nErsuz -e:SED --quiet --silent --regexp-extended --expression=SED SED FILE+",
+    "seq": "-w -s: -f: --equal-width --separator=: NUMBER NUMBER? NUMBER?",
+    "sha1sum": "",
+    "sha224sum": "",
+    "sha256sum": "",
+    "sha384sum": "",
+    "sha512sum": "",
+    "shasum": "-bp -a# --algorithm=# FILE+",
+    "sort": "-bcCdfghiMmnrRsuVz -k: -t: --check=? --dictionary-order --field-separator=: --general-numeric-sort "
+    "--human-numeric-sort --ignore-case --ignore-leading-blanks --ignore-nonprinting --key=: --merge --month-sort "
+    "--numeric-sort --random-sort --reverse --stable --unique --version-sort --zero-terminated FILE+",
+    "ss": "-046aeHilmnoprstuwx --all --extended --info --listening --numeric --processes --summary --tcp --udp",
+    "stat": "-Ltx -c: --format=: --printf=: --dereference --terse PATH+",
+    "strings": "-#af -n# -t: -e: --all --bytes=# --radix=: --encoding=: --print-file-name OBJECT+",
+    "sum": "-rs FILE+",
+    "tac": "-br -s: --before --regex --separator=: FILE+",
+    "tail": "-#qrvz -c# -n# --bytes=# --lines=# --quiet --silent --verbose FILE+",
+    "tr": "-cCdst --complement --delete --squeeze-repeats --truncate-set1 TEXT TEXT?",
+    "tree": "-aACcDdFfghiJlnNpqrsStuvxX -I: -L# -P: --charset=: --dirsfirst --du --filelimit=# --filesfirst "
+    "--gitignore --ignore-case --matchdirs --noreport --prune --si --sort=: PATH*",
+    "true": "",
+    "tty": "-s",
+    "type": "-afpPt NAME+",
+    "uname": "-aimnoprsv --all --machine --nodename --operating-system --processor --kernel-name --kernel-release "
+    "--kernel-version",
+    "unexpand": "-a -t: --all --first-only --tabs=: FILE+",
+    "uniq": "-cdDiuz -f# -s# -w# --count --repeated --unique --ignore-case --skip-fields=# --skip-chars=# "
+    "--check-chars=# --zero-terminated FILE",
+    "uptime": "-ps --pretty --since",
+    "users": "",
+    "w": "-fhs",
+    "wc": "-clLmw --bytes --chars --lines --max-line-length --words FILE+",
+    "whereis": "-bms NAME+",
+    "which": "-as --all NAME+",
+    "who": "-abdHlmpqrstTu --all --boot --heading --count",
+    "whoami": "",
+    "xxd": "-abCeEipu -c# -g# -l# -s# -o# FILE",
+}
+
+for alias, name in {
+    "egrep": "grep",
+    "fgrep": "grep",
+    "hd": "hexdump",
+    "fdfind": "fd",
+    "gawk": "awk",
+    "mawk": "awk",
+}.items():
+    PROGRAMS[alias] = PROGRAMS[name]
+for bits in (1, 224, 256, 384, 512):
+    PROGRAMS[f"sha{bits}sum"] = PROGRAMS["md5sum"]
+
+ALONE: dict[str, str | None] = {
+    "base64": r"-[^-]*[oiD]|--[oi]",
+    "command": None,
+    "date": r"-[^-]*[sfrndvj]|--[sfr]",
+    "fd": r"-[^-]*[xXl]|--(e|l|b)",
+    "fdfind": r"-[^-]*[xXl]|--(e|l|b)",
+    "file": r"-[^-]*[CmfzZ]|--(c|f|m|u)",
+    "find": r"-(exec|ok|delete|fprint|fls|files0)",
+    "git": r"-[^-]*[oO]|--[oetu]",
+    "hostname": None,
+    "jq": r"-[^-]*[fL]|--(f|raw|sl|a|j|li)",
+    "rg": r"-[^-]*[zf]|--(pre|host|sea|file$|file=|ignore-file)",
+    "sed": r"-(?!\d+$|n$|E$)",
+    "sort": r"-[^-]*[oTS]|--(o|comp|t|f|ra|b|pa)",
+    "tree": r"-[^-]*[oRHT]|--(o|f|h|info)",
+    "type": None,
+    "uname": r"-[^-]*S",
+    "uniq": None,
+    "xxd": None,
+}
+
+VERSIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(["bash", "cc", "clang", "clang++", "cmake", "curl", "docker", "g++", "gcc", "git"], ("--version",)),
+    **dict.fromkeys(["make", "perl", "psql", "ruby", "sqlite3", "wget"], ("--version",)),
+    **dict.fromkeys(["python", "python3"], ("--version", "-V")),
+    **dict.fromkeys(["node", "php"], ("--version", "-v")),
+    **dict.fromkeys(["java", "javac"], ("--version", "-version")),
+}
+"""Programs that are known to only say what they are. Not those that a project can swap: npm, yarn, go, cargo."""

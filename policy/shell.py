@@ -1,0 +1,208 @@
+"""A command line as words: as a shell reads it, and as a client that splits it itself does.
+
+Only a small part of the shell's language is read at all. Two readers must agree on it: the tokens below and
+tree-sitter's grammar of bash; the tokens come first, since the grammar takes half a second for some 4 kB.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import tree_sitter_bash
+from tree_sitter import Language, Node, Parser
+
+LONGEST = 4096
+"""Bytes."""
+MOST_PIECES = 600
+MOST_COMMANDS = 24
+
+
+class Unproven(Exception):
+    """Nothing is known of the command; `str(error)` says why, as the end of a sentence."""
+
+
+class Word(NamedTuple):
+    text: str
+    """Without its quotes."""
+    is_glob: bool = False
+    """Whether a shell would look for names that match it."""
+    is_literal: bool = False
+    """Whether no shell reads it."""
+
+
+class Command(NamedTuple):
+    words: list[Word]
+    piped: bool = False
+    """Whether its input is another command's output."""
+
+
+SPACE = r"(?P<space>[ \t]+)"
+OPERATOR = r"(?P<operator>&&|\|\||\||;)"
+PIECES = {
+    "single": r"'[^']*'",
+    "double": r'"(?:[^"\\$`!]|\\[^\n]|\$(?=")|!(?=[ ="]))*"',
+    "escaped": r"\\[!-~]",
+    "plain": r"[^\s'\"\\$`<>(){}&|;]+",
+}
+TOKEN = re.compile("|".join([SPACE, OPERATOR, *(f"(?P<{name}>{piece})" for name, piece in PIECES.items())]))
+MEANING = (
+    (re.compile(r"[$`]"), "a variable or a substitution"),
+    (re.compile(r"[<>]"), "a redirection"),
+    (re.compile(r"&"), "a command in the background"),
+    (re.compile(r"[(){}]"), "a group, a function or braces"),
+    (re.compile(r"['\"]"), "a quote that is not closed"),
+)
+OPERATORS = {"&&", "||", "|", ";"}
+
+
+def commands(line: str) -> list[Command]:
+    """As a shell reads it. Raises Unproven for all that is more than words, quotes and a chain."""
+    if len(line.encode("utf-8", "replace")) > LONGEST:
+        raise Unproven("it is longer than 4 kB")
+    if not line.replace("\t", " ").isprintable():
+        raise Unproven("it holds a line break or a character that cannot be seen")
+    tokens = _tokens(line)
+    found = _chain(tokens)
+    if [*_units(_tree(line))] != ["".join(raw for _, raw in token) for token in tokens]:
+        raise Unproven("its grammar is not that of a plain command")
+    return found
+
+
+Token = list[tuple[str, str]]
+"""The pieces of a word, or an operator alone: kind and text."""
+
+
+def _tokens(line: str) -> list[Token]:
+    tokens: list[Token] = []
+    fresh, position, pieces = True, 0, 0
+    while position < len(line):
+        found = TOKEN.match(line, position)
+        pieces += 1
+        if found is None or pieces > MOST_PIECES:
+            raise Unproven(_meaning(line[position:]) if found is None else "it has too many words")
+        kind, position = found.lastgroup or "", found.end()
+        if fresh and kind != "space":
+            tokens.append([])
+        if kind == "operator" and not fresh:
+            tokens.append([])
+        if kind != "space":
+            tokens[-1].append((kind, found[0]))
+        fresh = kind in ("space", "operator")
+    return tokens
+
+
+def _meaning(rest: str) -> str:
+    return next((f"it holds {what}" for pattern, what in MEANING if pattern.match(rest)), "it cannot be read")
+
+
+def _chain(tokens: list[Token]) -> list[Command]:
+    found = [Command([])]
+    for token in tokens:
+        kind, raw = token[0]
+        if kind == "operator":
+            found.append(Command([], piped=raw == "|"))
+        else:
+            found[-1].words.append(_word(token))
+    if len(found) > 1 and not found[-1].words:
+        found.pop()  # a chain may end with a semicolon
+    if not all(command.words for command in found):
+        raise Unproven("it holds an empty command")
+    if len(found) > MOST_COMMANDS:
+        raise Unproven("it is a chain of too many commands")
+    if not all(PROGRAM.fullmatch(command.words[0].text) for command in found):
+        raise Unproven("a program is named in a way that is not known")
+    if any(command.words[0].text == "[" and not _is_plain_test(command) for command in found):
+        raise Unproven("it holds brackets or globs in brackets")
+    return found
+
+
+def _is_plain_test(command: Command) -> bool:
+    """Of others the grammar takes long to find out what they are."""
+    return not any(word.is_glob or "]" in word.text or "[" in word.text for word in command.words[1:-1])
+
+
+PROGRAM = re.compile(r"[a-z][a-z0-9_+.-]*|\[")
+
+
+STARTS = re.compile(r"[~=#]")
+EXPANDED = re.compile(r"[=:]~")
+
+
+def _word(token: Token) -> Word:
+    kind, raw = token[0]
+    if kind == "plain" and raw not in ("=", "==") and STARTS.match(raw):
+        raise Unproven("it holds a home folder, a comment, or the path of a program")
+    plain = [raw for kind, raw in token if kind == "plain"]
+    if any(EXPANDED.search(raw) or ("!" in raw and len(token) + len(raw) > 2 and raw != "!=") for raw in plain):
+        raise Unproven("it holds a home folder or an event of the history")
+    is_glob = any(re.search(r"[*?\[]", raw) for raw in plain) and token != [("plain", "[")]
+    return Word("".join(_unquoted(kind, raw) for kind, raw in token), is_glob)
+
+
+def _unquoted(kind: str, raw: str) -> str:
+    match kind:
+        case "single":
+            return raw[1:-1]
+        case "double":
+            return re.sub(r'\\([$`"\\])', r"\1", raw[1:-1])
+        case "escaped":
+            return raw[1:]
+    return raw
+
+
+BASH = Language(tree_sitter_bash.language())
+UNITS = {"word", "number", "raw_string", "string", "concatenation", "test_operator"}
+GROUPS = {
+    "program",
+    "list",
+    "pipeline",
+    "command",
+    "command_name",
+    "test_command",
+    "unary_expression",
+    "binary_expression",
+    "negated_command",
+}
+
+
+def _tree(line: str) -> Node:
+    return Parser(BASH).parse(line.encode()).root_node
+
+
+def _units(node: Node) -> Iterator[str]:
+    """The words and operators of the tree, in order. Raises Unproven for what is neither."""
+    if node.has_error or node.is_missing:
+        raise Unproven("it is no valid command")
+    if node.type in UNITS or not node.is_named:
+        yield (node.text or b"").decode()
+    elif node.type in GROUPS:
+        for child in node.children:
+            yield from _units(child)
+    else:
+        raise Unproven(f"it holds a {node.type.replace('_', ' ')}")
+
+
+QUOTED = r"""'[^']*(?:'|$)|"[^"]*(?:"|$)"""
+PART = re.compile(rf"&&|\|\||[|;&]|(?:{QUOTED}|[^\s'\"|;&])+")
+
+
+def splits(line: str) -> list[list[list[str]]]:
+    """The words of each command, as clients take them that use no shell: quotes of a kind, or of both alike.
+
+    A backslash is a backslash to them.
+    """
+    return [_split(line), _split(line.replace('"', "'"))]
+
+
+def _split(line: str) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for word in PART.findall(line):
+        if word in OPERATORS | {"&"}:
+            found.append([])
+        else:
+            found[-1].append(_bare(word))
+    return [words for words in found if words]
+
+
+def _bare(word: str) -> str:
+    return re.sub(QUOTED, lambda quoted: quoted[0][1:].removesuffix(quoted[0][0]), word)

@@ -1,0 +1,83 @@
+"""What users allowed in advance, by session. Each function is a few statements in the caller's transaction."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+
+from graph import wire
+from graph.errors import InvalidDecision
+from graph.state import now
+from graph.turn import OpenCall
+from policy.grants import Grant, grant
+from sessions.tables import grants
+
+SHOWN = [column.name for column in grants.columns if column.name not in ("session_id", "ended_at")]
+
+
+def remembered(open_call: OpenCall, said: wire.HitlDecision) -> dict[str, Any] | None:
+    """The grant that a decision makes; None if it makes none. Raises InvalidDecision if there cannot be such a one."""
+    if said.remember is None:
+        return None
+    if open_call.always_asks:
+        raise InvalidDecision(f"{open_call.agent} asks for each such command; approve it without remember.")
+    arguments = {**open_call.call.arguments, **said.modified_arguments}
+    try:
+        made = grant(open_call.agent, open_call.call.tool_name, arguments, said.remember.pattern)
+    except ValueError as error:
+        raise InvalidDecision(f"The decision was not taken, the approval is still open. {error}") from None
+    until = said.remember.minutes and datetime.now(UTC) + timedelta(minutes=said.remember.minutes)
+    return {
+        "id": uuid4().hex,
+        "call_id": open_call.call.call_id,
+        "agent": made.agent,
+        "tool_name": made.tool,
+        "pattern": made.pattern,
+        "cwd": made.cwd,
+        "shell": made.shell,
+        "scope": said.remember.scope,
+        "uses_left": said.remember.uses,
+        "expires_at": until.isoformat(timespec="microseconds") if until else None,
+        "created_at": now(),
+    }
+
+
+def add(connection: Connection, session_id: str, row: dict[str, Any]) -> None:
+    connection.execute(insert(grants), {**row, "session_id": session_id})
+
+
+def standing(connection: Connection, session_id: str) -> list[Grant]:
+    return [
+        Grant(row["id"], row["agent"], row["tool_name"], row["pattern"], row["cwd"], row["shell"], row["uses_left"])
+        for row in connection.execute(
+            select(grants).where(_stands(session_id)).order_by(grants.c.created_at)
+        ).mappings()
+    ]
+
+
+def listed(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+    """Those that still stand, as clients see them."""
+    rows = connection.execute(select(grants).where(_stands(session_id)).order_by(grants.c.created_at)).mappings()
+    return [{name: row[name] for name in SHOWN} for row in rows]
+
+
+def _stands(session_id: str) -> ColumnElement[bool]:
+    return and_(
+        grants.c.session_id == session_id,
+        grants.c.ended_at.is_(None),
+        or_(grants.c.expires_at.is_(None), grants.c.expires_at > now()),
+        or_(grants.c.uses_left.is_(None), grants.c.uses_left > 0),
+    )
+
+
+def use(connection: Connection, grant_id: str) -> None:
+    connection.execute(update(grants).where(grants.c.id == grant_id).values(uses_left=grants.c.uses_left - 1))
+
+
+def end(connection: Connection, session_id: str, *, grant_id: str | None = None, scope: str | None = None) -> int:
+    """Revokes one, those of a scope, or all; how many those were. The rows stay: the audit names them."""
+    which = _stands(session_id)
+    which = and_(which, grants.c.id == grant_id) if grant_id else which
+    which = and_(which, grants.c.scope == scope) if scope else which
+    return connection.execute(update(grants).where(which).values(ended_at=now())).rowcount

@@ -1,0 +1,195 @@
+"""Which commands are proven to only read: two corpora, written without knowledge of the table, and hostile input."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policy.commands import CommandClass, classify
+from policy.globs import matches
+from policy.grants import Grant
+from policy.paths import fault, pattern_fault
+from tests.policy.test_gate import CORPUS, lines
+
+READ_ONLY = [line for line in (CORPUS / "read_only_commands.txt").read_text("utf-8").split("\n") if line]
+ASKED_FOR_ALL_THE_SAME = {
+    "cat my\\ file.txt",
+    'stat -f "%z" README.md',
+    "date -r README.md",
+    'xxd "my file.txt" | head -5',
+}
+"""Harmless, and not proven: a backslash outside of quotes; options that mean other things elsewhere; `xxd IN OUT`."""
+
+
+@pytest.mark.parametrize("command", READ_ONLY)
+def test_an_ordinary_command_that_only_reads(command: str) -> None:
+    kind = classify({"command": command}).kind
+    assert (kind is CommandClass.READ_ONLY) == (command not in ASKED_FOR_ALL_THE_SAME)
+
+
+@pytest.mark.parametrize("command", lines("unproven_commands.txt"), ids=lambda command: ascii(command[:60]))
+def test_a_command_that_is_not_proven_read_only(command: str) -> None:
+    assert classify({"command": command}).kind is not CommandClass.READ_ONLY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"command": "ls", "shell": True}, "it asks for a shell"),
+        ({"command": "ls", "cwd": "../.."}, "of its folder, '..' could leave the workspace"),
+        ({"command": ["ls"]}, "it is empty"),
+        ({"command": None}, "it is empty"),
+        ({}, "it is empty"),
+        ({"command": "make test"}, "'make' is not a program that is known to only read"),
+        ({"command": "cat a > b"}, "it holds a redirection"),
+        ({"command": "cat $HOME/a"}, "it holds a variable or a substitution"),
+        ({"command": "ls & rm a"}, "it holds a command in the background"),
+        ({"command": "ls\nrm a"}, "it holds a line break or a character that cannot be seen"),
+        ({"command": "sort -o b a"}, "the option '-o' is not known"),
+        ({"command": "ls" + " a" * 3000}, "it is longer than 4 kB"),
+        ({"command": "ls | " * 40 + "ls"}, "it is a chain of too many commands"),
+        ({"command": "sed -n 1,5p a | grep -i b"}, "a client that uses no shell would give all of it to sed"),
+    ],
+)
+def test_why_a_command_is_not_proven(arguments: dict[str, object], why: str) -> None:
+    assert classify(arguments) == (CommandClass.UNPROVEN, why)
+
+
+@pytest.mark.parametrize(
+    "command", ["git status", "git log --oneline -5 | head", "git diff HEAD~1 -- src/a.py", "ls && git show HEAD:a.py"]
+)
+def test_a_read_of_git_is_a_class_of_its_own(command: str) -> None:
+    assert classify({"command": command}).kind is CommandClass.GIT_READ
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "git diff --output=x",
+        "git diff --out=x",
+        "git -c core.pager=sh log",
+        "git -C .. log",
+        "git log --ext-diff",
+        "git branch new",
+        "git diff ../x",
+        "git show HEAD:../x",
+        "git grep -O x",
+        "git stash",
+        "git log | grep -o x",
+        "git status > x",
+    ],
+)
+def test_what_is_no_read_of_git(command: str) -> None:
+    assert classify({"command": command}).kind is CommandClass.UNPROVEN
+
+
+FILES = {
+    "README.md": "# Title\n\nSome text with TODO and an error.\n",
+    "a.txt": "a\nb\nc 1 2\n",
+    "b.txt": "a\nc\nd 3 4\n",
+    "data.csv": "a,1,20\nb,2,5\n",
+    "data.json": '[{"name": "a"}, {"name": "b"}]\n',
+    "package.json": '{"name": "x", "version": "1.0.0", "scripts": {"test": "jest"}}\n',
+    "Makefile": "test:\n\techo test\n",
+    "src/main.py": "import os\n\n\ndef main() -> None:\n    print('hi')\n",
+    "src/app.js": "import x from 'express'\n",
+    "src/utils/helpers.py": "def help():\n    pass\n",
+    "tests/test_main.py": "def test_main():\n    assert True\n",
+    "docs/guide.md": "# Guide\n",
+    "docs/api/index.md": "# API\n",
+    "log.txt": "2026-01-01 ERROR one\n2026-01-02 WARN two\n",
+    "my file.txt": "spaced\n",
+    ".env.example": "PORT=1\n",
+    ".github/workflows/ci.yml": "on: push\n",
+    ".gitignore": "data/\n",
+}
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scratch")
+    for name, content in FILES.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    return folder
+
+
+def snapshot(folder: Path) -> list[tuple[str, int, int, str]]:
+    found = []
+    for path in sorted([folder, *folder.rglob("*")]):
+        status = path.lstat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found.append((str(path), status.st_mode, status.st_mtime_ns, content))
+    return found
+
+
+def naively(command: str) -> list[str]:
+    """As a client splits it that knows no shell and no operators."""
+    words, word, quoted, begun = [], "", False, False
+    for char in command:
+        if char in "'\"":
+            quoted, begun = not quoted, True
+        elif char.isspace() and not quoted:
+            words += [word] if begun else []
+            word, begun = "", False
+        else:
+            word, begun = word + char, True
+    return words + ([word] if begun else [])
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is what reads the commands here")
+def test_the_commands_of_the_corpus_change_no_file_whoever_reads_them(scratch: Path) -> None:
+    before = snapshot(scratch.parent)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(scratch)}
+    for command in READ_ONLY:
+        for argv in (["bash", "-c", command], naively(command)):
+            if shutil.which(argv[0]):
+                subprocess.run(
+                    argv, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+                )
+        assert snapshot(scratch.parent) == before, command
+
+
+PIECES = st.sampled_from(
+    [
+        *" \t\n;&|<>(){}[]$`'\"\\!*?~#=-/.",
+        "..",
+        "&&",
+        "||",
+        "ls ",
+        "cat a",
+        "find . ",
+        "sed -n ",
+        "awk ",
+        "git ",
+        "-f",
+        "é",
+        "\u202e",
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.text(max_size=300), st.lists(PIECES, max_size=120).map("".join)))
+def test_no_text_breaks_the_judgement(text: str) -> None:
+    assert classify({"command": text, "cwd": text[:20] or None}).kind in CommandClass
+    assert isinstance(fault(text), str | None)
+    assert isinstance(pattern_fault(text), str | None)
+    matches(text, text[::-1])
+    Grant("g", "coder", "execute_command", text[::-1]).covers("coder", "execute_command", {"command": text})
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(READ_ONLY),
+    st.sampled_from(["; rm a", " > b", " && make", " | sh", "\nrm a", " `rm a`", " $(rm a)", " &"]),
+)
+def test_nothing_can_be_hung_on_to_a_command_that_only_reads(command: str, more: str) -> None:
+    assert classify({"command": command + more}).kind is CommandClass.UNPROVEN

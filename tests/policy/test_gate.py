@@ -1,0 +1,199 @@
+"""The gate's judgement, row by row: every agent, every tool, every kind of argument."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graph.gate import Gatekeeper, known_agents
+from graph.tools import TOOLS
+from prompts import AGENTS
+
+GATE = Gatekeeper()
+CORPUS = Path(__file__).parent.parent / "corpus"
+
+
+def lines(name: str) -> list[Any]:
+    return [json.loads(line) for line in (CORPUS / name).read_text("utf-8").split("\n") if line]
+
+
+HARMLESS = {
+    "read_file": {"path": "a.py"},
+    "write_file": {"path": "notes/a.MD", "content": "x"},
+    "list_files": {},
+    "create_directory": {"path": "a.md"},
+    "execute_command": {"command": "make"},
+    "search_in_code": {"query": "x"},
+    "echo": {"text": "x"},
+    "calculator": {"expr": "1"},
+    "switch_mode": {"mode": "ask"},
+    "attempt_completion": {"result": "x"},
+    "ask_followup_question": {"question": "x"},
+}
+OUTSIDE = {
+    "read_file": {"path": "../a.py"},
+    "write_file": {"path": "a.md/../../b.md", "content": "x"},
+    "list_files": {"path": "/etc"},
+    "create_directory": {"path": "C:\\a.md"},
+    "search_in_code": {"query": "x", "path": "~/x"},
+}
+PATTERN_OUTSIDE = {"list_files": {"pattern": "../*"}, "search_in_code": {"query": "x", "file_pattern": "/etc/*"}}
+REPOSITORY = {"read_file": {"path": ".git/config"}, "write_file": {"path": "a/.GIT/hooks/x.md", "content": "x"}}
+READS = {"execute_command": {"command": "ls -la src | wc -l"}}
+GIT_READS = {"execute_command": {"command": "git log --oneline -n 5"}}
+SHELL = {"execute_command": {"command": "ls", "shell": True}}
+ELSEWHERE = {"execute_command": {"command": "ls", "cwd": "../.."}}
+NO_MARKDOWN = {"write_file": {"path": "a.py", "content": "x"}, "create_directory": {"path": "a"}}
+MISSING: dict[str, Any] = {
+    "read_file": {},
+    "write_file": {"path": "a.md"},
+    "create_directory": {},
+    "execute_command": {"cwd": "a"},
+    "search_in_code": {},
+    "echo": {},
+    "calculator": {},
+    "switch_mode": {},
+    "attempt_completion": {},
+    "ask_followup_question": {},
+}
+WRONG_TYPE = {
+    "read_file": {"path": ["a"]},
+    "write_file": {"path": "a.md", "content": 1},
+    "list_files": {"recursive": "yes"},
+    "create_directory": {"path": 7},
+    "execute_command": {"command": ["rm", "a"]},
+    "search_in_code": {"query": "x", "max_results": 10_000},
+    "echo": {"text": {}},
+    "calculator": {"expr": 1},
+    "switch_mode": {"mode": "root"},
+    "attempt_completion": {"result": None},
+    "ask_followup_question": {"question": "x", "suggestions": "y"},
+}
+UNKNOWN = {tool: {**arguments, "sudo": True} for tool, arguments in HARMLESS.items()}
+KINDS: dict[str, dict[str, Any]] = {
+    "harmless": HARMLESS,
+    "outside": OUTSIDE,
+    "pattern_outside": PATTERN_OUTSIDE,
+    "repository": REPOSITORY,
+    "reads": READS,
+    "git_reads": GIT_READS,
+    "shell": SHELL,
+    "elsewhere": ELSEWHERE,
+    "no_markdown": NO_MARKDOWN,
+    "missing": MISSING,
+    "wrong_type": WRONG_TYPE,
+    "unknown": UNKNOWN,
+}
+MALFORMED = ("deny", "arguments.invalid")
+RULES = {
+    ("harmless", "write_file"): ("ask", "write.file"),
+    ("harmless", "create_directory"): ("ask", "write.directory"),
+    ("harmless", "execute_command"): ("ask", "command.unproven"),
+    ("harmless", "read_file"): ("allow", "harmless.read_file"),
+    ("harmless", "list_files"): ("allow", "harmless.list_files"),
+    ("harmless", "search_in_code"): ("allow", "harmless.search_in_code"),
+    ("harmless", "echo"): ("allow", "harmless.local"),
+    ("harmless", "calculator"): ("allow", "harmless.local"),
+    ("harmless", "switch_mode"): ("allow", "harmless.control"),
+    ("harmless", "attempt_completion"): ("allow", "harmless.control"),
+    ("harmless", "ask_followup_question"): ("allow", "harmless.control"),
+    ("reads", "execute_command"): ("allow", "command.read_only"),
+    ("git_reads", "execute_command"): ("ask", "command.git_read"),
+    ("shell", "execute_command"): ("ask", "command.unproven"),
+    ("elsewhere", "execute_command"): ("ask", "command.unproven"),
+    ("no_markdown", "write_file"): ("ask", "write.file"),
+    ("no_markdown", "create_directory"): ("ask", "write.directory"),
+    **{("outside", tool): ("deny", "path.outside") for tool in OUTSIDE},
+    **{("repository", tool): ("deny", "path.outside") for tool in REPOSITORY},
+    **{("pattern_outside", tool): ("deny", "pattern.outside") for tool in PATTERN_OUTSIDE},
+    **{(kind, tool): MALFORMED for kind in ("missing", "wrong_type", "unknown") for tool in TOOLS},
+}
+"""For an agent that may use the tool, without limits of its own."""
+
+
+def expected(agent: str, tool: str, kind: str) -> tuple[str, str]:
+    decision, rule = RULES[kind, tool]
+    if rule == "arguments.invalid":
+        return MALFORMED
+    if tool not in known_agents()[agent].tools:
+        return "deny", "agent.tool"
+    if agent == "architect" and tool == "write_file" and kind == "no_markdown":
+        return "deny", "agent.may_write"
+    if agent == "debug" and tool == "execute_command" and decision == "ask":
+        return "ask", "agent.read_only_commands"
+    return decision, rule
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("agent", known_agents())
+def test_every_agent_with_every_tool_and_every_kind_of_argument(agent: str, tool: str, kind: str) -> None:
+    if tool not in KINDS[kind]:
+        return
+    verdict = GATE.verdict(agent, tool, KINDS[kind][tool])
+    assert (verdict.decision, verdict.rule) == expected(agent, tool, kind)
+    assert verdict.reason.endswith(".")
+    assert verdict.reason.isascii()
+
+
+def test_the_matrix_says_what_the_gate_says() -> None:
+    matrix = GATE.matrix()
+    assert matrix["ask"]["write_file"] == [{"decision": "deny", "rule": "agent.tool"}]
+    assert matrix["architect"]["write_file"] == [
+        {"decision": "deny", "rule": "agent.may_write", "paths_but": ["*.md"]},
+        {"decision": "ask", "rule": "write.file"},
+    ]
+    assert [each["decision"] for each in matrix["debug"]["execute_command"]] == ["ask", "allow", "ask", "ask"]
+    for agent in AGENTS:
+        for tool, outcomes in matrix[agent].items():
+            verdict = GATE.verdict(agent, tool, HARMLESS[tool])
+            assert (verdict.decision, verdict.rule) in {(each["decision"], each["rule"]) for each in outcomes}
+
+
+def test_what_a_call_lacks_is_said_so_that_its_model_can_act_on_it() -> None:
+    assert GATE.verdict("coder", "write_file", {"path": "a", "mode": 1}).reason == (
+        "The arguments of write_file are not valid: content: Field required; mode: Extra inputs are not permitted. "
+        "Its arguments are: path, content, encoding, create_dirs, backup."
+    )
+
+
+@pytest.mark.parametrize("path", lines("paths_inside.txt"))
+def test_a_path_inside_the_workspace(path: str) -> None:
+    for tool, more in (("read_file", {}), ("write_file", {"content": "x"}), ("create_directory", {})):
+        assert GATE.verdict("coder", tool, {"path": path, **more}).decision in ("allow", "ask")
+
+
+@pytest.mark.parametrize("path", lines("paths_refused.txt"), ids=ascii)
+def test_a_path_that_is_not_proven_inside_the_workspace(path: Any) -> None:
+    for tool, more in (("read_file", {}), ("write_file", {"content": "x"}), ("create_directory", {})):
+        assert GATE.verdict("coder", tool, {"path": path, **more}).decision == "deny"
+
+
+@pytest.mark.parametrize("pattern", ["*.py", "src/**/*.py", "test_[ab]?.py", "*.{js,ts}"])
+def test_a_pattern_of_names_inside_the_workspace(pattern: str) -> None:
+    assert GATE.verdict("ask", "list_files", {"pattern": pattern}).decision == "allow"
+
+
+@pytest.mark.parametrize("pattern", ["../../*", "/etc/*", "**/../..", "~/*", "C:*", "a\\*", "", ".git/*", "a\x00"])
+def test_a_pattern_that_could_leave_the_workspace(pattern: str) -> None:
+    assert GATE.verdict("ask", "search_in_code", {"query": "x", "file_pattern": pattern}).rule == "pattern.outside"
+
+
+@pytest.mark.parametrize(
+    ("path", "warning"),
+    [
+        ("CLAUDE.md", "Coding agents follow what this file says."),
+        ("sub/agents.MD", "Coding agents follow what this file says."),
+        (".github/workflows/ci.yml", "It is run by continuous integration, with its rights and its secrets."),
+        (".env", "It may hold keys or other secrets, or decide who may log in."),
+        ("home/.ssh/config", "It may hold keys or other secrets, or decide who may log in."),
+        (".vscode/tasks.json", "Tools run what it names without being asked."),
+        ("src/main.py", None),
+    ],
+)
+def test_a_legal_path_with_a_meaning_of_its_own_carries_a_warning(path: str, warning: str | None) -> None:
+    verdict = GATE.verdict("coder", "write_file", {"path": path, "content": "x"})
+    asked = "Writing a file needs the user's approval."
+    assert (verdict.decision, verdict.warning) == ("ask", warning)
+    assert verdict.reason == (f"{asked} {warning}" if warning else asked)
