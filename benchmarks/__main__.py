@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from benchmarks import bare
 from benchmarks.client import KEY
+from benchmarks.gate import cost_of_a_verdict
 from benchmarks.load import Closed, Late, closed_loop, cpu_of_a_token, long_session
 from benchmarks.process import Process, free_port, running
 
@@ -22,10 +23,12 @@ class Effort(NamedTuple):
     rounds: dict[int, int]
     """By the number of sessions."""
     token_rounds: int
+    hostile: int
+    """Commands of 4 kB."""
 
 
-FULL = Effort(10, {1: 32, 16: 4, 64: 2}, 5)
-QUICK = Effort(5, {1: 8, 16: 2, 64: 1}, 1)
+FULL = Effort(10, {1: 32, 16: 4, 64: 2}, 5, 20_000)
+QUICK = Effort(5, {1: 8, 16: 2, 64: 1}, 1, 1_000)
 LOOKED_AT = [10, 100, 500]
 TOKENS = 2_000
 
@@ -39,6 +42,11 @@ async def main(effort: Effort) -> None:
         _print_loops(loops, bare_cpu, effort.turns)
         _print_late(await long_session(server, LOOKED_AT))
         token = await cpu_of_a_token(server, TOKENS, effort.token_rounds)
+        verdict = cost_of_a_verdict(effort.hostile)
+        print(
+            f"\nA verdict on a command    {verdict.ordinary * 1e6:.0f} us; the worst of {effort.hostile} hostile ones "
+            f"of 4 kB {verdict.worst * 1e3:.1f} ms, {verdict.worst / verdict.ordinary:.0f} times as long"
+        )
         print(f"\nA streamed token    {token * 1e6:.0f} us of server CPU, {TOKENS} tokens to a client that shows them")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -56,7 +57,10 @@ def explain(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
 def _call(words: list[str]) -> dict[str, Any]:
     """Raises ValueError for what are no arguments."""
     if len(words) == 1 and words[0].lstrip().startswith("{"):
-        return dict(json.loads(words[0]))
+        try:
+            return dict(json.loads(words[0]))
+        except (ValueError, RecursionError):
+            raise ValueError("the arguments are no JSON object; write NAME=VALUE, or one JSON object") from None
     pairs = [word.partition("=") for word in words]
     if wrong := next((name for name, equals, _ in pairs if not equals), None):
         raise ValueError(f"{wrong!r} is no argument; write NAME=VALUE, or one JSON object")
@@ -77,6 +81,18 @@ def matrix(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
         print(f"{tool:{width}}" + "".join(f"{'-' if cell == 'deny' else cell:14}" for cell in cells).rstrip())
     print("\n-: denied. Where there are several, the arguments decide; GET /policy has the rules.")
     return 0
+
+
+class Entry(BaseModel):
+    """What is looked at of an audit's entry."""
+
+    model_config = ConfigDict(extra="allow")
+
+    seq: int
+    agent: str
+    tool_name: str
+    original_arguments: dict[str, Any]
+    decided_by: str
 
 
 VERDICTS = {"hitl_decision": "ask", "tool_result": "ask", "system": "ask", "grant": "ask", "policy": "allow"}
@@ -126,17 +142,25 @@ def _of_file(path: Path) -> Chain:
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """JSON or NDJSON, as the service gives it. Raises ValueError."""
-    text = path.read_text("utf-8")
     try:
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = _rows(path.read_text("utf-8"))
+        return (
+            [Entry.model_validate(row).model_dump(exclude_unset=True) for row in rows if "result_hash" not in row],
+            [row for row in rows if "result_hash" in row],
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ValueError(f"{path}: it is no audit of the service; get it from GET /sessions/ID/audit") from None
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    try:
+        whole = json.loads(text)
     except ValueError:
-        rows = [json.loads(text)]
-    if len(rows) == 1 and "entries" in rows[0]:
-        session = {"session_id": rows[0]["session_id"]}
-        return [{**session, **row} for row in rows[0]["entries"]], list(rows[0].get("results", ()))
-    if not all(isinstance(row, dict) and "seq" in row for row in rows):
-        raise ValueError(f"{path}: it is no audit of the service; get it from GET /sessions/ID/audit")
-    return [row for row in rows if "decision" in row], [row for row in rows if "result_hash" in row]
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if "entries" not in whole:
+        return [whole]
+    session = {"session_id": whole["session_id"]}
+    return [{**session, **row} for row in [*whole["entries"], *whole.get("results", ())]]
 
 
 def _of_database() -> Iterator[Chain]:

@@ -254,3 +254,42 @@ async def test_a_failure_is_shown_with_its_code_and_the_next_message_works(
     assert "llm_unavailable: It failed." in shown
     assert "Hello" in shown
     assert not terminal.chat.failed
+
+
+async def test_an_approval_can_be_remembered_and_one_that_was_not_taken_is_asked_again(
+    service: Service, workspace: Workspace
+) -> None:
+    metadata = {"rule": "write.file", "reason": "It writes.", "remember": {"pattern": "a.py"}}
+    asked = {**calls("write_file", ask=True, path="a.py", content="x\n"), "metadata": metadata}
+    ran = calls("write_file", path="a.py", content="x\n")
+    passed = {**calls("create_directory", call_id="call_2", path="d"), "metadata": PASSED}
+    service.plays([asked], [fails("invalid_decision")], [ran], [passed], [says("Done.")])
+    seen = await Terminal(service, workspace, "write", "s", "docs/**", "t", "").shows()
+    assert [message.get("remember") for message in service.messages[1:3]] == [
+        {"scope": "session", "pattern": "docs/**"},
+        {"scope": "turn"},
+    ]
+    assert "passed by grant: The user allowed calls like this one. (rule grant.g1)" in seen
+    assert (workspace.root / "a.py").read_text() == "x\n"
+
+
+PASSED = {"rule": "grant.g1", "reason": "The user allowed calls like this one.", "passed_by": "grant"}
+
+
+async def test_what_was_allowed_in_advance_is_listed_and_taken_back(service: Service, workspace: Workspace) -> None:
+    grant = {"id": "g1", "agent": "coder", "tool_name": "write_file", "pattern": "docs/**", "scope": "session"}
+    more = {**grant, "id": "g2", "uses_left": 2, "expires_at": "2026-01-01T10:00:00.000000+00:00"}
+    path = "/sessions/s-1/grants"
+    service.rest |= {path: {"grants": [grant, more], "revoked": 2}, f"{path}/g1": {"revoked": 1}}
+    seen = await Terminal(service, workspace, "/grants", "/revoke g1", "/revoke").shows()
+    assert "g1  write_file docs/**  (coder, session)" in seen
+    assert "g2  write_file docs/**  (coder, session, 2 uses left, until 2026-01-01T10:00:00)" in seen
+    assert ("Taken back: 1." in seen, "Taken back: 2." in seen) == (True, True)
+    service.rest[path] = {"grants": []}
+    assert "Nothing is allowed in advance." in await Terminal(service, workspace, "/grants").shows()
+
+
+async def test_a_refusal_names_its_rule(service: Service, workspace: Workspace) -> None:
+    refused = {**fails("tool_denied", "No.", rule="path.outside"), "is_final": False}
+    service.plays([refused, says("Well.")])
+    assert "tool_denied: No. (rule path.outside)" in await Terminal(service, workspace, "read ../a").shows()
