@@ -13,6 +13,12 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "tool_result_failed": {"type": "tool_result", "call_id": "call_1", "error": "No such file: README.md"},
     "switch_agent": {"type": "switch_agent", "agent_type": "coder", "content": "Write hello.py", "reason": "mine"},
     "approve": {"type": "hitl_decision", "call_id": "call_1", "decision": "approve"},
+    "approve_and_remember": {
+        "type": "hitl_decision",
+        "call_id": "call_1",
+        "decision": "approve",
+        "remember": {"scope": "session", "pattern": "docs/**", "uses": 5},
+    },
     "edit": {
         "type": "hitl_decision",
         "call_id": "call_1",
@@ -31,7 +37,21 @@ CHUNKS: dict[str, wire.Chunk] = {
         tool_name="write_file",
         arguments={"path": "hello.py", "content": "print('hi')\n"},
         requires_approval=True,
-        metadata={"rule": "write.file", "reason": "Writing a file needs the user's approval."},
+        metadata={
+            "rule": "write.file",
+            "reason": "Writing a file needs the user's approval.",
+            "remember": {"pattern": "hello.py"},
+        },
+    ),
+    "passed": wire.ToolCall(
+        call_id="call_2",
+        tool_name="write_file",
+        arguments={"path": "docs/a.md", "content": "# A\n"},
+        metadata={
+            "rule": "grant.5f1c",
+            "reason": "The user allowed calls like this one.",
+            "passed_by": "grant",
+        },
     ),
     "agent_switched": wire.AgentSwitched(
         content="Switched to coder agent",

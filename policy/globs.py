@@ -23,7 +23,8 @@ def normal(path: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible = text.replace("\u200c", "").replace("\u200d", "")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
 
 
 def _matches(names: list[str], pattern: list[str]) -> bool:

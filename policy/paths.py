@@ -7,6 +7,9 @@ RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9
 LOOKALIKES = set("∕⁄⧸╱⟋／＼⧵⧹∖╲⟍﹨．․﹒‥…：﹕︓꞉∶")
 INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
+JOINED = re.compile(r"(?<=[^\x00-\u02ff\u2000-\u20ff])[\u200c\u200d](?=[^\x00-\u02ff\u2000-\u20ff])")
+"""The joiners that some scripts are written with, and emoji are made of; between other characters they only hide."""
+
 
 def fault(path: object) -> str | None:
     """Why the path is refused, as the end of a sentence; None if it names something inside the workspace."""
@@ -14,7 +17,7 @@ def fault(path: object) -> str | None:
         return "it is empty"
     if len(path.encode("utf-8", "replace")) > 4096:
         return "it is too long"
-    if any(unicodedata.category(char) in INVISIBLE for char in path):
+    if any(unicodedata.category(char) in INVISIBLE for char in JOINED.sub("", path)):
         return "it holds control or invisible characters"
     if wrong := next((why for pattern, why in WHOLE if re.search(pattern, path)), None):
         return wrong
