@@ -11,7 +11,7 @@
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -109,15 +109,15 @@ def _parsed(form: Form, words: Sequence[Word]) -> tuple[set[str], list[Word]]:
     return seen, operands
 
 
-def _long(form: Form, name: str, value: Word | None, rest: "Sequence[Word] | object") -> None:
+def _long(form: Form, name: str, value: Word | None, rest: Iterator[Word]) -> None:
     kind = form.options.get(name)
     if kind is None or (value is not None and not kind):
         raise Unproven(f"the option {_shown(Word(name))} is not known")
     if kind and kind != "?":
-        _check_value(kind, value if value is not None else next(rest, Word("")))  # type: ignore[call-overload]
+        _check_value(kind, value if value is not None else next(rest, Word("")))
 
 
-def _short(form: Form, word: Word, rest: "object") -> set[str]:
+def _short(form: Form, word: Word, rest: Iterator[Word]) -> set[str]:
     seen: set[str] = set()
     if word.is_glob:
         raise Unproven(f"{_shown(word)} could become another option")
@@ -132,7 +132,7 @@ def _short(form: Form, word: Word, rest: "object") -> set[str]:
             break
         if kind:
             glued = word.text[place:]
-            _check_value(kind, Word(glued) if glued else next(rest, Word("")))  # type: ignore[call-overload]
+            _check_value(kind, Word(glued) if glued else next(rest, Word("")))
             break
     return seen
 
