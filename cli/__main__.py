@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -43,9 +44,12 @@ def main(argv: list[str] | None = None) -> int:
             return verify(options)
         gatekeeper = Gatekeeper(options.policy or Settings().policy_file)
         return {"explain": explain, "matrix": matrix, "replay": replay}[options.command](gatekeeper, options)
-    except (OSError, ValueError, SQLAlchemyError) as error:
-        print(str(error).splitlines()[0], file=sys.stderr)
-        return 2
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        print(f"AGENT_RUNTIME__{str(fault['loc'][0]).upper()}: {fault['msg']}", file=sys.stderr)
+    except (OSError, ValueError, TypeError, SQLAlchemyError) as error:
+        print(ascii(f"It could not be done: {error}".splitlines()[0])[1:-1], file=sys.stderr)
+    return 2
 
 
 def explain(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
@@ -69,7 +73,7 @@ def _call(words: list[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     """Numbers and truth values as such; what else is text."""
-    return json.loads(text) if text in ("true", "false") or text.isdecimal() else text
+    return json.loads(text) if re.fullmatch(r"true|false|0|[1-9][0-9]{0,17}", text) else text
 
 
 def matrix(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
@@ -86,13 +90,25 @@ def matrix(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
 class Entry(BaseModel):
     """What is looked at of an audit's entry."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     seq: int
     agent: str
     tool_name: str
     original_arguments: dict[str, Any]
     decided_by: str
+
+
+class Result(BaseModel):
+    """Of a call that an entry let pass."""
+
+    model_config = ConfigDict(strict=True)
+
+    number: int
+    seq: int
+    timestamp: str
+    result_hash: str
+    hash: str
 
 
 VERDICTS = {"hitl_decision": "ask", "tool_result": "ask", "system": "ask", "grant": "ask", "policy": "allow"}
@@ -103,8 +119,8 @@ def replay(gatekeeper: Gatekeeper, options: argparse.Namespace) -> int:
     entries, _ = _read(options.audit)
     changed = list(_changed(gatekeeper, entries))
     for entry, before, now in changed:
-        call = json.dumps(entry["original_arguments"])[:200]
-        print(f"{entry['seq']}  {entry['agent']} {entry['tool_name']} {call}: {before} -> {now.decision} ({now.rule})")
+        call = f"{ascii(entry['tool_name'])[1:-1]} {json.dumps(entry['original_arguments'])[:200]}"
+        print(f"{entry['seq']}  {entry['agent']} {call}: {before} -> {now.decision} ({now.rule})")
     print(f"{len(changed)} of {len(entries)} entries would be decided otherwise by {gatekeeper.path}.")
     return 1 if changed else 0
 
@@ -120,9 +136,10 @@ def _changed(gatekeeper: Gatekeeper, entries: list[dict[str, Any]]) -> Iterator[
 
 def verify(options: argparse.Namespace) -> int:
     found = [_of_file(options.file)] if options.file else list(_of_database())
-    broken = [(session, seq) for session, entries, came in found if (seq := audit.broken_at(session, entries, came))]
+    judged = [(session, audit.broken_at(session, entries, came)) for session, entries, came in found]
+    broken = [(session, seq) for session, seq in judged if seq is not None]
     for session, seq in broken:
-        print(f"{session}: broken at entry {seq}: it was changed, put in, or one before it was taken out")
+        print(f"{ascii(session)[1:-1]}: broken at entry {seq}: it was changed, put in, or one before it was taken out")
     entries = sum(len(entries) for _, entries, _ in found)
     print(f"{len(found) - len(broken)} of {len(found)} sessions are whole, {entries} entries were read.")
     return 1 if broken else 0
@@ -146,7 +163,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         rows = _rows(path.read_text("utf-8"))
         return (
             [Entry.model_validate(row).model_dump(exclude_unset=True) for row in rows if "result_hash" not in row],
-            [row for row in rows if "result_hash" in row],
+            [Result.model_validate(row).model_dump() for row in rows if "result_hash" in row],
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError(f"{path}: it is no audit of the service; get it from GET /sessions/ID/audit") from None

@@ -6,9 +6,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from graph.errors import EditRefused
+from graph.errors import EditRefused, InvalidDecision
 from graph.tools import ENDS_TURN, TOOLS, mistake
-from policy import DEFAULT, WRITES, Policy, Rule, Verdict, judge, load
+from policy import DEFAULT, PATHS, WRITES, Policy, Rule, Verdict, judge, load
 from policy.grants import Grant
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, Agent
 
@@ -30,7 +30,7 @@ class Gatekeeper:
         self.policy = self._read()
 
     def _read(self) -> Policy:
-        policy = load(self.path, TOOLS, known_agents())
+        policy = load(self.path, TOOLS, known_agents(), PATHS)
         if not policy.enabled:
             log.critical("APPROVAL IS OFF: %s says enabled: false; nothing asks its user any more", self.path)
         return policy
@@ -57,6 +57,12 @@ class Gatekeeper:
         if ruling.decision == "deny":
             raise EditRefused(f"The edit was refused, the approval is still open. {ruling.reason}")
         return result
+
+    def still_possible(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> None:
+        """Raises InvalidDecision if the policy, read anew since the user was asked, denies the call by now."""
+        ruling = self.verdict(agent, tool, arguments)
+        if ruling.decision == "deny":
+            raise InvalidDecision(f"The call cannot be approved any more; reject it. {ruling.reason}")
 
     def ends_turn(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
         """Whether the call passes unasked, and ends the turn with an answer."""

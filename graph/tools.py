@@ -151,10 +151,14 @@ def mistake(name: str, arguments: dict[str, Any]) -> str | None:
         TOOLS[name].model_validate({k: v for k, v in arguments.items() if v is not None})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        said = [f"{str(fault['loc'][0])[:64]}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+        said = [f"{_at(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
         there = ", ".join(TOOLS[name].model_fields)
         return f"The arguments of {name} are not valid: {'; '.join(said)}. Its arguments are: {there}."
     return None
+
+
+def _at(location: tuple[int | str, ...]) -> str:
+    return str(location[0] if location else "a name")[:64]
 
 
 def check(agent: Agent) -> None:

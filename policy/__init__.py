@@ -11,7 +11,8 @@ from policy.commands import CommandClass, Reading, classify
 from policy.paths import fault, pattern_fault
 from policy.rules import DEFAULT, Call, Decision, Policy, Rule, load
 
-__all__ = ["DEFAULT", "WRITES", "CommandClass", "Decision", "Limits", "Policy", "Rule", "Verdict", "judge", "load"]
+__all__ = ["DEFAULT", "PATHS", "WRITES", "CommandClass", "Decision", "Limits", "Policy", "Rule", "Verdict"]
+__all__ += ["judge", "load"]
 
 
 class Verdict(NamedTuple):
@@ -75,11 +76,12 @@ def _refused(agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict 
 
 def _ruled(policy: Policy, agent: Limits, tool: str, arguments: Mapping[str, Any]) -> Verdict:
     reading = classify(arguments) if tool == "execute_command" else None
-    path = arguments.get(PATHS.get(tool, ""))
+    path = arguments.get("path", ".") if tool in PATHS else None
     rule = policy.rule(Call(agent=agent.name, tool=tool, path=path, command=reading and reading.kind))
     verdict = Verdict(rule.decision, rule.id, rule.reason, dangerous=tool in WRITES)
     if reading:
         verdict = _of_command(verdict, reading, agent)
+        verdict = _elsewhere(verdict, arguments.get("cwd"))
     if verdict.decision == "ask" and not policy.enabled and not verdict.always_asks:
         return verdict._replace(decision="allow", rule="approval.off", reason="The policy has switched approvals off.")
     warning = policy.warning(path) if path and verdict.decision == "ask" else None
@@ -96,6 +98,14 @@ def _of_command(verdict: Verdict, reading: Reading, agent: Limits) -> Verdict:
     if verdict.decision == "ask" and reading.why:
         return verdict._replace(reason=f"{verdict.reason} What is not known of it: {reading.why}.")
     return verdict
+
+
+def _elsewhere(verdict: Verdict, cwd: object) -> Verdict:
+    """A folder that is not proven to be inside the workspace is asked for, whatever else is allowed."""
+    if cwd is None or verdict.decision == "deny" or verdict.always_asks or not (wrong := fault(cwd)):
+        return verdict
+    why = f"The command would run in {_shown(cwd)}: {wrong}. So it needs the user's approval."
+    return verdict._replace(decision="ask", rule="path.cwd", reason=why, always_asks=True)
 
 
 def _may_write(path: str, globs: Sequence[str]) -> bool:

@@ -7,14 +7,23 @@ from functools import lru_cache
 
 def matches(path: str, glob: str) -> bool:
     """`*` and `?` stay within a name, `**` stands for any folders; a glob without a slash is one of the name."""
-    names = normal(path).split("/")
-    pattern = normal(glob).split("/")
-    return _matches(names[-1:], pattern) if len(pattern) == 1 else _matches(names, pattern)
+    return _matches(*_parts(path, glob))
+
+
+def matches_whole(path: str, glob: str) -> bool:
+    """The same, but a glob without a slash is one of the whole path."""
+    return _matches(normal(path).split("/"), normal(glob).split("/"))
 
 
 def matches_any_case(path: str, glob: str) -> bool:
-    """The same for names that some file system takes for one: in any case, in any form of Unicode."""
-    return matches(_folded(path), _folded(glob))
+    """As `matches`, also for names that some file system takes for one: in any case, in any form of Unicode."""
+    names, pattern = _parts(path, glob)
+    return _matches(names, pattern) or _matches([*map(_folded, names)], [*map(_folded, pattern)])
+
+
+def _parts(path: str, glob: str) -> tuple[list[str], list[str]]:
+    names, pattern = normal(path).split("/"), normal(glob).split("/")
+    return (names[-1:] if len(pattern) == 1 else names), pattern
 
 
 def normal(path: str) -> str:

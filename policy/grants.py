@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from policy.forms import LEADS_OUT
-from policy.globs import matches, normal
+from policy.globs import matches_whole, normal
 from policy.shell import Unproven, commands, splits
 
 LONGEST = 4096
@@ -18,7 +18,9 @@ class Grant(NamedTuple):
     agent: str
     tool: str
     pattern: str
-    """Of write_file and create_directory: a glob of paths. Of execute_command: the command, or its words as globs."""
+    """Of write_file and create_directory: a glob of whole paths. Of execute_command: the words as globs."""
+    is_exact: bool = False
+    """Whether the pattern is no glob: it is the call itself."""
     cwd: str | None = None
     """Where the approved command ran; elsewhere it is another one."""
     shell: bool = False
@@ -28,10 +30,12 @@ class Grant(NamedTuple):
         if (agent, tool) != (self.agent, self.tool):
             return False
         if tool != "execute_command":
-            return matches(str(arguments.get("path", "")), self.pattern)
+            path = str(arguments.get("path", ""))
+            return normal(path) == self.pattern if self.is_exact else matches_whole(path, self.pattern)
         if (arguments.get("cwd"), bool(arguments.get("shell"))) != (self.cwd, self.shell):
             return False
-        return _same_command(self.pattern, str(arguments.get("command", "")))
+        command = str(arguments.get("command", ""))
+        return command == self.pattern if self.is_exact else _same_command(self.pattern, command)
 
 
 GRANTABLE = {"write_file", "create_directory", "execute_command"}
@@ -51,8 +55,9 @@ def grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | No
     if narrow is None:
         raise ValueError(f"A call of {tool} like this cannot be remembered; decide on it alone.")
     cwd, shell = arguments.get("cwd"), bool(arguments.get("shell"))
-    found = Grant(agent=agent, tool=tool, pattern=pattern or narrow, cwd=cwd, shell=shell, id="", **terms)
-    if pattern and pattern != narrow and tool == "execute_command" and re.match(r"\s*\S*[*?\[]", pattern):
+    exact = pattern in (None, narrow)
+    found = Grant("", agent, tool, pattern or narrow, exact, cwd, shell, **terms)
+    if pattern and not exact and tool == "execute_command" and re.match(r"\s*\S*[*?\[]", pattern):
         raise ValueError("The pattern must name the program; use * for the words after it only.")
     if not found.covers(agent, tool, arguments):
         raise ValueError(
@@ -62,9 +67,7 @@ def grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | No
 
 
 def _same_command(pattern: str, command: str) -> bool:
-    """To the letter; or word by word, when it is one plain command, whoever reads it. A last * stands for any words."""
-    if command == pattern:
-        return True
+    """Word by word, when it is one plain command, whoever reads it. A last * stands for any words."""
     try:
         (only,) = commands(command)
     except (Unproven, ValueError):
@@ -79,4 +82,5 @@ def _same_command(pattern: str, command: str) -> bool:
 
 
 def _fits(word: str, part: str) -> bool:
-    return word == part or (fnmatchcase(word, part) and not LEADS_OUT.search(word))
+    leads_out = LEADS_OUT.search(word) or (word.startswith("-") and LEADS_OUT.search(word[2:]))
+    return word == part or (fnmatchcase(word, part) and not leads_out)

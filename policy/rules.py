@@ -77,16 +77,21 @@ class Policy(Strict):
 
     def rule(self, call: Call) -> Rule:
         """The first that matches, else the default."""
-        return next((rule for rule in self._ordered if rule.matches(call)), self.last)
+        found = next((rule for rule in self.rules if rule.matches(call)), self.last)
+        return TRUSTED_GIT if call.command is CommandClass.GIT_READ and self._trusts(found) else found
+
+    def _trusts(self, rule: Rule) -> bool:
+        """Whether the switch lets a read of git pass that the rule would ask for; what is denied stays so."""
+        return self.git_read == "allow" and rule.decision == "ask"
 
     def rules_for(self, agent: str, tool: str) -> list[Rule]:
         """All that may decide on a call of the tool, in order, until nothing is left to decide."""
         found: list[Rule] = []
         left = {*CommandClass} if tool == "execute_command" else set()
-        for rule in [*self._ordered, self.last]:
+        for rule in [*self.rules, self.last]:
             if not rule.concerns(agent, tool) or (rule.commands and not left & {*rule.commands}):
                 continue
-            found.append(rule)
+            found.append(TRUSTED_GIT if rule.commands == [CommandClass.GIT_READ] and self._trusts(rule) else rule)
             if rule.paths is None:
                 left -= {*(rule.commands or CommandClass)}
                 if not left:
@@ -95,12 +100,6 @@ class Policy(Strict):
 
     def warning(self, path: str) -> str | None:
         return next((w.warning for w in self.warnings if any(matches_any_case(path, glob) for glob in w.paths)), None)
-
-    @cached_property
-    def _ordered(self) -> list[Rule]:
-        if self.git_read == "ask":
-            return self.rules
-        return [TRUSTED_GIT, *self.rules]
 
     @cached_property
     def last(self) -> Rule:
@@ -118,25 +117,31 @@ TRUSTED_GIT = Rule(
 )
 
 
-def load(path: Path, tools: Collection[str], agents: Collection[str]) -> Policy:
-    """Raises ValueError, naming the file, the line and what is wrong, if the file cannot be used as it is."""
+def load(path: Path, tools: Collection[str], agents: Collection[str], with_path: Collection[str]) -> Policy:
+    """`with_path`: the tools that have a path.
+
+    Raises ValueError, naming the file, the line and what is wrong, if the file cannot be used as it is.
+    """
     try:
-        text = path.read_bytes()[: LARGEST + 1].decode()
-        if len(text) > LARGEST:
+        data = path.read_bytes()
+        if len(data) > LARGEST:
             raise ValueError("1: it is larger than 1 MB")
+        text = data.decode()
+        _no_aliases(text)
         root = yaml.compose(text, yaml.SafeLoader)
         if root is None:
             raise ValueError("1: it is empty")
         _no_duplicates(root)
         policy = _validated(yaml.safe_load(text), root)
         _check_names(policy, root, tools, agents)
+        _check_sense(policy, root, with_path)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: it cannot be read: {error}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ValueError(f"{path}:{line}: it is no YAML: {error.problem}") from None
-    except RecursionError:
-        raise ValueError(f"{path}:1: it refers to itself, or is nested too deep") from None
+    except (RecursionError, TypeError, KeyError, IndexError, AttributeError):
+        raise ValueError(f"{path}:1: it is nested too deep, or holds what YAML cannot make a value of") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}:{error}") from None
     return policy
@@ -163,6 +168,25 @@ def _check_names(policy: Policy, root: yaml.Node, tools: Collection[str], agents
         if rule.id in seen or rule.id.startswith(OWN_IDS):
             raise ValueError(f"{_line(root, ('rules', number, 'id'))}: the id {rule.id!r} is taken; choose another")
         seen.add(rule.id)
+
+
+def _check_sense(policy: Policy, root: yaml.Node, with_path: Collection[str]) -> None:
+    """So would a rule whose conditions none of its tools can meet."""
+    for number, rule in enumerate(policy.rules):
+        for kind, asked, able in (("paths", rule.paths, with_path), ("commands", rule.commands, ["execute_command"])):
+            if asked and not any(_named(tool, rule.tools) for tool in able):
+                said = f"none of the rule's tools has {kind}; those that have are {', '.join(able)}"
+                raise ValueError(f"{_line(root, ('rules', number, kind))}: {said}")
+        if rule.paths and rule.commands:
+            raise ValueError(f"{_line(root, ('rules', number))}: no call has both a path and a command; make two rules")
+
+
+def _no_aliases(text: str) -> None:
+    """They can make a small file enormous, or endless."""
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ValueError(f"{line}: aliases are not taken; write it out")
 
 
 def _line(node: yaml.Node, location: Collection[int | str]) -> int:

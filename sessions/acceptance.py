@@ -80,6 +80,7 @@ def _accept(
     if (told := _told_before(connection, request, pause)) is not None:
         return told
     entries = _decisions(request.message, pause, gatekeeper)
+    entries = [each for each in entries if not _is_known(connection, request, pause, each)]
     if row is None:
         store.create(connection, request.session_id, _title(request.message))
     asked = {
@@ -101,7 +102,7 @@ def _remember(connection: Connection, request: Request, pause: Pause | None) -> 
             if row := grants.remembered(_answered(pause, said), said):
                 grants.add(connection, request.session_id, row)
         case wire.ToolResult() as said:
-            audit.result(connection, request.session_id, said)
+            audit.result(connection, request.session_id, _answered(pause, said), said)
         case wire.UserMessage() | wire.SwitchAgent():
             grants.end(connection, request.session_id, scope="turn")
 
@@ -135,12 +136,26 @@ def _decisions(message: wire.Message, pause: Pause | None, gatekeeper: Gatekeepe
         open_calls = pause.calls if pause else []
         return [audit.entry(call, "cancel", "system", feedback="the user went on") for call in open_calls]
     open_call = _answered(pause, message)
+    if isinstance(message, wire.HitlDecision) and message.decision == "approve":
+        gatekeeper.still_possible(open_call.agent, open_call.call.tool_name, open_call.call.arguments)
     if isinstance(message, wire.HitlDecision) and message.decision == "edit":
         gatekeeper.edited(
             open_call.agent, open_call.call.tool_name, open_call.call.arguments, message.modified_arguments
         )
     entry = audit.decision(open_call, message)
     return [entry] if entry else []
+
+
+def _is_known(connection: Connection, request: Request, pause: Pause | None, entry: dict[str, Any]) -> bool:
+    """Whether this was decided by a run that was cut off twice. Raises CallNotOpen if the opposite was."""
+    if isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
+        return False
+    before = audit.decided(connection, request.session_id, _answered(pause, request.message))
+    if before is None:
+        return False
+    if (before.decision, before.modified_arguments) != (entry["decision"], entry["modified_arguments"]):
+        raise CallNotOpen(f"The call {entry['call_id']} was decided already: {before.decision}. Send that again.")
+    return True
 
 
 def _answered(pause: Pause | None, said: wire.ToolResult | wire.HitlDecision) -> OpenCall:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, insert, select, union
 
 from graph import wire
 from graph.clean import visible
@@ -78,22 +78,23 @@ def _last(connection: Connection, session_id: str) -> Any:
 def passed(connection: Connection, session_id: str, calls: Sequence[OpenCall]) -> None:
     """The entries of the calls that pass unasked, once each, before they leave; what a grant allows is used up."""
     for call in calls:
-        if call.passed is None or _of_call(connection, session_id, call.call.call_id):
+        if call.passed is None or decided(connection, session_id, call):
             continue
         append(connection, session_id, [entry(call, "approve", call.passed)])
         if call.passed == "grant":
             grants.use(connection, call.rule.removeprefix("grant."))
 
 
-def _of_call(connection: Connection, session_id: str, call_id: str) -> Any:
-    """The newest entry of a call."""
-    return connection.execute(OF_CALL, {"session": session_id, "call": call_id}).first()
+def decided(connection: Connection, session_id: str, open_call: OpenCall) -> Any:
+    """The newest decision on an open call. The id may have been another call's, of a session that was deleted."""
+    found = connection.execute(OF_CALL, {"session": session_id, "call": open_call.call.call_id}).first()
+    return found if found and found.timestamp >= open_call.created_at and found.decision != "edit_refused" else None
 
 
-def result(connection: Connection, session_id: str, said: wire.ToolResult) -> None:
+def result(connection: Connection, session_id: str, open_call: OpenCall, said: wire.ToolResult) -> None:
     """What came of a call, if the audit let it pass: a hash of the result, chained to those before it."""
-    decided = _of_call(connection, session_id, said.call_id)
-    if decided is None or decided.decision not in PASSED:
+    entry = decided(connection, session_id, open_call)
+    if entry is None or entry.decision not in PASSED:
         return
     mine = audit_results.c.session_id == session_id
     last = connection.execute(
@@ -101,8 +102,8 @@ def result(connection: Connection, session_id: str, said: wire.ToolResult) -> No
     ).first()
     number, previous = (last.number, last.hash) if last else (0, "")
     content = json.dumps({"error": said.error, "result": said.result}, sort_keys=True)
-    row = {"number": number + 1, "seq": decided.seq, "timestamp": now(), "result_hash": _sha256(content)}
-    sealed = _seal(session_id, row, decided.hash, previous)
+    row = {"number": number + 1, "seq": entry.seq, "timestamp": now(), "result_hash": _sha256(content)}
+    sealed = _seal(session_id, row, entry.hash, previous)
     connection.execute(insert(audit_results).values(**row, session_id=session_id, hash=sealed))
 
 
@@ -117,8 +118,9 @@ def entries(connection: Connection, session_id: str) -> list[dict[str, Any]]:
 
 
 def sessions_of(connection: Connection) -> list[str]:
-    """All sessions that have an audit."""
-    return list(connection.scalars(select(audit_log.c.session_id).distinct().order_by(audit_log.c.session_id)))
+    """All sessions that have an audit, or results of calls that one let pass."""
+    both = union(select(audit_log.c.session_id), select(audit_results.c.session_id))
+    return sorted(connection.scalars(both))
 
 
 def results(connection: Connection, session_id: str) -> list[dict[str, Any]]:
@@ -129,23 +131,27 @@ def results(connection: Connection, session_id: str) -> list[dict[str, Any]]:
 
 
 def broken_at(session_id: str, rows: Sequence[Mapping[str, Any]], came: Sequence[Mapping[str, Any]] = ()) -> int | None:
-    """The number of the first entry that was changed, put in, or follows one that was taken out; None if all hold.
+    """The number of the first entry, from 1, that was changed, put in, or follows one that was taken out; or None.
 
     `rows` are all entries of a session, `came` their results. What was cut off at the end leaves no trace before it.
     """
     previous = ""
     for seq, row in enumerate(rows, start=1):
         previous = _hash(session_id, {**row, "seq": seq}, previous)
-        if row.get("seq") != seq or row.get("hash") != previous:
+        if row.get("seq") != seq or row.get("hash") != previous or not row.keys() <= KNOWN:
             return seq
     previous = ""
     for number, row in enumerate(came, start=1):
-        seq = row.get("seq", 0)
-        entry = rows[seq - 1]["hash"] if 0 < seq <= len(rows) else ""
-        previous = _seal(session_id, {**row, "number": number}, entry, previous)
+        of = row.get("seq")
+        if not isinstance(of, int) or not 0 < of <= len(rows):
+            return len(rows) + 1
+        previous = _seal(session_id, {**row, "number": number}, rows[of - 1]["hash"], previous)
         if row.get("number") != number or row.get("hash") != previous:
-            return int(seq)
+            return of
     return None
+
+
+KNOWN = {*FIELDS, "hash", "session_id"}
 
 
 def _hash(session_id: str, row: Mapping[str, Any], previous: str) -> str:

@@ -22,7 +22,8 @@ def remembered(open_call: OpenCall, said: wire.HitlDecision) -> dict[str, Any] |
         return None
     if open_call.always_asks:
         raise InvalidDecision(f"{open_call.agent} asks for each such command; approve it without remember.")
-    arguments = {**open_call.call.arguments, **said.modified_arguments}
+    edits = said.modified_arguments if said.decision == "edit" else {}
+    arguments = {**open_call.call.arguments, **edits}
     try:
         made = grant(open_call.agent, open_call.call.tool_name, arguments, said.remember.pattern)
     except ValueError as error:
@@ -34,6 +35,7 @@ def remembered(open_call: OpenCall, said: wire.HitlDecision) -> dict[str, Any] |
         "agent": made.agent,
         "tool_name": made.tool,
         "pattern": made.pattern,
+        "is_exact": made.is_exact,
         "cwd": made.cwd,
         "shell": made.shell,
         "scope": said.remember.scope,
@@ -49,7 +51,16 @@ def add(connection: Connection, session_id: str, row: dict[str, Any]) -> None:
 
 def standing(connection: Connection, session_id: str) -> list[Grant]:
     return [
-        Grant(row["id"], row["agent"], row["tool_name"], row["pattern"], row["cwd"], row["shell"], row["uses_left"])
+        Grant(
+            row["id"],
+            row["agent"],
+            row["tool_name"],
+            row["pattern"],
+            row["is_exact"],
+            row["cwd"],
+            row["shell"],
+            row["uses_left"],
+        )
         for row in connection.execute(
             select(grants).where(_stands(session_id)).order_by(grants.c.created_at)
         ).mappings()

@@ -77,6 +77,7 @@ class Runs:
             return
         async with self.turns.take(session_id, self._patience):
             self._still_open()
+            await self._settle(session_id)
             row = await self._database.transact(lambda connection: store.session(connection, session_id))
             if store.pause_of(row):
                 await self._work.lay_to_rest(session_id)
@@ -146,13 +147,17 @@ class Runs:
             self._unsettled.discard(session_id)
 
     async def _expire(self, session_id: str, message: wire.Message | None = None) -> None:
-        """Close what nobody decided on in time. Raises CallNotOpen if the message decides on it."""
+        """Close what nobody decided on in time; beside a call that the IDE still works on, when that one is answered.
+
+        Raises CallNotOpen if the message decides on it.
+        """
         if not self._expiry:
             return
         row = await self._database.transact(lambda connection: store.session(connection, session_id))
-        late = store.undecided(store.pause_of(row), self._expiry)
-        if late:
-            await self._work.lay_to_rest(session_id, Expiry(late, self._expiry))
+        pause = store.pause_of(row)
+        late = store.undecided(pause, self._expiry)
+        if pause and late == {each.call.call_id for each in pause.calls}:
+            await self._work.lay_to_rest(session_id, Expiry(self._expiry))
         if (call_id := getattr(message, "call_id", None)) in late:
             raise CallNotOpen(
                 f"The approval of {call_id} expired after {self._expiry:g} seconds. Send a message to go on."
@@ -165,10 +170,15 @@ class Runs:
             try:
                 paused = await self._database.transact(lambda connection: store.paused(connection, self._expiry))
                 for session_id in paused:
-                    async with self.turns.take(session_id, self._patience):
-                        await self._expire(session_id)
+                    if not self.turns.busy(session_id):
+                        await self._look_through(session_id)
             except Exception:
                 log.exception("approvals could not be looked through; they are again later")
+
+    async def _look_through(self, session_id: str) -> None:
+        async with self.turns.take(session_id, self._patience):
+            await self._settle(session_id)
+            await self._expire(session_id)
 
     async def _take_up(self, run: Run, row: RowMapping) -> None:
         try:

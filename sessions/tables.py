@@ -78,6 +78,7 @@ grants = Table(
     Column("agent", String(64), nullable=False),
     Column("tool_name", String(64), nullable=False),
     Column("pattern", Text, nullable=False),
+    Column("is_exact", Boolean, nullable=False),
     Column("cwd", Text),
     Column("shell", Boolean, nullable=False),
     Column("scope", String(16), nullable=False),

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
@@ -39,18 +38,16 @@ class Closing:
 
 
 class Expiry(Closing):
-    """Nobody decided in time: that is not a rejection. What was open beside it is closed as well."""
+    """Nobody decided in time: that is not a rejection."""
 
-    def __init__(self, expired: Collection[str], seconds: float) -> None:
-        self._expired = expired
+    def __init__(self, seconds: float) -> None:
         self._sentence = f"expired: nobody decided within {seconds:g} seconds; the call did not run, nobody rejected it"
 
     def entry(self, each: OpenCall) -> dict[str, Any]:
-        late = each.call.call_id in self._expired
-        return audit.entry(each, "expire" if late else "cancel", "system", feedback=self._sentence)
+        return audit.entry(each, "expire", "system", feedback=self._sentence)
 
     def told(self, call_id: str) -> str:
-        return self._sentence if call_id in self._expired else "cancelled: another call of the same message expired"
+        return self._sentence
 
 
 class ShuttingDown(Exception):

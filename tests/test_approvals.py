@@ -132,6 +132,33 @@ async def test_a_grant_never_overrides_a_denial_and_is_gone_with_its_session(tmp
         assert (await session.user("Write"))[-1] == write_approval("a.py", "x", "c3")
 
 
+@pytest.mark.parametrize("passes_by", ["grant", "policy"])
+async def test_a_call_of_a_deleted_session_does_not_speak_for_one_of_its_name(tmp_path: Path, passes_by: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("rules:\n  - {id: free, tools: [write_file], decision: allow, reason: It is free.}\n")
+    changes = {"policy_file": str(file)} if passes_by == "policy" else {}
+    lines = [chooses("coder"), write("a.py", "c0"), write("a.py", "c1")]
+    async with service(model(*lines, *lines), settings_for(tmp_path, **changes)) as client:
+        session = client.session()
+        for _ in range(2):
+            await session.user("Write")
+            if passes_by == "grant":
+                await session.decide("approve", "c0", remember={"scope": "session", "uses": 1})
+            assert (await session.result("ok", "c0"))[-1]["metadata"]["passed_by"] == passes_by
+            told = await session.get("/sessions/{id}/audit")
+            await client.http.delete("/sessions/s-1")
+    assert [entry["call_id"] for entry in told["entries"]] == ["c0", "c1", "c0", "c1"]
+    assert [result["seq"] for result in told["results"]] == [1, 3]
+
+
+async def test_an_approval_grants_what_it_approves_and_nothing_else(tmp_path: Path) -> None:
+    async with service(model(chooses("coder"), write("a.py", "c0")), settings_for(tmp_path)) as client:
+        session = client.session()
+        await session.user("Write")
+        await session.decide("approve", "c0", modified_arguments={"path": "b.py"}, remember={"scope": "session"})
+        assert (await grants(session))["grants"][0]["pattern"] == "a.py"
+
+
 @pytest.mark.parametrize(
     ("decision", "remember", "code"),
     [
@@ -219,6 +246,38 @@ async def test_a_decision_that_comes_too_late_is_told_so(tmp_path: Path) -> None
         (entry,) = (await client.session().get("/sessions/{id}/audit"))["entries"]
     assert late["metadata"]["code"] == "call_not_open"
     assert entry["decision"] == "expire"
+
+
+async def test_a_result_that_is_under_way_is_not_lost_when_an_approval_beside_it_runs_out(tmp_path: Path) -> None:
+    both = asks(
+        ("write_file", "c0", '{"path": "a", "content": ""}'), ("write_file", "c1", '{"path": "b", "content": ""}')
+    )
+    llm = model(chooses("coder"), both, says("I see."))
+    async with service(llm, settings_for(tmp_path)) as client:
+        await client.session(parallel_tools=True).user("Write")
+        await client.session(parallel_tools=True).decide("approve", "c0")
+    async with service(llm, settings_for(tmp_path, approval_timeout_seconds=1e-6)) as client:
+        session = client.session(parallel_tools=True)
+        (late,) = await session.decide("approve", "c1")
+        await session.result("ok", "c0")
+        assert (await session.user("Well?"))[-1] == text("I see.")
+        told = await session.get("/sessions/{id}/audit")
+    assert late["metadata"]["code"] == "call_not_open"
+    assert [(e["call_id"], e["decision"]) for e in told["entries"]] == [("c0", "approve"), ("c1", "expire")]
+    assert [result["seq"] for result in told["results"]] == [1]
+
+
+async def test_what_the_policy_denies_by_now_cannot_be_approved(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    llm = model(chooses("coder"), write("a.py", "c0"), says("Well."))
+    async with service(llm, settings_for(tmp_path)) as client:
+        await client.session().user("Write")
+    file.write_text("default: deny\nrules: []\n")
+    async with service(llm, settings_for(tmp_path, policy_file=str(file))) as client:
+        session = client.session()
+        (error,) = await session.decide("approve", "c0")
+        assert error["metadata"]["code"] == "invalid_decision"
+        assert await session.decide("reject", "c0") == [text("Well.")]
 
 
 async def test_a_call_does_not_leave_when_the_audit_cannot_be_written(tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ async def test_a_new_policy_is_tried_on_what_was_and_the_audit_is_verified(
         capsys.readouterr()
         assert main(["verify", *arguments]) == 0
         assert capsys.readouterr().out == "1 of 1 sessions are whole, 2 entries were read.\n"
+    shifted = json.loads(told.content)
+    shifted["results"][0]["seq"] = 0
+    whole.write_text(json.dumps(shifted))
+    assert main(["verify", str(whole)]) == 1
+    assert "s-1: broken at entry 3" in capsys.readouterr().out
     forged = json.loads(told.content)
     forged["entries"][1]["decision"] = "approve"
     whole.write_text(json.dumps(forged))
@@ -77,6 +82,9 @@ async def test_a_new_policy_is_tried_on_what_was_and_the_audit_is_verified(
     for arguments, seq in (([str(whole)], 2), ([], 1)):
         assert main(["verify", *arguments]) == 1
         assert f"s-1: broken at entry {seq}" in capsys.readouterr().out
+    changed(tmp_path, "delete from audit_log")
+    assert main(["verify"]) == 1
+    assert "s-1: broken at entry 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,19 @@ async def test_a_new_policy_is_tried_on_what_was_and_the_audit_is_verified(
     ],
 )
 @pytest.mark.parametrize(
-    "content", ["", "{", "[1]", "{}", '{"entries": 1}', '{"seq": 1}\n{"seq": 2}', "\x00", "nul\xff"]
+    "content",
+    [
+        "",
+        "{",
+        "[1]",
+        "{}",
+        '{"entries": 1}',
+        '{"seq": 1}\n{"seq": 2}',
+        "\x00",
+        "nul\xff",
+        '"result_hash"',
+        '{"result_hash": 1}',
+    ],
 )
 def test_what_cannot_be_done_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str, content: str

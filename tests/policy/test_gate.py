@@ -101,7 +101,7 @@ RULES = {
     ("reads", "execute_command"): ("allow", "command.read_only"),
     ("git_reads", "execute_command"): ("ask", "command.git_read"),
     ("shell", "execute_command"): ("ask", "command.unproven"),
-    ("elsewhere", "execute_command"): ("ask", "command.unproven"),
+    ("elsewhere", "execute_command"): ("ask", "path.cwd"),
     ("no_markdown", "write_file"): ("ask", "write.file"),
     ("no_markdown", "create_directory"): ("ask", "write.directory"),
     **{("outside", tool): ("deny", "path.outside") for tool in OUTSIDE},

@@ -43,11 +43,18 @@ def test_the_first_rule_that_matches_decides(tmp_path: Path) -> None:
     assert decided(gate, "ask", "list_files") == ("ask", "unknown")
 
 
+def test_a_path_that_is_left_out_is_the_workspace_to_the_rules(tmp_path: Path) -> None:
+    gate = policy(tmp_path, HEAD + "  - {id: never, paths: ['**'], decision: deny, reason: No.}\n")
+    assert decided(gate, "coder", "list_files") == decided(gate, "coder", "list_files", path=".") == ("deny", "never")
+    assert decided(gate, "coder", "search_in_code", query="x") == ("deny", "never")
+
+
 def test_no_rule_widens_what_an_agent_may_do(tmp_path: Path) -> None:
     gate = policy(tmp_path, "rules:\n  - {id: all, decision: allow, reason: All is free.}\n")
     assert decided(gate, "architect", "write_file", path="a.py", content="x") == ("deny", "agent.may_write")
     assert decided(gate, "ask", "execute_command", command="ls") == ("deny", "agent.tool")
     assert decided(gate, "coder", "write_file", path="../a", content="x") == ("deny", "path.outside")
+    assert decided(gate, "coder", "execute_command", command="make", cwd="../..") == ("ask", "path.cwd")
     assert decided(gate, "debug", "execute_command", command="make") == ("ask", "agent.read_only_commands")
     assert decided(gate, "debug", "execute_command", command="git status") == ("ask", "agent.read_only_commands")
     assert decided(gate, "coder", "execute_command", command="make") == ("allow", "all")
@@ -66,9 +73,11 @@ def test_without_approvals_denials_stay_and_debug_still_asks(tmp_path: Path, cap
 
 
 def test_the_reads_of_git_have_a_switch(tmp_path: Path) -> None:
-    gate = policy(tmp_path, "git_read: allow\nrules: []\n")
+    gate = policy(tmp_path, "git_read: allow\ndefault: ask\nrules: []\n")
     assert decided(gate, "coder", "execute_command", command="git status") == ("allow", "command.git_read")
-    assert decided(gate, "coder", "execute_command", command="git push") == ("deny", "unknown")
+    assert decided(gate, "coder", "execute_command", command="git push") == ("ask", "unknown")
+    gate = policy(tmp_path, "git_read: allow\nrules:\n  - {id: never, decision: deny, reason: Never.}\n")
+    assert decided(gate, "coder", "execute_command", command="git status") == ("deny", "never")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +111,19 @@ def test_the_reads_of_git_have_a_switch(tmp_path: Path) -> None:
         ),
         (HEAD + "  - {id: grant.x, decision: ask, reason: r}", ":3: the id 'grant.x' is taken"),
         (HEAD + "  - {id: x, decision: ask, reason: r}\n" * 2, ":4: the id 'x' is taken; choose another"),
-        ("rules: &a [*a]", ":1: "),
+        ("rules: &a [*a]", ":1: aliases are not taken; write it out"),
+        ("enabled: !!bool maybe\nrules: []", ":1: it is nested too deep, or holds what YAML cannot make a value of"),
+        ("? [a, b]\n: c\nrules: []", ":1: it is nested too deep, or holds what YAML cannot make a value of"),
+        (
+            HEAD + "  - {id: x, tools: [echo], paths: [a], decision: ask, reason: r}",
+            ":3: none of the rule's tools has paths",
+        ),
+        (HEAD + "  - {id: x, tools: [echo], commands: [git_read], decision: ask, reason: r}", ":3: none of the rule's"),
+        (
+            HEAD + "  - {id: x, paths: [a], commands: [git_read], decision: ask, reason: r}",
+            ":3: no call has both a path",
+        ),
+        ("#" + "\u0439" * 500_000 + "\nrules: []", ":1: it is larger than 1 MB"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -152,6 +173,8 @@ def test_globs(path: str, glob: str, same: bool) -> None:
 def test_names_that_a_file_system_takes_for_one() -> None:
     assert matches_any_case("SECRET/ＫＥＹ.pem", "secret/key.PEM")
     assert matches_any_case("cafe\u0301/a", "café/**")
+    assert matches_any_case(".github/workflows/\u2105.yml", ".github/workflows/*")
+    assert matches_any_case("\u00df.pem", "?.pem")
 
 
 def granted(pattern: str, **more: object) -> Grant:
@@ -175,7 +198,9 @@ def granted(pattern: str, **more: object) -> Grant:
         ("npm run *", "npm run 'a\" b'", False),
         ("pytest tests/*", "pytest tests/a.py", True),
         ("pytest tests/*", "pytest tests/a.py -x", False),
-        ("make a > b", "make a > b", True),
+        ("make *", "make -C../x", False),
+        ("make *", "make -f/etc/x", False),
+        ("make a > b", "make a > b", False),
     ],
 )
 def test_what_a_granted_command_covers(pattern: str, command: str, covered: bool) -> None:
@@ -190,6 +215,18 @@ def test_a_grant_is_for_its_agent_its_tool_its_folder_and_its_way_of_running() -
     assert granted("make", cwd="sub", shell=True).covers(
         "coder", "execute_command", {**MAKE, "cwd": "sub", "shell": True}
     )
+
+
+def test_the_narrowest_grant_is_the_call_itself_and_no_glob() -> None:
+    commands = {"rm *": "rm -rf src", "make a > b": "make c > b", "* *": "make install"}
+    for command, other in commands.items():
+        narrow = grant("coder", "execute_command", {"command": command}, None)
+        assert narrow.covers("coder", "execute_command", {"command": command})
+        assert not narrow.covers("coder", "execute_command", {"command": other})
+    file = grant("coder", "write_file", {"path": "./config.py"}, "config.py")
+    assert file.covers("coder", "write_file", {"path": "config.py"})
+    assert not file.covers("coder", "write_file", {"path": "app/secrets/config.py"})
+    assert grant("coder", "write_file", {"path": "a/b.md"}, "**/*.md").covers("coder", "write_file", {"path": "c.md"})
 
 
 def test_the_proposal_is_the_call_itself() -> None:
