@@ -60,9 +60,9 @@ def _fits(command: Command) -> CommandClass:
         return CommandClass.GIT_READ
     if name in EXPRESSIONS:
         EXPRESSIONS[name](command)
-    elif name in PROGRAMS:
+    if name in PROGRAMS:
         check(form(PROGRAMS[name]), command)
-    else:
+    elif name not in EXPRESSIONS:
         raise Unproven(f"{name[:40]!r} is not a program that is known to only read")
     return CommandClass.READ_ONLY
 
@@ -93,4 +93,5 @@ TALKERS = {"echo", "printf", "true", "false"}
 def _is_perilous(word: str, peril: str, program: str) -> bool:
     if peril and re.match(peril, word):
         return True
-    return program not in TALKERS and bool(LEADS_OUT.search(word))
+    glued = word[2:] if word.startswith("-") else ""
+    return program not in TALKERS and bool(LEADS_OUT.search(word) or (len(glued) > 1 and LEADS_OUT.search(glued)))

@@ -1,4 +1,4 @@
-"""Programs whose arguments are a language: find, test, echo, and the reads of git."""
+"""Programs whose arguments are a language: find, test, echo and others, and the reads of git."""
 
 import re
 from collections.abc import Callable
@@ -96,10 +96,27 @@ def echo(command: Command) -> None:
         raise Unproven("a glob could become an option")
 
 
+def _first(command: Command, options: set[str]) -> None:
+    if len(command.words) < 2 or command.words[1].text not in options:
+        raise Unproven("it runs a program unless its first option forbids it")
+
+
 def printf(command: Command) -> None:
     echo(command)
+    if any(re.search(r"[$`\[]", word.text) for word in command.words):
+        raise Unproven("some shells compute what stands in brackets")
     if len(command.words) < 2 or command.words[1].text.startswith("-") or command.words[1].is_glob:
         raise Unproven("its first operand could be an option")
+
+
+def _without(pattern: str, why: str) -> Callable[[Command], None]:
+    """A condition besides the form of the table."""
+
+    def look(command: Command) -> None:
+        if any(re.search(pattern, word.text) for word in command.words[1:]):
+            raise Unproven(why)
+
+    return look
 
 
 EXPRESSIONS: dict[str, Callable[[Command], None]] = {
@@ -107,6 +124,10 @@ EXPRESSIONS: dict[str, Callable[[Command], None]] = {
     "test": test,
     "[": test,
     "echo": echo,
+    "command": lambda command: _first(command, {"-v", "-V"}),
+    "ps": _without(r"^-.*(e.*[axu]|[axu].*e)", "ps may show the environment of programs"),
+    "strings": _without(r"^@", "strings reads options from a file that is named so"),
+    "tree": _without(r"^-[^-]*[IP].|^-[^-]+[IP]", "tree takes the letters after -I and -P for options"),
     "printf": printf,
 }
 

@@ -3,7 +3,8 @@
     -abc        letters that may follow one dash, alone or joined        --long     a long option
     -A# -e:     a letter whose value follows, glued or as the next word  --long=#   the same of a long option
     --long=?    a value that may be left out, glued only                 -#         a dash and a number
-    !-l         this letter must be there                                -e:SED     a value of a kind of its own
+    <           options before operands only; !-l  this letter must be there
+                                               -e:SED     a value of a kind of its own
     PATH NAME   operands, in their order; with ? one or none, with + one or more, with * any number
     FILE        as PATH; without one the program reads its input, which it may in a pipe only
 
@@ -19,6 +20,7 @@ from policy import scripts
 from policy.paths import fault, pattern_fault
 from policy.shell import Command, Unproven, Word
 
+FIRST_KINDS = {"TEXT", "SED"}
 FIRST_OPERAND = {"-e", "--regexp", "--expression", "--files", "--type-list"}
 RECURSIVE = {"-r", "-R", "--recursive", "--dereference-recursive"}
 
@@ -34,6 +36,8 @@ class Form(NamedTuple):
     """The kind of each one's value; empty: it has none."""
     needed: frozenset[str]
     operands: tuple[Operand, ...]
+    options_first: bool = False
+    """Some systems take an option behind an operand for another operand; here that would be written to."""
 
 
 @cache
@@ -45,13 +49,15 @@ def form(line: str) -> Form:
         if item.startswith("!"):
             needed |= {f"-{letter}" for letter in item[2:]}
         item = item.lstrip("!")
+        if item == "<":
+            continue
         if item == "-#":
             options[item] = ""
         elif item.startswith("-"):
             options |= _options(item)
         else:
             operands.append(_operand(item))
-    return Form(options, frozenset(needed), tuple(operands))
+    return Form(options, frozenset(needed), tuple(operands), "<" in line.split())
 
 
 OPTION = re.compile(r"(--[\w-]+|-\w)(=?)([#:?]|)(.*)")
@@ -76,7 +82,10 @@ def check(form: Form, command: Command) -> None:
     if form.needed and not form.needed & seen:
         raise Unproven(f"without {' or '.join(sorted(form.needed))} it may change something")
     wanted = list(form.operands)
-    if any(form.options[name] or name.startswith("--") for name in FIRST_OPERAND & seen & form.options.keys()):
+    stands_first = wanted and wanted[0].kind in FIRST_KINDS
+    if stands_first and any(
+        form.options[name] or name.startswith("--") for name in FIRST_OPERAND & seen & form.options.keys()
+    ):
         wanted.pop(0)
     if command.piped or RECURSIVE & seen:
         wanted = [each._replace(least=0) if each.kind == "FILE" else each for each in wanted]
@@ -85,6 +94,8 @@ def check(form: Form, command: Command) -> None:
         if taken < least:
             raise Unproven("an operand is missing")
         for word in operands[:taken]:
+            if word.is_glob and most == 1:
+                raise Unproven(f"{_shown(word)} could become several words")
             _check_value(kind, word)
         del operands[:taken]
     if operands:
@@ -98,6 +109,8 @@ def _parsed(form: Form, words: Sequence[Word]) -> tuple[set[str], list[Word]]:
     for word in rest:
         if word.text == "--":
             operands += [each._replace(text=f"./{each.text}") if each.text[:1] in "*?[-" else each for each in rest]
+        elif word.text.startswith("-") and word.text != "-" and operands and form.options_first:
+            raise Unproven(f"the option {_shown(word)} stands after an operand")
         elif word.text.startswith("--"):
             name, glued, value = word.text.partition("=")
             _long(form, name, word._replace(text=value) if glued else None, rest)
@@ -171,13 +184,13 @@ def _is(pattern: str) -> Callable[[Word], bool]:
 
 KINDS: dict[str, Callable[[Word], bool]] = {
     "#": _is(r"[+-]?\d{1,9}[bkKmMG]?"),
-    ":": lambda word: bool(word.text) and _text(word),
+    ":": lambda word: bool(word.text) and not word.text.startswith("-") and _text(word),
     "?": lambda word: True,
     "PATH": _is_path,
     "FILE": lambda word: word.text == "-" or _is_path(word),
     "FOLDER": lambda word: word.text != "-" and not word.is_glob and _is_path(word),
     "OBJECT": lambda word: not word.text.startswith("@") and _is_path(word),
-    "DAY": _is(r".*([A-Za-z@:]|\d-).*"),
+    "DAY": _is(r"(?!.*TZ).*([A-Za-z@:]|\d-).*"),
     "TEXT": lambda word: True,
     "NUMBER": _is(r"\d{1,6}(\.\d{1,6})?"),
     "NAME": _is(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"),

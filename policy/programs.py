@@ -19,7 +19,7 @@ PROGRAMS: dict[str, str] = {
     "column": "-txneJL -s: -o: -c# -N: -R: -H: --table --separator=: --output-separator=: --table-columns=: --json "
     "--fillrows FILE+",
     "comm": "-123iz --check-order --nocheck-order --total --output-delimiter=: PATH PATH",
-    "command": "!-vV NAME+",
+    "command": "!-vV < NAME+",
     "cut": "-nsz -b: -c: -d: -f: --bytes=: --characters=: --delimiter=: --fields=: --only-delimited --complement "
     "--output-delimiter=: --zero-terminated FILE+",
     "date": "-uR -I? -d:DAY --utc --universal --rfc-email --iso-8601=? --rfc-3339=: --date=:DAY DATE?",
@@ -55,7 +55,7 @@ PROGRAMS: dict[str, str] = {
     "hd": "",
     "head": "-#qvz -c# -n# --bytes=# --lines=# --quiet --silent --verbose FILE+",
     "hexdump": "-bcCdovx -n# -s# --canonical --length=# --skip=# FILE+",
-    "hostname": "-fisI",
+    "hostname": "-sI",
     "id": "-gGnruz --user --group --groups --name --real NAME?",
     "join": "-iz -1# -2# -j# -a# -v# -t: -o: -e: --ignore-case --header --check-order --nocheck-order PATH PATH",
     "jq": "-acCejMnrsS --ascii-output --compact-output --color-output --exit-status --join-output "
@@ -70,15 +70,15 @@ PROGRAMS: dict[str, str] = {
     "lscpu": "-aepJ --all --extended --json --parse",
     "md5": "-qr FILE+",
     "md5sum": "-btz --binary --text --tag FILE+",
-    "netstat": "-46aeilnprstuwW --all --numeric --listening --tcp --udp --programs --route",
+    "netstat": "!-n -46aeilnprstuwW --all --numeric --listening --tcp --udp --programs --route",
     "nl": "-p -b: -n: -s: -h: -w# -v# -i# --body-numbering=: --number-format=: --number-separator=: "
     "--number-width=# --starting-line-number=# --line-increment=# FILE+",
     "nproc": "--all --ignore=#",
     "od": "-abcdfiloxsv -A: -t: -N# -j# -w# --address-radix=: --format=: --read-bytes=# --skip-bytes=# "
     "--output-duplicates FILE+",
     "paste": "-sz -d: --delimiters=: --serial FILE+",
-    "ps": "-aAdefFHjlLMNTwx -p: -C: -o: -u: -U: --forest --headers --no-headers --pid=: --ppid=: --sort=: --format=: "
-    "--user=: PS?",
+    "ps": "-aAdefFHjlLMNTwx -p: -C:NAME -o: -u: -U: --forest --headers --no-headers --pid=: --ppid=: --sort=: "
+    "--format=: --user=: PS?",
     "pwd": "-LP",
     "readlink": "-efmnqsvz --canonicalize --canonicalize-existing --canonicalize-missing --no-newline --zero PATH+",
     "realpath": "-eLmPqsz --canonicalize-existing --canonicalize-missing --logical --physical --quiet --strip "
@@ -103,7 +103,7 @@ PROGRAMS: dict[str, str] = {
     "sort": "-bcCdfghiMmnrRsuVz -k: -t: --check=? --dictionary-order --field-separator=: --general-numeric-sort "
     "--human-numeric-sort --ignore-case --ignore-leading-blanks --ignore-nonprinting --key=: --merge --month-sort "
     "--numeric-sort --random-sort --reverse --stable --unique --version-sort --zero-terminated FILE+",
-    "ss": "-046aeHilmnoprstuwx --all --extended --info --listening --numeric --processes --summary --tcp --udp",
+    "ss": "-046aeHilmnopstuwx --all --extended --info --listening --numeric --processes --summary --tcp --udp",
     "stat": "-Ltx -c: --format=: --printf=: --dereference --terse PATH+",
     "strings": "-#af -n# -t: -e: --all --bytes=# --radix=: --encoding=: --print-file-name OBJECT+",
     "sum": "-rs FILE+",
@@ -118,17 +118,16 @@ PROGRAMS: dict[str, str] = {
     "uname": "-aimnoprsv --all --machine --nodename --operating-system --processor --kernel-name --kernel-release "
     "--kernel-version",
     "unexpand": "-a -t: --all --first-only --tabs=: FILE+",
-    "uniq": "-cdDiuz -f# -s# -w# --count --repeated --unique --ignore-case --skip-fields=# --skip-chars=# "
+    "uniq": "< -cdDiuz -f# -s# -w# --count --repeated --unique --ignore-case --skip-fields=# --skip-chars=# "
     "--check-chars=# --zero-terminated FILE",
     "uptime": "-ps --pretty --since",
     "users": "",
-    "w": "-fhs",
     "wc": "-clLmw --bytes --chars --lines --max-line-length --words FILE+",
     "whereis": "-bms NAME+",
     "which": "-as --all NAME+",
     "who": "-abdHlmpqrstTu --all --boot --heading --count",
     "whoami": "",
-    "xxd": "-abCeEipu -c# -g# -l# -s# -o# FILE",
+    "xxd": "< -abCeEipu -c# -g# -l# -s# -o# FILE",
 }
 
 for alias, name in {
@@ -155,6 +154,9 @@ ALONE: dict[str, str | None] = {
     "hostname": None,
     "jq": r"-[^-]*[fL]|--(f|raw|sl|a|j|li)",
     "rg": r"-[^-]*[zf]|--(pre|host|sea|file$|file=|ignore-file)",
+    "netstat": None,
+    "ss": None,
+    "strings": r"@",
     "sed": r"-(?!\d+$|n$|E$)",
     "sort": r"-[^-]*[oTS]|--(o|comp|t|f|ra|b|pa)",
     "tree": r"-[^-]*[oRHT]|--(o|f|h|info)",
@@ -166,7 +168,7 @@ ALONE: dict[str, str | None] = {
 
 VERSIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["bash", "cc", "clang", "clang++", "cmake", "curl", "docker", "g++", "gcc", "git"], ("--version",)),
-    **dict.fromkeys(["make", "perl", "psql", "ruby", "sqlite3", "wget"], ("--version",)),
+    **dict.fromkeys(["perl", "psql", "ruby", "sqlite3", "wget"], ("--version",)),
     **dict.fromkeys(["python", "python3"], ("--version", "-V")),
     **dict.fromkeys(["node", "php"], ("--version", "-v")),
     **dict.fromkeys(["java", "javac"], ("--version", "-version")),

@@ -5,24 +5,28 @@ import re
 LONGEST = 400
 """Characters of a script that is looked at."""
 
-_REGEX = r"/(?:[^/\\]|\\.)*/I?"
-_ADDRESS = rf"(?:\d+(?:~\d+)?|\$|{_REGEX})"
-_SUBSTITUTE = "|".join(rf"s\{d}(?:[^\{d}\\]|\\.)*\{d}(?:[^\{d}\\]|\\.)*\{d}[gpIi0-9]*" for d in "/|#,")
-_COMMAND = rf"(?:{_ADDRESS}(?:,(?:{_ADDRESS}|\+\d+))?)?\s?!?\s?(?:[pdl=]|[qQ]\d*|{_SUBSTITUTE})"
-SED = re.compile(rf"\s?{_COMMAND}(?:\s?;\s?{_COMMAND})*\s?;?")
-AMBIGUOUS = re.compile(r"\[[^\]]*[/|#,]")
-"""A delimiter in brackets: programs differ about where the expression ends."""
+_REGEX = r"/(?:[^/\\]|\\.)*+/I?+"
+_ADDRESS = rf"(?:\d++(?:~\d++)?+|\$|{_REGEX})"
+_SUBSTITUTE = "|".join(rf"s\{d}(?:[^\{d}\\]|\\.)*+\{d}(?:[^\{d}\\]|\\.)*+\{d}[gpIi0-9]*+" for d in "/|#,")
+_COMMAND = rf"(?:{_ADDRESS}(?:,(?:{_ADDRESS}|\+\d++))?+\s*+)?+(?:!\s*+)?+(?:[pdl=]|[qQ]\d*+|{_SUBSTITUTE})"
+SED = re.compile(rf"\s*+{_COMMAND}(?:\s*+;\s*+{_COMMAND})*+\s*+;?+\s*+")
+PLAIN_SET = re.compile(r"\\.|\[\^?[^\\\[\]/|#,]+\]")
+"""Other brackets can hide a delimiter: programs differ about where such an expression ends."""
 
 
 def is_sed(script: str) -> bool:
-    return len(script) <= LONGEST and not AMBIGUOUS.search(script) and SED.fullmatch(script) is not None
+    ambiguous = re.search(r"[\[\]]", PLAIN_SET.sub("", script))
+    return len(script) <= LONGEST and not ambiguous and SED.fullmatch(script) is not None
 
 
 AWK_TOKEN = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_]\w*)
-    |(?P<regex>/(?:[^/\\\[]|\\.|\[[^\]/]*\])+/)|(?P<mark>&&|\|\||[=!<>]=|[-+*/%]=|\+\+|--|[-+*/%=!<>~,;?:$(){}\[\]]))\s*""",
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*+")|(?P<number>\d++(?:\.\d++)?+)|(?P<name>[A-Za-z_]\w*+)
+    |(?P<mark>&&|\|\||!~|[=!<>]=|[-+*%]=|\+\+|--|[-+*%=!<>~,;?:$(){}\[\]]))\s*""",
     re.VERBOSE,
 )
+AWK_REGEX = re.compile(r"""\s*/(?:[^/\\\[\]"\s]|\\[^/"\s]|[ ])+/\s*""")
+BEFORE_REGEX = {"~", "!~", "!", ",", "&&", "||", "("}
+"""Where no division can stand; elsewhere programs differ about what is one. So does the beginning."""
 AWK_WORDS = re.compile(
     "BEGIN|END|NR|NF|FNR|FS|OFS|FILENAME|print|printf|length|in|next|if|else|exit|substr|index|split|match|sub|gsub"
     "|tolower|toupper|sprintf|int"
@@ -33,35 +37,25 @@ RESERVED = re.compile(
 )
 EACH = re.compile(r"for\s*\(\s*[a-z]\w*\s+in\s+[a-z]\w*\s*\)")
 """The one loop that ends."""
-AWK_OPERANDS = {"string", "number", "name"}
 
 
 def is_awk(script: str) -> bool:
-    """No output but to standard output, no input but the files, no loop, no call of what is not listed."""
-    depth = position = 0
-    kind, text = "", ""
-    script = EACH.sub("", script)
+    """No output but to standard output, no input but the files, no endless loop, no call of what is not listed."""
+    script = EACH.sub(" ", script)
+    depth, position, last = 0, 0, "~"
     while position < len(script):
-        token = AWK_TOKEN.match(script, position)
+        regex = AWK_REGEX.match(script, position) if last in BEFORE_REGEX else None
+        token = regex or AWK_TOKEN.match(script, position)
         if token is None or len(script) > LONGEST:
             return False
-        if token["mark"] is None and token["regex"] and _is_operand(kind, text):
-            token = re.compile(r"\s*(?P<mark>/=?)\s*").match(script, position)
-            assert token
-        kind, text = token.lastgroup or "", token[token.lastgroup or ""]
+        name, last = token.groupdict().get("name"), token[0].strip()
         position = token.end()
-        if kind == "name" and not AWK_WORDS.fullmatch(text) and not _is_variable(text, script[position : position + 1]):
+        if name and not AWK_WORDS.fullmatch(name) and not _is_variable(name, script[position : position + 1]):
             return False
-        if text == ">" and depth:
-            return False
-        depth += {"{": 1, "}": -1}.get(text, 0)
-        if depth < 0:
+        depth += {"{": 1, "}": -1}.get(last, 0)
+        if depth < 0 or (last.startswith(">") and depth):
             return False
     return bool(script.strip()) and (depth == 0 or ">" not in script)
-
-
-def _is_operand(kind: str, text: str) -> bool:
-    return (kind in AWK_OPERANDS and text not in ("print", "in", "else")) or text in (")", "]", "++", "--")
 
 
 def _is_variable(name: str, following: str) -> bool:

@@ -13,7 +13,7 @@ from tree_sitter import Language, Node, Parser
 
 LONGEST = 4096
 """Bytes."""
-MOST_PIECES = 600
+MOST_PIECES = 400
 MOST_COMMANDS = 24
 
 
@@ -129,8 +129,9 @@ EXPANDED = re.compile(r"[=:]~")
 
 
 def _word(token: Token) -> Word:
-    kind, raw = token[0]
-    if kind == "plain" and raw not in ("=", "==") and STARTS.match(raw):
+    seen = [(kind, raw) for kind, raw in token if raw not in ("''", '""')]
+    kind, raw = seen[0] if seen else token[0]
+    if kind == "plain" and STARTS.match(raw) and not (len(seen) == 1 and raw in ("=", "==")):
         raise Unproven("it holds a home folder, a comment, or the path of a program")
     plain = [raw for kind, raw in token if kind == "plain"]
     if any(EXPANDED.search(raw) or ("!" in raw and len(token) + len(raw) > 2 and raw != "!=") for raw in plain):
