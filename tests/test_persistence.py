@@ -304,3 +304,22 @@ async def test_the_audit_shows_when_it_was_tampered_with(tmp_path: Path) -> None
     assert broken_at("s-1", [entries[0], {**entries[1], "decision": "approve"}, entries[2]]) == 2
     assert broken_at("s-2", entries) == 1
     assert json.dumps(entries).count('"decision": "reject"') == 3
+
+
+async def test_what_was_decided_stays_decided_when_its_run_is_cut_off_twice(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/test.db"
+    write = calls("write_file", path="a.py", content="x")
+    async with ScriptedLLM(chooses("coder"), write, hangs(), hangs(), says("Well.")) as llm:
+        async with serving(database, **proxied(llm)) as service:
+            await service.session().user("Write a.py")
+            await cut_off(service, service.session().decide("reject"), llm.received(3))
+        async with serving(database, **proxied(llm)) as service:
+            await llm.received(4)
+            await service.kill()
+        async with serving(database, **proxied(llm)) as service:
+            (error,) = await service.session().decide("approve")
+            assert error["metadata"]["code"] == "call_not_open"
+            assert "was decided already: reject" in error["error"]
+            assert await service.session().decide("reject") == [said("Well.")]
+            (entry,) = (await service.session().get("/sessions/{id}/audit"))["entries"]
+    assert (entry["decision"], entry["decided_by"]) == ("reject", "hitl_decision")
