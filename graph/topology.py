@@ -31,8 +31,9 @@ from prompts import AGENTS, team
 
 
 def topology(
-    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper
+    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
+    gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
@@ -73,4 +74,4 @@ def __getattr__(name: str) -> CompiledStateGraph[State, wire.StreamOptions, Inbo
     if name != "graph":
         raise AttributeError(name)
     settings = Settings()
-    return topology(studio_model(settings), settings, Gatekeeper(settings.policy_file)).compile()
+    return topology(studio_model(settings), settings).compile()
