@@ -122,6 +122,6 @@ def cut(text: str) -> str:
     return f"{kept}\n[cut here: {len(data) - len(kept.encode())} of {len(data)} bytes were left out]"
 
 
-def cancelled(state: State, told: Callable[[str], str] = lambda call_id: CANCELLED) -> list[ToolMessage]:
-    """Answers for all open calls, so that the conversation can go on without them; what each is `told`, by its id."""
-    return [answer(call, told(call["id"] or ""), error=True) for call in open_calls(state)]
+def cancelled(state: State, told: str = CANCELLED) -> list[ToolMessage]:
+    """Answers for all open calls, so that the conversation can go on without them."""
+    return [answer(call, told, error=True) for call in open_calls(state)]

@@ -1,6 +1,6 @@
 """One run of the graph: a message goes in, chunks come out, and at the end what is to be remembered of it."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -168,12 +168,12 @@ async def stopped(
     graph: Graph,
     config: RunnableConfig,
     message: wire.Message | None = None,
-    told: Callable[[str], str] = lambda call_id: CANCELLED,
+    told: str = CANCELLED,
 ) -> Outcome:
     """Lay a thread to rest that no run works on: what was open is closed.
 
     `message` started a run that failed; it is put into the thread if the run did not get that far. `told`: what the
-    model reads of each open call, by its id.
+    model reads of each open call.
     """
     taken_in = began(await graph.aget_state(config), (config.get("metadata") or {}).get("run", ""))
     await graph.aupdate_state(config, None, as_node=END)  # what nodes wrote that had finished; values would drop it

@@ -26,7 +26,6 @@ from prompts import AgentName
 
 ID = "[A-Za-z0-9._-]{1,128}"
 """Of sessions, calls and messages."""
-SESSION_ID = ID
 SessionId = Annotated[str, Field(pattern=f"^{ID}$", examples=["s-1"])]
 CallId = Annotated[str, Field(pattern=f"^{ID}$", examples=["call_1"])]
 MessageId = Annotated[str, Field(pattern=f"^{ID}$", description="Makes a retry of the same message safe.")]

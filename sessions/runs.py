@@ -21,7 +21,7 @@ from sessions.database import Database
 from sessions.events import Event, EventLog
 from sessions.run import Run
 from sessions.turns import Turns
-from sessions.work import Expiry, ShuttingDown, Work, internal
+from sessions.work import ShuttingDown, Work, expiry, internal
 
 log = logging.getLogger("agent_runtime.runs")
 CLOSING_SECONDS = 5
@@ -157,7 +157,7 @@ class Runs:
         pause = store.pause_of(row)
         late = store.undecided(pause, self._expiry)
         if pause and late == {each.call.call_id for each in pause.calls}:
-            await self._work.lay_to_rest(session_id, Expiry(self._expiry))
+            await self._work.lay_to_rest(session_id, expiry(self._expiry))
         if (call_id := getattr(message, "call_id", None)) in late:
             raise CallNotOpen(
                 f"The approval of {call_id} expired after {self._expiry:g} seconds. Send a message to go on."

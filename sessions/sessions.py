@@ -35,7 +35,7 @@ def _id(text: str) -> str:
 
 def _known(session_id: str) -> str:
     """Raises SessionNotFound for what no database should be asked for."""
-    if not re.fullmatch(wire.SESSION_ID, session_id):
+    if not re.fullmatch(wire.ID, session_id):
         raise SessionNotFound(clean(session_id)[:128])
     return session_id
 

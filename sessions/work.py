@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import Connection, RowMapping
 
@@ -12,7 +12,7 @@ from graph.errors import AgentRuntimeError, Cancelled, Interrupted, LimitReached
 from graph.gate import GRANTS
 from graph.recovery import recovered
 from graph.stop import STOP
-from graph.turn import Graph, OpenCall, Outcome, Pause
+from graph.turn import Graph, Outcome, Pause
 from sessions import audit, grants, store
 from sessions.database import Database
 from sessions.events import Event
@@ -27,27 +27,21 @@ class Failed(AgentRuntimeError):
     """A fault of ours; what it was is in the log, under the run's id."""
 
 
-class Closing:
-    """How open calls are closed: what the audit says of each, and what its model is told."""
+class Closing(NamedTuple):
+    """How open calls are closed: what the audit says of each, and what their model is told."""
 
-    def entry(self, each: OpenCall) -> dict[str, Any]:
-        return audit.entry(each, "cancel", "system", feedback="the user cancelled")
-
-    def told(self, call_id: str) -> str:
-        return CANCELLED
+    decision: str
+    feedback: str
+    told: str
 
 
-class Expiry(Closing):
+CANCEL = Closing("cancel", "the user cancelled", CANCELLED)
+
+
+def expiry(seconds: float) -> Closing:
     """Nobody decided in time: that is not a rejection."""
-
-    def __init__(self, seconds: float) -> None:
-        self._sentence = f"expired: nobody decided within {seconds:g} seconds; the call did not run, nobody rejected it"
-
-    def entry(self, each: OpenCall) -> dict[str, Any]:
-        return audit.entry(each, "expire", "system", feedback=self._sentence)
-
-    def told(self, call_id: str) -> str:
-        return self._sentence
+    sentence = f"expired: nobody decided within {seconds:g} seconds; the call did not run, nobody rejected it"
+    return Closing("expire", sentence, sentence)
 
 
 class ShuttingDown(Exception):
@@ -112,13 +106,12 @@ class Work:
             return turn.outcome(snapshot.values, snapshot.interrupts, [])
         return await turn.stopped(self._graph, config, message)
 
-    async def lay_to_rest(self, session_id: str, closing: Closing | None = None) -> None:
+    async def lay_to_rest(self, session_id: str, closing: Closing = CANCEL) -> None:
         """Close what is open in a session whose thread no run works on any more."""
-        closing = closing or Closing()
         config = turn.config(session_id)
         before = turn.pending((await self._graph.aget_state(config)).values)
         outcome = await turn.stopped(self._graph, config, told=closing.told)
-        entries = [closing.entry(each) for each in before]
+        entries = [audit.entry(each, closing.decision, "system", feedback=closing.feedback) for each in before]
 
         def rested(connection: Connection) -> None:
             audit.append(connection, session_id, entries)
