@@ -6,9 +6,11 @@ import logging
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -33,8 +35,10 @@ from graph.gate import Gatekeeper
 from graph.llm import open_model
 from graph.settings import Settings
 from graph.topology import topology
-from sessions.acceptance import Request as RunRequest
 from sessions.database import Database, open_database
+from sessions.janitor import Janitor
+from sessions.replica import CLOSING_SECONDS
+from sessions.request import Request as RunRequest
 from sessions.run import Run
 from sessions.runs import Runs
 from sessions.sessions import Sessions
@@ -48,6 +52,7 @@ class Envelope(wire.Incoming):
     session_id: wire.SessionId
     message: dict[str, Any]
     stream: wire.StreamOptions = wire.StreamOptions()
+    busy: wire.Busy | None = None
 
 
 class Health(BaseModel):
@@ -75,13 +80,15 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
                 graph = topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer)
                 runs = Runs(database, graph, gatekeeper, settings)
                 app.state.database, app.state.runs = database, runs
-                app.state.sessions = Sessions(database, graph, runs.turns, settings)
-                await runs.recover()
+                app.state.sessions = Sessions(database, graph, runs)
+                await runs.replica.start()
+                Janitor(database, runs, settings).start()
                 _on_hangup(gatekeeper.reload)
-                try:
-                    yield
-                finally:
-                    await runs.close()
+                with _on_exit(runs.replica.begin_closing):
+                    try:
+                        yield
+                    finally:
+                        await runs.replica.close()
 
     app = FastAPI(
         title="Agent Runtime", version=VERSION, lifespan=lifespan, default_response_class=ASCIIResponse, redoc_url=None
@@ -124,7 +131,8 @@ def _message_routes(app: FastAPI, settings: Settings) -> None:
             **{name: value or getattr(message.stream, name) for name, value in envelope.stream}
         )
         runs: Runs = request.app.state.runs
-        return sse.response(await runs.submit(RunRequest(envelope.session_id, message, options, key)), patience)
+        asked = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
+        return sse.response(await runs.submit(asked), patience)
 
     @app.get("/sessions/{session_id}/stream")
     async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
@@ -174,7 +182,7 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level.lower(),
-        timeout_graceful_shutdown=settings.shutdown_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds + CLOSING_SECONDS,
     )
 
 
@@ -205,6 +213,28 @@ def _on_hangup(reload: Callable[[], None]) -> None:
     """Not where there is no such signal, nor outside of the main thread."""
     with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+
+@contextmanager
+def _on_exit(begin: Callable[[], None]) -> Iterator[None]:
+    """Told when the signal comes: the server ends the app only when the streams that are open have ended."""
+    loop = asyncio.get_running_loop()
+    before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def told(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(begin)
+        before[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, told)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _settle_memory() -> None:

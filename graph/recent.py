@@ -33,11 +33,14 @@ class Recent:
         known, size = (before.known, before.size) if before else (0, 0)
         self._put(thread_id, Head(checkpoint_id, None, known, size))
 
-    def tell(self, thread_id: str, messages: list[AnyMessage]) -> None:
-        """The messages as of the checkpoint that was written last."""
-        if head := self._heads.get(thread_id):
-            size = head.size + sum(map(_size, messages[head.known :]))
-            self._put(thread_id, Head(head.checkpoint_id, messages, len(messages), size))
+    def tell(self, thread_id: str, messages: list[AnyMessage]) -> str | None:
+        """The messages as of the checkpoint that was written last, whose id is returned if it is known."""
+        head = self._heads.get(thread_id)
+        if head is None:
+            return None
+        size = head.size + sum(map(_size, messages[head.known :]))
+        self._put(thread_id, Head(head.checkpoint_id, messages, len(messages), size))
+        return head.checkpoint_id
 
     def forget(self, thread_id: str) -> None:
         if head := self._heads.pop(thread_id, None):

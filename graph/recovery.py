@@ -9,7 +9,7 @@ from graph import wire
 from graph.answers import conclusion
 from graph.errors import Interrupted
 from graph.state import announcement
-from graph.turn import Outcome, outcome, with_last_final
+from graph.turn import Outcome, read_off, with_last_final
 
 WHOLE = wire.StreamOptions()
 
@@ -17,7 +17,7 @@ WHOLE = wire.StreamOptions()
 def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Outcome:
     """`message` started the run at `since`. Refusals are not told again; an error that ended it is told as a break."""
     values = snapshot.values
-    found = outcome(values, snapshot.interrupts, [])
+    found = read_off(snapshot, [])
     hops: list[wire.Chunk] = [announcement(switch) for switch in values["switches"] if switch["timestamp"] >= since]
     said = [] if _only_switched(message) else _said(values, message)
     texts = [chunk for each in said for chunk in _texts(each)]
@@ -30,7 +30,7 @@ def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Out
     if not found.pause and not (texts or _only_switched(message)):
         chunks.append(wire.failure(Interrupted("The service stopped before the end of this was sent. Send it again.")))
     ended = bool(calls) or not found.pause
-    return outcome(values, snapshot.interrupts, with_last_final(chunks) if ended else chunks)
+    return read_off(snapshot, with_last_final(chunks) if ended else chunks)
 
 
 def _only_switched(message: wire.Message) -> bool:

@@ -65,8 +65,16 @@ class Settings(BaseSettings):
     """How long one run may take; it is stopped at its model call."""
     session_busy_seconds: float = Field(60, ge=0)
     """How long a message waits for the run before it."""
-    shutdown_seconds: int = Field(10, ge=0)
-    """How long running work may go on after SIGTERM; what is cut off is taken up at the next start."""
+    session_busy: Literal["enqueue", "reject", "interrupt"] = "enqueue"
+    """What a message does that finds its session at work, if it does not say so itself."""
+    session_queue: int = Field(20, ge=0)
+    """How many messages of one session may wait."""
+    lease_seconds: float = Field(15, ge=0.5)
+    """How long a replica that gives no sign of life keeps its sessions."""
+    tool_timeout_seconds: float = Field(0, ge=0)
+    """How long the IDE may work on a call before its model is told that no answer came; 0: for ever."""
+    shutdown_seconds: int = Field(25, ge=0)
+    """How long running work may go on after SIGTERM; what is left is handed to another replica, or the next start."""
     heartbeat_seconds: float = Field(15, gt=0, le=30)
     """The longest silence of a stream."""
 

@@ -1,11 +1,12 @@
 """One run of the graph: a message goes in, chunks come out, and at the end what is to be remembered of it."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt, StateSnapshot
@@ -19,6 +20,7 @@ from graph.state import Switch, holder, open_calls, to_wire
 Graph = CompiledStateGraph[Any, wire.StreamOptions, Any, Any]
 RECURSION_LIMIT = 100_000
 """Supersteps; what bounds a turn is `max_model_calls`."""
+COUNTED = ("prompt_tokens", "completion_tokens", "total_tokens", "model_calls")
 
 
 class OpenCall(BaseModel):
@@ -50,6 +52,10 @@ class Outcome:
     message_count: int
     switches: list[Switch]
     pause: Pause | None
+    head: str | None = None
+    """The checkpoint that it is read off."""
+    usage: dict[str, int] | None = None
+    """What the run's model calls cost, in tokens."""
 
 
 @dataclass
@@ -61,12 +67,16 @@ class Held:
 
     def take(self, chunk: wire.Chunk) -> bool:
         if isinstance(chunk, wire.Usage):
-            for name in ("prompt_tokens", "completion_tokens", "total_tokens", "model_calls"):
+            for name in COUNTED:
                 setattr(self.usage, name, getattr(self.usage, name) + getattr(chunk, name))
             return True
         if chunk.is_final:
             self.chunks.append(chunk)
         return chunk.is_final
+
+    def counted(self) -> dict[str, int] | None:
+        """The tokens of the model calls; None if there was none."""
+        return {name: getattr(self.usage, name) for name in COUNTED} if self.usage.model_calls else None
 
     def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
         chunks = with_last_final(self.chunks)
@@ -111,9 +121,11 @@ async def run(
             event = event.model_copy(update={"metadata": {**(event.metadata or {}), "request_id": run_id}})
         if not held.take(event):
             yield event
+    head = None
     if isinstance(graph.checkpointer, Remembering):
-        graph.checkpointer.recent.tell(session_id, values.get("messages", []))
-    yield outcome(values, values.get("__interrupt__", ()), held.last(options))
+        head = graph.checkpointer.recent.tell(session_id, values.get("messages", []))
+    left = outcome(values, values.get("__interrupt__", ()), held.last(options))
+    yield replace(left, head=head, usage=held.counted())
 
 
 def _entering(message: wire.Message | None, pause: Pause | None) -> Any:
@@ -164,6 +176,12 @@ def began(snapshot: StateSnapshot, run_id: str) -> bool:
     return metadata.get("run") == run_id and metadata.get("step") != -2
 
 
+async def forget(graph: Graph, session_id: str) -> None:
+    """Nothing is left of the thread."""
+    assert isinstance(graph.checkpointer, BaseCheckpointSaver)
+    await graph.checkpointer.adelete_thread(session_id)
+
+
 async def stopped(
     graph: Graph,
     config: RunnableConfig,
@@ -182,4 +200,9 @@ async def stopped(
     said = [HumanMessage(content)] if content and content.strip() else []
     closing: dict[str, Any] = {"message": None, "messages": [*cancelled(left, told), *said], "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")
-    return outcome((await graph.aget_state(config)).values, (), [])
+    return read_off(await graph.aget_state(config), [])
+
+
+def read_off(snapshot: StateSnapshot, chunks: list[wire.Chunk]) -> Outcome:
+    head = snapshot.config.get("configurable", {}).get("checkpoint_id")
+    return replace(outcome(snapshot.values, snapshot.interrupts, chunks), head=head)

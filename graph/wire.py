@@ -63,13 +63,23 @@ class StreamOptions(Incoming):
     """Send a usage chunk before the final one."""
 
 
-class UserMessage(Incoming):
+Busy = Literal["enqueue", "reject", "interrupt"]
+"""What a message does whose session is at work: it waits, it is refused, or the run makes room for it."""
+
+
+class Sent(Incoming):
+    """What every message of a client may hold."""
+
+    stream: StreamOptions = StreamOptions()
+    busy: Busy | None = None
+
+
+class UserMessage(Sent):
     """What the user typed. Its role is ignored: it is the user's."""
 
     type: Literal["user_message"] = "user_message"
     content: UserText = Field(min_length=1, examples=["Read README.md"])
     id: MessageId | None = None
-    stream: StreamOptions = StreamOptions()
 
     @field_validator("content")
     @classmethod
@@ -79,7 +89,7 @@ class UserMessage(Incoming):
         return content
 
 
-class SwitchAgent(Incoming):
+class SwitchAgent(Sent):
     """The user picked an agent; with content, that agent answers it."""
 
     type: Literal["switch_agent"] = "switch_agent"
@@ -87,10 +97,9 @@ class SwitchAgent(Incoming):
     content: UserText = ""
     reason: UserText = ""
     id: MessageId | None = None
-    stream: StreamOptions = StreamOptions()
 
 
-class ToolResult(Incoming):
+class ToolResult(Sent):
     """The IDE ran a tool, or failed to, or its user refused it."""
 
     type: Literal["tool_result"] = "tool_result"
@@ -98,7 +107,6 @@ class ToolResult(Incoming):
     tool_name: str = ""
     result: JsonValue = None
     error: str | None = None
-    stream: StreamOptions = StreamOptions()
 
     @field_validator("error", mode="before")
     @classmethod
@@ -124,7 +132,7 @@ class Remember(Incoming):
     minutes: float | None = Field(None, gt=0, le=525_600, description="How long it is good.")
 
 
-class HitlDecision(Incoming):
+class HitlDecision(Sent):
     """The user decided on a call that needs approval."""
 
     type: Literal["hitl_decision"] = "hitl_decision"
@@ -135,7 +143,6 @@ class HitlDecision(Incoming):
     )
     feedback: UserText = ""
     remember: Remember | None = None
-    stream: StreamOptions = StreamOptions()
 
     @model_validator(mode="after")
     def _remembers_an_approval(self) -> "HitlDecision":
@@ -164,6 +171,7 @@ class StreamRequest(Incoming):
     session_id: SessionId
     message: Message
     stream: StreamOptions = StreamOptions()
+    busy: Busy | None = None
 
 
 class Outgoing(BaseModel):

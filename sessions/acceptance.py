@@ -1,98 +1,121 @@
-"""Taking a message in: one transaction that stores it, with the decision it makes, or says why it changes nothing."""
+"""Taking a message in: in one transaction it is stored with the decision it makes, or waits, or changes nothing."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy import Connection, RowMapping
 
 from graph import wire
 from graph.answers import check
-from graph.errors import CallNotOpen, EditRefused, IdempotencyConflict
+from graph.errors import CallNotOpen, IdempotencyConflict, SessionBusy
+from graph.fence import Fence
 from graph.gate import Gatekeeper
-from graph.turn import Graph, OpenCall, Pause
-from sessions import audit, grants, store
-from sessions.database import Database
+from graph.turn import OpenCall, Pause
+from sessions import audit, calls, grants, leases, store
+from sessions.request import Request
 
 
 @dataclass(frozen=True)
-class Request:
-    """A well-formed message for a session."""
+class Started:
+    """The message is stored, and this replica has the session's lease: carry it out."""
 
-    session_id: str
-    message: wire.Message
-    options: wire.StreamOptions
-    idempotency_key: str | None = None
-
-    @property
-    def key(self) -> str | None:
-        """Under what a retry of it is known."""
-        if isinstance(self.message, wire.ToolResult | wire.HitlDecision):
-            return f"{self.message.type}:{self.message.call_id}"
-        given = self.idempotency_key or self.message.id
-        return f"message:{given}" if given else None
-
-    @property
-    def body_hash(self) -> str:
-        body = self.message.model_dump_json(exclude={"stream", "tool_name", "id"})
-        return hashlib.sha256(body.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Accepted:
+    lease: Fence
     pause: Pause | None
     """What the message answers, or leaves behind."""
 
 
-async def accept(
-    database: Database, graph: Graph, gatekeeper: Gatekeeper, request: Request, run_id: str
-) -> Accepted | list[wire.Chunk]:
-    """What to run, or what an earlier run of the message said.
+@dataclass(frozen=True)
+class Waiting:
+    """The message is stored and comes when the ones before it are done, here or elsewhere."""
 
-    Raises CallNotOpen, EditRefused, InvalidDecision, IdempotencyConflict.
-    """
-
-    def work(connection: Connection) -> Accepted | list[wire.Chunk]:
-        return _accept(connection, gatekeeper, request, run_id)
-
-    try:
-        return await database.transact(work)
-    except EditRefused:
-        await database.transact(lambda connection: _refused_edit(connection, request))
-        raise
-    except _InTheWayError:
-        await forget_thread(graph, request.session_id)
-        await database.transact(lambda connection: store.clear_deleted(connection, request.session_id))
-        return await database.transact(work)
+    stopped: str | None = None
+    """The run that has to make room for it."""
 
 
-class _InTheWayError(Exception):
+@dataclass(frozen=True)
+class Joined:
+    """It is a retry of a message that is stored, and not done yet."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """It is a retry of a message that is done."""
+
+    chunks: list[wire.Chunk]
+
+
+Accepted = Started | Waiting | Joined | Told
+
+
+@dataclass(frozen=True)
+class Door:
+    """How messages are taken in."""
+
+    gatekeeper: Gatekeeper
+    replica: str
+    lease_seconds: float
+    queue: int
+    """How many messages of a session may wait."""
+    busy: wire.Busy
+    """What a message does that finds its session at work, if it does not say so itself."""
+
+    def take_in(self, connection: Connection, request: Request, run_id: str) -> Accepted:
+        """Raises CallNotOpen, EditRefused, InvalidDecision, IdempotencyConflict, SessionBusy, InTheWay."""
+        row = _row(connection, request)
+        pause = store.pause_of(row)
+        if (known := _known_before(connection, request, pause)) is not None:
+            return known
+        if row and (row["held"] or store.first_unfinished(connection, request.session_id)):
+            return self._queued(connection, request, run_id)
+        if row is None:
+            _decisions(request.message, pause, self.gatekeeper)
+            store.create(connection, request.session_id, _title(request.message))
+        lease = leases.take(connection, request.session_id, self.replica, self.lease_seconds)
+        store.add_run(connection, run_id, request, status="running", epoch=lease.epoch, pause=pause)
+        self.decide(connection, request, pause)
+        return Started(lease, pause)
+
+    def decide(self, connection: Connection, request: Request, pause: Pause | None) -> None:
+        """What a message changes beyond its run. Raises CallNotOpen, EditRefused, InvalidDecision."""
+        entries = _decisions(request.message, pause, self.gatekeeper)
+        entries = [each for each in entries if not _is_known(connection, request, pause, each)]
+        audit.append(connection, request.session_id, entries)
+        calls.decided(connection, request.session_id, entries)
+        _remember(connection, request, pause)
+
+    def admit(self, connection: Connection, lease: Fence, request: Request, run_id: str) -> Pause | None:
+        """A message that waited: what it answers, or leaves behind. Raises what `take_in` raises, and LeaseLost."""
+        pause = store.pause_of(leases.checked(connection, lease))
+        told = pause and pause.model_dump(mode="json")
+        self.decide(connection, request, pause)
+        store.change_run(connection, run_id, status="running", epoch=lease.epoch, pause=told)
+        return pause
+
+    def taken_before(self, connection: Connection, run_id: str) -> Accepted | None:
+        """What came of a transaction whose end the connection did not live to see; None if it was rolled back."""
+        row = store.run(connection, run_id)
+        if row is None:
+            return None
+        held = leases.locked(connection, row["session_id"])
+        if row["status"] == "running" and held and (held["owner"], held["epoch"]) == (self.replica, row["epoch"]):
+            return Started(Fence(row["session_id"], self.replica, row["epoch"]), store.pause_of(row))
+        return Waiting() if row["status"] == "queued" else Joined(run_id)
+
+    def _queued(self, connection: Connection, request: Request, run_id: str) -> Waiting:
+        policy = request.busy or self.busy
+        if policy == "reject" or store.waiting(connection, request.session_id) >= self.queue:
+            raise SessionBusy("The session still works on an earlier message. Send this one again later.")
+        store.add_run(connection, run_id, request, status="queued")
+        if policy == "interrupt" and isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
+            return Waiting(stopped=store.want(connection, request.session_id, "interrupt"))
+        return Waiting()
+
+
+class InTheWay(Exception):
     """A session was deleted under this id; what is left of it has to go, but for its audit."""
-
-
-def _accept(
-    connection: Connection, gatekeeper: Gatekeeper, request: Request, run_id: str
-) -> Accepted | list[wire.Chunk]:
-    row = _row(connection, request)
-    pause = store.pause_of(row)
-    if (told := _told_before(connection, request, pause)) is not None:
-        return told
-    entries = _decisions(request.message, pause, gatekeeper)
-    entries = [each for each in entries if not _is_known(connection, request, pause, each)]
-    if row is None:
-        store.create(connection, request.session_id, _title(request.message))
-    asked = {
-        "key": request.key,
-        "body_hash": request.body_hash,
-        "options": request.options.model_dump(),
-        "pause": pause and pause.model_dump(mode="json"),
-    }
-    store.add_run(connection, run_id, request.session_id, request.message, asked)
-    audit.append(connection, request.session_id, entries)
-    _remember(connection, request, pause)
-    return Accepted(pause)
 
 
 def _remember(connection: Connection, request: Request, pause: Pause | None) -> None:
@@ -103,27 +126,24 @@ def _remember(connection: Connection, request: Request, pause: Pause | None) -> 
                 grants.add(connection, request.session_id, row)
         case wire.ToolResult() as said:
             audit.result(connection, request.session_id, _answered(pause, said), said)
+            calls.answered(connection, request.session_id, said.call_id, "rejected" if said.refused else "answered")
         case wire.UserMessage() | wire.SwitchAgent():
             grants.end(connection, request.session_id, scope="turn")
 
 
 def _row(connection: Connection, request: Request) -> RowMapping | None:
-    row = store.row(connection, request.session_id)
+    row = leases.locked(connection, request.session_id)
     if row is None or not row["deleted_at"]:
         return row
     if isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
-        raise _InTheWayError
+        raise InTheWay
     return None
 
 
-async def forget_thread(graph: Graph, session_id: str) -> None:
-    assert isinstance(graph.checkpointer, BaseCheckpointSaver)
-    await graph.checkpointer.adelete_thread(session_id)
-
-
-def _refused_edit(connection: Connection, request: Request) -> None:
+def refused_edit(connection: Connection, request: Request) -> None:
     """For a transaction of its own: nothing else of the message is kept."""
-    pause = store.pause_of(store.session(connection, request.session_id))
+    row = leases.locked(connection, request.session_id)
+    pause = None if row is None or row["deleted_at"] else store.pause_of(row)
     match request.message:
         case wire.HitlDecision() as said if pause:
             entry = audit.decision(_answered(pause, said), said)
@@ -170,21 +190,22 @@ def _title(message: wire.Message) -> str:
     return content.strip().split("\n", maxsplit=1)[0][: store.TITLE]
 
 
-def _told_before(connection: Connection, request: Request, pause: Pause | None) -> list[wire.Chunk] | None:
-    if request.key is None:
+def _known_before(connection: Connection, request: Request, pause: Pause | None) -> Joined | Told | None:
+    """None for a message that is new."""
+    row = request.key and store.run_by_key(connection, request.session_id, request.key)
+    if not row:
         return None
     answer = request.message if isinstance(request.message, wire.ToolResult | wire.HitlDecision) else None
+    if row["status"] != "done" and row["body_hash"] == request.body_hash:
+        return Joined(row["id"])
     if answer and _fits(answer, pause):
-        return None
-    row = store.run_by_key(connection, request.session_id, request.key)
-    if row is None:
         return None
     if row["body_hash"] != request.body_hash:
         if answer:
             return None
         raise IdempotencyConflict("Another message was sent under this id; send this one under an id of its own.")
     told = _told(connection, row, pause)
-    return [chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told]
+    return Told([chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told])
 
 
 def _fits(message: wire.ToolResult | wire.HitlDecision, pause: Pause | None) -> bool:

@@ -12,19 +12,25 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from sessions.owner import locked_file, locked_server
+from sessions.owner import locked_file
 from sessions.tables import metadata
 
 T = TypeVar("T")
 
 
 class Database(Protocol):
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may serve it as well."""
+
     async def transact(self, work: Callable[[Connection], T]) -> T:
         """All of it or nothing. `work` must not wait for anything but the connection."""
 
 
 class SQLiteDatabase:
     """A whole transaction is one hop to the thread that owns the file: a hop for each statement costs more than it."""
+
+    is_shared = False
 
     def __init__(self, engine: Engine, thread: ThreadPoolExecutor) -> None:
         self._engine = engine
@@ -39,6 +45,8 @@ class SQLiteDatabase:
 
 
 class PostgresDatabase:
+    is_shared = True
+
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
@@ -82,8 +90,7 @@ async def _sqlite(url: URL, thread: ThreadPoolExecutor) -> AsyncIterator[Databas
 async def _postgres(url: URL) -> AsyncIterator[Database]:
     engine = create_async_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True)
     try:
-        async with locked_server(engine):
-            yield PostgresDatabase(engine)
+        yield PostgresDatabase(engine)
     finally:
         await engine.dispose()
 

@@ -39,11 +39,31 @@ class EventLog:
         return Event(self._next() + ahead, name, chunk.encoded(), _opt_in(chunk))
 
     def _next(self) -> int:
-        return self.events[-1].number + 1 if self.events else (self.attempt - 1) * ATTEMPT + 1
+        first = (self.attempt - 1) * ATTEMPT + 1
+        return max(self.events[-1].number + 1, first) if self.events else first
+
+    def begin(self, attempt: int) -> None:
+        """What is added from now on belongs to another attempt."""
+        self.attempt = attempt
+
+    def of_attempt(self) -> list[Event]:
+        """What has to be told again later: not what readers opt in to, nor what an earlier attempt said."""
+        return [each for each in self.events if not each.opt_in and each.number > (self.attempt - 1) * ATTEMPT]
 
     def add(self, events: Iterable[Event]) -> None:
         self.events.extend(events)
         self._wake()
+
+    def add_later(self, events: Iterable[Event]) -> None:
+        """What another replica logged, but for what is known here already."""
+        known = self.events[-1].number if self.events else -1
+        self.add(
+            [
+                event if event.number else event._replace(number=self._next())
+                for event in events
+                if event.number == 0 or event.number > known
+            ]
+        )
 
     def close(self) -> None:
         if not self.closed:

@@ -1,6 +1,8 @@
 """What clients ask about sessions, in the shapes they parse."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -9,13 +11,11 @@ from sqlalchemy import RowMapping
 from graph import turn, wire
 from graph.clean import clean
 from graph.llm.openai import to_openai
-from graph.settings import Settings
 from graph.state import now
 from graph.turn import Graph
 from sessions import audit, grants, store
-from sessions.acceptance import forget_thread
 from sessions.database import Database
-from sessions.turns import Turns
+from sessions.runs import Runs
 
 
 class SessionNotFound(Exception):
@@ -43,11 +43,10 @@ def _known(session_id: str) -> str:
 class Sessions:
     """Every method but `create` and `listed` raises SessionNotFound; those that change a session, SessionBusy."""
 
-    def __init__(self, database: Database, graph: Graph, turns: Turns, settings: Settings) -> None:
+    def __init__(self, database: Database, graph: Graph, runs: Runs) -> None:
         self._database = database
         self._graph = graph
-        self._turns = turns
-        self._patience = settings.session_busy_seconds
+        self._runs = runs
 
     async def create(self) -> dict[str, Any]:
         row = await self._database.transact(lambda connection: store.create(connection, str(uuid4())))
@@ -75,20 +74,26 @@ class Sessions:
 
     async def delete(self, session_id: str, *, hard: bool) -> dict[str, Any]:
         """Soft: hidden, its rows stay until the id is used again. Hard: nothing is left of it."""
-        async with self._turns.take(session_id, self._patience):
-            if not hard:
-                await self._row(session_id)
+        async with self._held(session_id, deleted_too=hard):
+            if hard:
+                await turn.forget(self._graph, session_id)
+                await self._database.transact(lambda connection: store.erase(connection, session_id))
+            else:
                 deleted = {"deleted_at": now()}
                 await self._database.transact(lambda connection: store.change(connection, session_id, **deleted))
-            else:
-                await self._erase(session_id)
         return {"session_id": session_id, "deleted": True, "hard": hard}
 
-    async def _erase(self, session_id: str) -> None:
-        if not await self._database.transact(lambda connection: store.row(connection, _known(session_id))):
-            raise SessionNotFound(session_id)
-        await forget_thread(self._graph, session_id)
-        await self._database.transact(lambda connection: store.erase(connection, session_id))
+    @asynccontextmanager
+    async def _held(self, session_id: str, *, deleted_too: bool = False) -> AsyncIterator[RowMapping]:
+        """The session's row, and its lease while the block runs."""
+        try:
+            async with self._runs.replica.hold(_known(session_id)):
+                row = await self._database.transact(lambda connection: store.row(connection, session_id))
+                if row is None or (row["deleted_at"] and not deleted_too):
+                    raise SessionNotFound(session_id)
+                yield row
+        except KeyError:
+            raise SessionNotFound(session_id) from None
 
     async def current_agent(self, session_id: str) -> dict[str, Any]:
         row, values = await self._loaded(session_id)

@@ -1,22 +1,53 @@
 """The rows of sessions and runs. Each function is a few statements in the caller's transaction."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, select, true, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    String,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    true,
+    update,
+)
 
-from graph import wire
 from graph.state import now
 from graph.turn import Outcome, Pause
 from prompts import ORCHESTRATOR
+from sessions.calls import ago
 from sessions.events import Event
-from sessions.tables import audit_log, audit_results, grants, runs, sessions
+from sessions.leases import HELD
+from sessions.request import Request
+from sessions.tables import UNFINISHED, audit_log, audit_results, calls, grants, runs, sessions
 
 # Made once: SQLAlchemy spends more on making a statement than SQLite on running it.
 ONE_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
 CHANGE_SESSION = update(sessions).where(sessions.c.id == bindparam("session"))
 RUN_BY_KEY = select(runs).where(runs.c.session_id == bindparam("session"), runs.c.key == bindparam("name"))
 CHANGE_RUN = update(runs).where(runs.c.id == bindparam("run"))
+FIRST_UNFINISHED = (
+    select(runs).where(runs.c.session_id == bindparam("session"), UNFINISHED).order_by(runs.c.number).limit(1)
+)
+_EARLIER = runs.alias()
+_NUMBER = select(func.coalesce(func.max(_EARLIER.c.number), 0) + 1).where(_EARLIER.c.session_id == bindparam("session"))
+_IS_TAKEN = exists().where(_EARLIER.c.session_id == bindparam("session"), _EARLIER.c.key == bindparam("name"))
+ADD_RUN = insert(runs).values(
+    session_id=bindparam("session"),
+    key=case((_IS_TAKEN, None), else_=bindparam("name", type_=String)),
+    number=_NUMBER.scalar_subquery(),
+    **{
+        name: bindparam(name)
+        for name in ("id", "body_hash", "input", "options", "pause", "status", "epoch", "created_at")
+    },
+)
 
 TITLE = 80
 """Characters of a session's first message that make its title."""
@@ -43,8 +74,8 @@ def create(connection: Connection, session_id: str, title: str = "") -> dict[str
 
 def clear_deleted(connection: Connection, session_id: str) -> None:
     connection.execute(delete(sessions).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None)))
-    connection.execute(delete(runs).where(runs.c.session_id == session_id))
-    connection.execute(delete(grants).where(grants.c.session_id == session_id))
+    for table in (runs, calls, grants):
+        connection.execute(delete(table).where(table.c.session_id == session_id))
 
 
 def listed(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -82,15 +113,40 @@ def change(connection: Connection, session_id: str, **values: Any) -> None:
 
 def erase(connection: Connection, session_id: str) -> None:
     """Every row of the session, its audit as well."""
-    for table in (runs, audit_log, audit_results, grants):
+    for table in (runs, calls, audit_log, audit_results, grants):
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 
 
-def add_run(connection: Connection, run_id: str, session_id: str, request: wire.Message, asked: dict[str, Any]) -> None:
-    body = request.model_dump(mode="json", exclude_none=True)
-    row = {"id": run_id, "session_id": session_id, "input": body, "status": "running", "created_at": now()}
-    connection.execute(insert(runs), row | asked)
+def add_run(
+    connection: Connection,
+    run_id: str,
+    request: Request,
+    *,
+    status: str,
+    epoch: int = 0,
+    pause: Pause | None = None,
+) -> None:
+    """The next one of its session, whose row is locked. A key that an earlier run has stays with that one."""
+    connection.execute(
+        ADD_RUN,
+        {
+            "id": run_id,
+            "session": request.session_id,
+            "name": request.key,
+            "body_hash": request.body_hash,
+            "input": request.message.model_dump(mode="json", exclude_none=True),
+            "options": request.options.model_dump(),
+            "pause": pause and pause.model_dump(mode="json"),
+            "status": status,
+            "epoch": epoch,
+            "created_at": now(),
+        },
+    )
+
+
+def run(connection: Connection, run_id: str) -> RowMapping | None:
+    return connection.execute(select(runs).where(runs.c.id == run_id)).mappings().first()
 
 
 def run_by_key(connection: Connection, session_id: str, key: str) -> RowMapping | None:
@@ -98,38 +154,88 @@ def run_by_key(connection: Connection, session_id: str, key: str) -> RowMapping 
 
 
 def last_run(connection: Connection, session_id: str) -> RowMapping | None:
-    newest = select(runs).where(runs.c.session_id == session_id).order_by(runs.c.created_at.desc()).limit(1)
+    """The one that goes on, else the one that is next, else the last one that did."""
+    if unfinished := first_unfinished(connection, session_id):
+        return unfinished
+    newest = select(runs).where(runs.c.session_id == session_id).order_by(runs.c.number.desc()).limit(1)
     return connection.execute(newest).mappings().first()
 
 
-def unfinished(connection: Connection, session_id: str | None = None) -> list[RowMapping]:
-    """The runs whose outcome was not stored, of one session or of all, oldest first."""
-    left = select(runs).where(runs.c.status == "running").order_by(runs.c.created_at)
-    of_one = left.where(runs.c.session_id == session_id) if session_id else left
-    return list(connection.execute(of_one).mappings())
+def first_unfinished(connection: Connection, session_id: str) -> RowMapping | None:
+    """The run that goes on, or was left behind, else the message that is next."""
+    return connection.execute(FIRST_UNFINISHED, {"session": session_id}).mappings().first()
 
 
-def attempt(connection: Connection, run_id: str, number: int) -> None:
-    connection.execute(CHANGE_RUN, {"run": run_id, "attempts": number})
+def waiting(connection: Connection, session_id: str) -> int:
+    """How many messages wait for their turn."""
+    waits = and_(runs.c.session_id == session_id, UNFINISHED, runs.c.status == "queued")
+    return connection.scalar(select(func.count()).select_from(runs).where(waits)) or 0
+
+
+def left_behind(connection: Connection) -> list[str]:
+    """Sessions with something to do that no replica works on."""
+    unowned = select(runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
+    return list(connection.scalars(unowned.where(UNFINISHED, not_(HELD)).distinct().limit(100)))
+
+
+def want(connection: Connection, session_id: str, what: str) -> str | None:
+    """Asks whoever carries out the session's run to stop it; the run's id."""
+    found = first_unfinished(connection, session_id)
+    if found is None or found["status"] == "queued":
+        return None
+    connection.execute(CHANGE_RUN, {"run": found["id"], "wanted": what})
+    run_id: str = found["id"]
+    return run_id
+
+
+def wanted(connection: Connection, owner: str) -> list[tuple[str, str]]:
+    """Run and session of what a replica carries out and somebody wants to stop."""
+    asked = select(runs.c.id, runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
+    found = connection.execute(asked.where(UNFINISHED, runs.c.wanted.is_not(None), sessions.c.owner == owner))
+    return [(run_id, session_id) for run_id, session_id in found]
+
+
+def rests_paused(connection: Connection, session_id: str) -> bool:
+    """Whether nothing goes on, and calls are open."""
+    found = session(connection, session_id)
+    return bool(found and found["pause"]) and first_unfinished(connection, session_id) is None
+
+
+def withdraw(connection: Connection, run_id: str) -> bool:
+    """Whether the message still waited, and does not any more."""
+    return connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == "queued")).rowcount > 0
+
+
+def change_run(connection: Connection, run_id: str, **values: Any) -> None:
+    connection.execute(CHANGE_RUN, {"run": run_id, **values})
 
 
 def finish(
     connection: Connection,
     run_id: str,
-    session_id: str,
+    session: RowMapping,
     outcome: Outcome,
     events: list[Event],
     *,
+    epoch: int,
     again: bool,
 ) -> None:
-    values: dict[str, Any] = {"status": "done", "events": [event[:3] for event in events]}
+    """`session`: its row, locked. With `again` the run gives its key back: a retry is a new run."""
+    values: dict[str, Any] = {"status": "done", "events": [event[:3] for event in events], "finished_at": now()}
     if again:
         values["key"] = None
-    connection.execute(CHANGE_RUN, {"run": run_id, **values})
-    rest(connection, session_id, outcome)
+    change_run(connection, run_id, usage=outcome.usage, epoch=epoch, **values)
+    used = added(session["usage"], outcome.usage)
+    rest(connection, session["id"], outcome, usage=used, unpruned=session["unpruned"] + 1)
 
 
-def rest(connection: Connection, session_id: str, outcome: Outcome) -> None:
+def added(before: dict[str, int] | None, more: dict[str, int] | None) -> dict[str, int] | None:
+    if not before or not more:
+        return before or more
+    return {name: before.get(name, 0) + more.get(name, 0) for name in {**before, **more}}
+
+
+def rest(connection: Connection, session_id: str, outcome: Outcome, **values: Any) -> None:
     """What the session's row says of its thread between two runs."""
     change(
         connection,
@@ -137,7 +243,9 @@ def rest(connection: Connection, session_id: str, outcome: Outcome) -> None:
         agent=outcome.agent,
         message_count=outcome.message_count,
         pause=outcome.pause and outcome.pause.model_dump(mode="json"),
+        head=outcome.head,
         last_activity=now(),
+        **values,
     )
 
 
@@ -147,18 +255,6 @@ def pause_of(row: Any) -> Pause | None:
 
 def undecided(pause: Pause | None, seconds: float) -> set[str]:
     """The calls of a pause that wait for approval longer than that."""
-    before = _ago(seconds)
+    before = ago(seconds)
     calls = pause.calls if pause else []
     return {each.call.call_id for each in calls if each.call.requires_approval and each.created_at < before}
-
-
-def paused(connection: Connection, seconds: float) -> list[str]:
-    """The sessions that wait for their client longer than that."""
-    waits = and_(
-        sessions.c.pause.is_not(None), sessions.c.deleted_at.is_(None), sessions.c.last_activity < _ago(seconds)
-    )
-    return list(connection.scalars(select(sessions.c.id).where(waits).limit(1000)))
-
-
-def _ago(seconds: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="microseconds")

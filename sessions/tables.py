@@ -1,8 +1,24 @@
 """The tables. Timestamps are ISO 8601 text in UTC, so that they sort on every database."""
 
-from sqlalchemy import JSON, Boolean, Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 metadata = MetaData()
+UNFINISHED = text("status <> 'done'")
+"""As text: an index on some of the rows is used only by a statement that names the same condition."""
 
 sessions = Table(
     "sessions",
@@ -17,7 +33,14 @@ sessions = Table(
     Column("created_at", String(40), nullable=False),
     Column("last_activity", String(40), nullable=False),
     Column("deleted_at", String(40)),
+    Column("owner", String(64)),
+    Column("epoch", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("lease_until", Float),
+    Column("head", String(64)),
+    Column("unpruned", Integer, nullable=False, default=0, server_default="0"),
+    Column("usage", JSON(none_as_null=True)),
     Index("sessions_by_activity", "deleted_at", "last_activity"),
+    Index("sessions_by_owner", "owner"),
 )
 
 runs = Table(
@@ -34,9 +57,15 @@ runs = Table(
     Column("attempts", Integer, nullable=False, default=1),
     Column("events", JSON(none_as_null=True)),
     Column("created_at", String(40), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("losses", Integer, nullable=False, default=0, server_default="0"),
+    Column("wanted", String(16)),
+    Column("usage", JSON(none_as_null=True)),
+    Column("finished_at", String(40)),
     UniqueConstraint("session_id", "key"),
-    Index("runs_by_status", "status"),
-    Index("runs_by_session", "session_id", "created_at"),
+    UniqueConstraint("session_id", "number"),
+    Index("runs_unfinished", "session_id", "number", postgresql_where=UNFINISHED, sqlite_where=UNFINISHED),
 )
 
 audit_log = Table(
@@ -87,4 +116,23 @@ grants = Table(
     Column("created_at", String(40), nullable=False),
     Column("ended_at", String(40)),
     Index("grants_by_session", "session_id", "ended_at"),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("session_id", String(128), primary_key=True),
+    Column("call_id", String(128), primary_key=True),
+    Column("tool_name", String(64), nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("arguments", JSON, nullable=False),
+    Column("rule", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("proposed_at", String(40), nullable=False),
+    Column("decision", String(16)),
+    Column("decided_by", String(16)),
+    Column("decided_at", String(40)),
+    Column("sent_at", String(40)),
+    Column("answered_at", String(40)),
+    Index("calls_by_status", "status", "sent_at"),
 )

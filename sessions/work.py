@@ -2,18 +2,26 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
+from psycopg import OperationalError as PostgresUnreachable
+from psycopg_pool import PoolClosed, PoolTimeout
 from sqlalchemy import Connection, RowMapping
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolBusy
 
 from graph import turn, wire
 from graph.answers import CANCELLED
 from graph.errors import AgentRuntimeError, Cancelled, Interrupted, LimitReached
+from graph.fence import FENCE, Fence, LeaseLost
 from graph.gate import GRANTS
 from graph.recovery import recovered
+from graph.state import now
 from graph.stop import STOP
 from graph.turn import Graph, Outcome, Pause
-from sessions import audit, grants, store
+from sessions import audit, calls, grants, leases, store
 from sessions.database import Database
 from sessions.events import Event
 from sessions.run import Run
@@ -21,6 +29,8 @@ from sessions.run import Run
 log = logging.getLogger("agent_runtime.runs")
 ATTEMPTS = 2
 """How often a run is begun when the process dies under it."""
+UNREACHABLE = (PostgresUnreachable, PoolTimeout, PoolClosed, OperationalError, InterfaceError, PoolBusy)
+"""What says nothing about the run: it can be taken up when the database is back."""
 
 
 class Failed(AgentRuntimeError):
@@ -45,11 +55,14 @@ def expiry(seconds: float) -> Closing:
 
 
 class ShuttingDown(Exception):
-    """The process ends; the next one takes the run up where its thread is."""
+    """The process ends; another one takes the run up where its thread is."""
 
 
 class Work:
-    """Every method wants its session's turn."""
+    """Every method writes under a lease and raises LeaseLost; those that carry a run out return whether more waits.
+
+    If nothing waits the lease is given back. What is UNREACHABLE is raised too: the run can be taken up later.
+    """
 
     def __init__(self, database: Database, graph: Graph, seconds: float) -> None:
         """`seconds`: how long a run may take."""
@@ -58,23 +71,24 @@ class Work:
         self._seconds = seconds
 
     async def carry_out(
-        self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
-    ) -> None:
+        self, run: Run, lease: Fence, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
+    ) -> bool:
+        """Raises ShuttingDown as well."""
         STOP.set(run.stop)
+        FENCE.set(lease)
         GRANTS.set(lambda: self._database.transact(lambda connection: grants.standing(connection, run.session_id)))
         late = asyncio.get_running_loop().call_later(self._seconds, run.stop.want, _too_long(self._seconds))
         try:
             outcome = await self._followed(run, message, options, pause)
-            await self._finish(run, outcome, run.log.numbered(outcome.chunks))
-        except ShuttingDown:
-            log.warning("run %s was cut off", run.id)
+            if isinstance(run.stop.error, Cancelled) and outcome.pause:
+                outcome = await self._cancelled(run, lease, run.stop.error)
+            return await self._finish(run, lease, outcome, run.log.numbered(outcome.chunks))
+        except (ShuttingDown, LeaseLost, *UNREACHABLE):
+            raise
         except Exception:
             log.exception("run %s failed", run.id)
             left = await self._left(run, message)
-            await self._finish(run, left, run.fail(internal()), again=_can_be_sent_again(message, left))
-        else:
-            if isinstance(run.stop.error, Cancelled) and outcome.pause:
-                await self.lay_to_rest(run.session_id)
+            return await self._finish(run, lease, left, run.fail(internal()), again=_can_be_sent_again(message, left))
         finally:
             late.cancel()
 
@@ -87,58 +101,128 @@ class Work:
             run.log.add(run.log.numbered([item]))
         raise RuntimeError("the turn has no outcome")
 
-    async def _finish(self, run: Run, outcome: Outcome, last: list[Event], *, again: bool = False) -> None:
+    async def _cancelled(self, run: Run, lease: Fence, error: Cancelled) -> Outcome:
+        """The run got as far as a pause before it could be stopped: its calls are closed before anyone saw them."""
+        rested = await self.lay_to_rest(lease, CANCEL, run.id)
+        return replace(rested, chunks=[wire.failure(error, request_id=run.id)])
+
+    async def _finish(
+        self, run: Run, lease: Fence, outcome: Outcome, last: list[Event], *, again: bool = False
+    ) -> bool:
         """Stored first, sent then. With `again` the run gives its key back: a retry is a new run."""
-        events = [event for event in [*run.log.events, *last] if not event.opt_in]
+        events = [*run.log.of_attempt(), *(event for event in last if not event.opt_in)]
+        waiting_for = outcome.pause.calls if outcome.pause else []
 
-        def finished(connection: Connection) -> None:
-            audit.passed(connection, run.session_id, outcome.pause.calls if outcome.pause else [])
-            store.finish(connection, run.id, run.session_id, outcome, events, again=again)
+        def finished(connection: Connection) -> bool:
+            session = leases.checked(connection, lease)
+            audit.passed(connection, run.session_id, waiting_for)
+            calls.opened(connection, run.session_id, waiting_for)
+            store.finish(connection, run.id, session, outcome, events, epoch=lease.epoch, again=again)
+            return _more(connection, lease)
 
-        await self._database.transact(finished)
+        more = await self._stored(run, lease, finished)
         run.log.add(last)
+        return more
+
+    async def _stored(self, run: Run, lease: Fence, finished: Callable[[Connection], bool]) -> bool:
+        """A transaction whose end the connection did not live to see is made again, and then finds its lease gone."""
+        try:
+            return await self._database.transact(finished)
+        except LeaseLost:
+            row = await self._database.transact(lambda connection: store.run(connection, run.id))
+            if row and (row["status"], row["epoch"]) == ("done", lease.epoch):
+                return True
+            raise
+
+    async def refuse(self, run: Run, lease: Fence, error: AgentRuntimeError) -> bool:
+        """A message that waited and cannot be taken: sent again it is a new one."""
+        last = run.fail(error)
+        values = {"status": "done", "key": None, "events": [event[:3] for event in last], "finished_at": now()}
+
+        def refused(connection: Connection) -> bool:
+            leases.checked(connection, lease)
+            store.change_run(connection, run.id, epoch=lease.epoch, **values)
+            return _more(connection, lease)
+
+        more = await self._stored(run, lease, refused)
+        run.log.add(last)
+        return more
 
     async def _left(self, run: Run, message: wire.Message | None) -> Outcome:
         """What a run leaves behind that failed: a thread that waits for its client, or rests."""
         config = turn.config(run.session_id, run.id)
         snapshot = await self._graph.aget_state(config)
         if snapshot.interrupts:
-            return turn.outcome(snapshot.values, snapshot.interrupts, [])
+            return turn.read_off(snapshot, [])
         return await turn.stopped(self._graph, config, message)
 
-    async def lay_to_rest(self, session_id: str, closing: Closing = CANCEL) -> None:
+    async def lay_to_rest(self, lease: Fence, closing: Closing = CANCEL, run_id: str = "") -> Outcome:
         """Close what is open in a session whose thread no run works on any more."""
-        config = turn.config(session_id)
+        FENCE.set(lease)
+        config = turn.config(lease.session_id, run_id)
         before = turn.pending((await self._graph.aget_state(config)).values)
         outcome = await turn.stopped(self._graph, config, told=closing.told)
         entries = [audit.entry(each, closing.decision, "system", feedback=closing.feedback) for each in before]
 
         def rested(connection: Connection) -> None:
-            audit.append(connection, session_id, entries)
-            store.rest(connection, session_id, outcome)
+            leases.checked(connection, lease)
+            audit.append(connection, lease.session_id, entries)
+            calls.decided(connection, lease.session_id, entries)
+            store.rest(connection, lease.session_id, outcome)
 
         await self._database.transact(rested)
+        return outcome
 
-    async def take_up(self, run: Run, row: RowMapping) -> None:
+    async def take_up(self, run: Run, lease: Fence, row: RowMapping) -> bool:
         """Its outcome is read off the thread if it is there; else the run goes on, or is done again, or fails."""
         log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
+        FENCE.set(lease)
+        if row["wanted"]:
+            run.stop.want(cancelled())
         message = wire.parse(row["input"], wire.MESSAGE)
         snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
         began = turn.began(snapshot, run.id)
+        losses = row["losses"] + (row["status"] == "running")
         if began and (snapshot.interrupts or not snapshot.next):
             outcome = recovered(snapshot, message, row["created_at"])
-            await self._finish(run, outcome, run.log.numbered(outcome.chunks))
-        elif row["attempts"] >= ATTEMPTS:
+            return await self._finish(run, lease, outcome, run.log.numbered(outcome.chunks))
+        if losses >= ATTEMPTS:
             left = await self._left(run, message)
-            await self._finish(run, left, run.fail(_interrupted()), again=_can_be_sent_again(message, left))
-        else:
-            await self._again(run, row, None if began else message)
-
-    async def _again(self, run: Run, row: RowMapping, message: wire.Message | None) -> None:
-        attempt = row["attempts"] + 1
-        await self._database.transact(lambda connection: store.attempt(connection, run.id, attempt))
+            last = run.fail(_interrupted())
+            return await self._finish(run, lease, left, last, again=_can_be_sent_again(message, left))
+        await self._begin_again(run, lease, losses)
         options = wire.StreamOptions.model_validate(row["options"])
-        await self.carry_out(run, message, options, store.pause_of(row))
+        return await self.carry_out(run, lease, None if began else message, options, store.pause_of(row))
+
+    async def _begin_again(self, run: Run, lease: Fence, losses: int) -> None:
+        values = {"attempts": run.log.attempt, "losses": losses, "status": "running", "epoch": lease.epoch}
+        await self.noted(lease, run.id, **values)
+
+    async def noted(self, lease: Fence, run_id: str, **values: object) -> None:
+        """In the row of a run."""
+
+        def work(connection: Connection) -> None:
+            leases.checked(connection, lease)
+            store.change_run(connection, run_id, **values)
+
+        await self._database.transact(work)
+
+    async def hand_over(self, run: Run, lease: Fence) -> None:
+        """To whoever looks for work first; that the run was cut off is not held against it."""
+
+        def handed(connection: Connection) -> None:
+            leases.checked(connection, lease)
+            store.change_run(connection, run.id, status="handed")
+            leases.release(connection, lease)
+
+        await self._database.transact(handed)
+
+
+def _more(connection: Connection, lease: Fence) -> bool:
+    if store.first_unfinished(connection, lease.session_id):
+        return True
+    leases.release(connection, lease)
+    return False
 
 
 def _answering(message: wire.Message | None, outcome: Outcome) -> Outcome:
@@ -160,6 +244,10 @@ def _can_be_sent_again(message: wire.Message | None, left: Outcome) -> bool:
 
 def _too_long(seconds: float) -> LimitReached:
     return LimitReached(f"The run was stopped after {seconds / 60:g} minutes. Send a message to go on.")
+
+
+def cancelled() -> Cancelled:
+    return Cancelled("The run was stopped. Send a message to go on.")
 
 
 def internal() -> Failed:

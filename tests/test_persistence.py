@@ -13,8 +13,8 @@ from sqlalchemy.engine import make_url
 
 from graph import wire
 from server import create_app
-from sessions.acceptance import Request
 from sessions.audit import broken_at
+from sessions.request import Request
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
 from tests.process import Process, serving
 from tests.scripted import Held, model
@@ -122,7 +122,11 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> No
     database = f"sqlite:///{tmp_path}/test.db"
     async with ScriptedLLM(chooses("ask"), hangs(), says("Hi.")) as llm:
         async with serving(database, shutdown_seconds="1", **proxied(llm)) as service:
-            await cut_off(service, service.session().user("Hello"), llm.received(2), signal.SIGTERM)
+            answering = asyncio.create_task(service.session().user("Hello"))
+            await llm.received(2)
+            await service.kill(signal.SIGTERM)
+            switch, error = await answering
+        assert (switch["type"], error["metadata"]["code"]) == ("agent_switched", "interrupted")
         async with serving(database, **proxied(llm)) as service:
             again = await service.http.get("/sessions/s-1/stream")
             assert events_of(again.text)[-2][1] == said("Hi.")
@@ -132,16 +136,23 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> No
 
 async def test_what_waits_at_the_end_does_not_go_ahead_of_what_is_cut_off(tmp_path: Path) -> None:
     held = Held(line_says("One."))
-    app = create_app(settings_for(tmp_path, log_level="CRITICAL"), given(model(line_chooses("ask"), held)))
+    settings = settings_for(tmp_path, log_level="CRITICAL", shutdown_seconds=0)
+    app = create_app(settings, given(model(line_chooses("ask"), held)))
     async with app.router.lifespan_context(app):
         first, second = [Request("s-1", wire.UserMessage(content=said), wire.StreamOptions()) for said in ("1", "2")]
-        await app.state.runs.submit(first)
+        streams = [await app.state.runs.submit(first)]
         await held.asked.wait()
-        waiting = await app.state.runs.submit(second)
-    (error, _done) = [json.loads(event.data) for event in waiting.log.events]
-    assert (error["error"], error["metadata"]["code"]) == ("The service is stopping. Send it again.", "interrupted")
-    ((key, status),) = rows(f"sqlite:///{tmp_path}/test.db", "select key, status from runs")
-    assert (key, status) == (None, "running")
+        streams.append(await app.state.runs.submit(second))
+    for stream in streams:
+        (error, _done) = [json.loads(event.data) for event in stream.log.events if "agent_switched" not in event.data]
+        assert error["metadata"]["code"] == "interrupted"
+        assert error["error"].startswith("The service restarts, the work goes on. Join")
+    statuses = rows(f"sqlite:///{tmp_path}/test.db", "select status from runs order by number")
+    assert statuses == [("handed",), ("queued",)]
+    async with service(model(line_says("One."), line_says("Two.")), settings) as client:
+        await client.http.get("/sessions/s-1/stream")
+        await client.http.get("/sessions/s-1/stream")
+        assert [m["content"] for m in await client.session().history()] == ["1", "One.", "2", "Two."]
 
 
 async def test_a_result_whose_run_was_cut_off_is_not_lost(database: str) -> None:
@@ -221,7 +232,7 @@ async def test_an_outcome_that_the_database_did_not_take_is_made_good(tmp_path: 
         rows(database, "alter table runs rename to gone")
         held.release.set()
         (error,) = await answering
-        assert error["metadata"]["code"] == "internal"
+        assert (error["metadata"]["code"], error["error"][:20]) == ("interrupted", "The database failed.")
         refused = await client.http.post("/agent/message/stream", json=HELLO)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         rows(database, "alter table gone rename to runs")
@@ -246,7 +257,8 @@ async def test_a_pause_that_the_thread_does_not_know_ends_in_an_error_and_the_ne
         assert await session.user("Hello") == [said("Hi.")]
 
 
-async def test_a_second_process_on_the_same_database_is_refused(database: str) -> None:
+async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/test.db"
     async with serving(database):
         with pytest.raises(RuntimeError, match="Another process serves the database"):
             async with serving(database):

@@ -1,0 +1,58 @@
+"""What nobody answers in time: approvals are closed, and the model of a call that the IDE forgot is told so."""
+
+import logging
+
+from graph import wire
+from graph.errors import CallNotOpen, SessionBusy
+from graph.settings import Settings
+from sessions import calls, store
+from sessions.database import Database
+from sessions.replica import Replica
+from sessions.work import Work, expiry
+
+log = logging.getLogger("agent_runtime.runs")
+
+
+class Approvals:
+    """With a timeout of 0 they stay open for ever."""
+
+    def __init__(self, database: Database, replica: Replica, work: Work, settings: Settings) -> None:
+        self._database = database
+        self._replica = replica
+        self._work = work
+        self._seconds = settings.approval_timeout_seconds
+
+    async def close_late(self, session_id: str, message: wire.Message | None = None) -> None:
+        """Close what nobody decided on in time; beside a call that the IDE still works on, when that one is answered.
+
+        Raises CallNotOpen if the message decides on it, SessionBusy.
+        """
+        if not self._seconds:
+            return
+        late, all_late = await self._late(session_id)
+        if all_late:
+            try:
+                async with self._replica.hold(session_id) as lease:
+                    if (await self._late(session_id))[1]:
+                        await self._work.lay_to_rest(lease, expiry(self._seconds))
+            except KeyError:
+                return
+        if (call_id := getattr(message, "call_id", None)) in late:
+            raise CallNotOpen(
+                f"The approval of {call_id} expired after {self._seconds:g} seconds. Send a message to go on."
+            )
+
+    async def _late(self, session_id: str) -> tuple[set[str], bool]:
+        """The calls that nobody decided on in time, and whether those are all that are open."""
+        row = await self._database.transact(lambda connection: store.session(connection, session_id))
+        pause = store.pause_of(row)
+        late = store.undecided(pause, self._seconds)
+        return late, pause is not None and late == {each.call.call_id for each in pause.calls}
+
+    async def look_through(self) -> None:
+        if self._seconds:
+            for session_id in await self._database.transact(lambda c: calls.undecided(c, self._seconds)):
+                try:
+                    await self.close_late(session_id)
+                except SessionBusy:
+                    log.info("the approvals of session %s are looked at again later", session_id)

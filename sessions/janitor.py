@@ -1,0 +1,35 @@
+"""What has to be done to sessions that nobody touches."""
+
+from graph import wire
+from graph.settings import Settings
+from sessions import calls
+from sessions.database import Database
+from sessions.replica import every
+from sessions.request import Request
+from sessions.runs import Runs
+
+ROUND_SECONDS = 30
+
+
+class Janitor:
+    """Any number of replicas may have one: each looks again, under the session's lease, before it changes anything."""
+
+    def __init__(self, database: Database, runs: Runs, settings: Settings) -> None:
+        self._database = database
+        self._runs = runs
+        self._settings = settings
+
+    def start(self) -> None:
+        spawn, settings = self._runs.replica.spawn, self._settings
+        if seconds := settings.approval_timeout_seconds:
+            spawn(every(min(seconds / 4, ROUND_SECONDS), self._runs.approvals.look_through))
+        if seconds := settings.tool_timeout_seconds:
+            spawn(every(min(seconds / 4, ROUND_SECONDS), self._tell_of_silence))
+
+    async def _tell_of_silence(self) -> None:
+        """The IDE does not answer: the model is told, and the run goes on without a client."""
+        seconds = self._settings.tool_timeout_seconds
+        told = f"timed out: no result came within {seconds:g} seconds; whether the call ran is not known"
+        for session_id, call_id in await self._database.transact(lambda c: calls.unanswered(c, seconds)):
+            silence = wire.ToolResult(call_id=call_id, error=told)
+            await self._runs.submit(Request(session_id, silence, wire.StreamOptions(), busy="reject"))

@@ -1,0 +1,43 @@
+"""What is told again of runs: of the last one of a session, and of those that other replicas carried out."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, RowMapping, select
+
+from graph import wire
+from graph.errors import Interrupted
+from graph.turn import Pause
+from sessions import store
+from sessions.acceptance import closed, is_open
+from sessions.events import Event
+from sessions.tables import runs
+
+
+def last(connection: Connection, session_id: str) -> tuple[RowMapping | None, list[Event]]:
+    """The session's run that goes on, or its last one, and what can be told of it."""
+    row = store.last_run(connection, session_id)
+    return row, _still_true(connection, row) if row else []
+
+
+def outcomes(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[Event]]:
+    """Of the runs that are done, or are not there any more."""
+    rows = {row["id"]: row for row in connection.execute(select(runs).where(runs.c.id.in_(run_ids))).mappings()}
+    done = {run_id: _still_true(connection, row) for run_id, row in rows.items() if row["status"] == "done"}
+    return done | {run_id: [_GONE] for run_id in run_ids if run_id not in rows}
+
+
+_GONE = Event(0, "error", wire.failure(Interrupted("The message was not taken. Send it again.")).encoded())
+
+
+def _still_true(connection: Connection, row: RowMapping) -> list[Event]:
+    pause = store.pause_of(store.session(connection, row["session_id"]))
+    return [_or_closed(Event(*event), pause) for event in row["events"] or []]
+
+
+def _or_closed(event: Event, pause: Pause | None) -> Event:
+    """In place of a call that is not open any more, under its number, that it is not."""
+    chunk = wire.CHUNK.validate_json(event.data)
+    if not isinstance(chunk, wire.ToolCall) or is_open(chunk, pause):
+        return event
+    error = wire.failure(closed(chunk, pause)).model_copy(update={"is_final": chunk.is_final})
+    return event._replace(name="error", data=error.encoded())
