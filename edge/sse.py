@@ -1,24 +1,41 @@
 """A run's events as a stream of server-sent events."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from time import monotonic
 
 from starlette.responses import StreamingResponse
+from starlette.types import Message, Send
 
-from sessions.events import DONE, Event
+from sessions.events import DONE, Event, TooSlow
 from sessions.run import Run
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 HEARTBEAT = b": still here\n\n"
 
 
+READER_SECONDS = 60
+"""How long a reader may take nothing while something waits for it."""
 ALL = frozenset({"", "tokens", "usage"})
 
 
 def response(run: Run, patience: float, *, after: int = 0, shown: frozenset[str] = ALL) -> StreamingResponse:
     """`patience`: the longest silence, in seconds; `shown`: what the reader opted in to."""
-    return StreamingResponse(_stream(run, patience, after, shown), media_type="text/event-stream", headers=HEADERS)
+    return Stream(_stream(run, patience, after, shown), media_type="text/event-stream", headers=HEADERS)
+
+
+class Stream(StreamingResponse):
+    """Gives up on a reader who takes nothing; the client can join again."""
+
+    async def stream_response(self, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(READER_SECONDS):
+                await send(message)
+
+        with suppress(TimeoutError):
+            await super().stream_response(in_time)
 
 
 def nothing() -> StreamingResponse:
@@ -27,13 +44,14 @@ def nothing() -> StreamingResponse:
 
 
 async def _stream(run: Run, patience: float, after: int, shown: frozenset[str]) -> AsyncIterator[bytes]:
-    """Beats as well while all that comes is not shown."""
+    """Beats as well while all that comes is not shown. For a reader who is too slow it ends without `done`."""
     spoke = monotonic()
-    async for events in run.log.follow(after, patience):
-        data = b"".join(_encoded(run.id, event) for event in events if event.opt_in in shown)
-        if data or monotonic() - spoke >= patience:
-            spoke = monotonic()
-            yield data or HEARTBEAT
+    with suppress(TooSlow):
+        async for events in run.log.follow(after, patience):
+            data = b"".join(_encoded(run.id, event) for event in events if event.opt_in in shown)
+            if data or monotonic() - spoke >= patience:
+                spoke = monotonic()
+                yield data or HEARTBEAT
 
 
 def _encoded(run_id: str, event: Event) -> bytes:

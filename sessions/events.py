@@ -1,15 +1,26 @@
 """The event log of a run: written by the run, read by any number of streams, each at its own pace."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from graph import wire
 
+TOKENS = "tokens"
 DONE = '{"status": "completed"}'
 ATTEMPT = 1_000_000
 """Numbers set aside for each attempt at a run, so that no number is used twice."""
+
+
+EVENTS = 20_000
+CHARACTERS = 8_000_000
+"""What a run's log holds of tokens; what must survive a crash is bounded by the run's limits."""
+
+
+class TooSlow(Exception):
+    """A reader is so far behind that the log has let go of what comes next; it can resume."""
 
 
 class Event(NamedTuple):
@@ -23,11 +34,16 @@ class Event(NamedTuple):
 
 @dataclass
 class EventLog:
-    """Grows while its run goes on, and is forgotten with it; a run is bounded by its model calls."""
+    """Grows while its run goes on, and is forgotten with it. The run never waits for a reader."""
 
     attempt: int = 1
     events: list[Event] = field(default_factory=list)
     closed: bool = False
+    dropped: int = 0
+    """The highest number that it has let go of."""
+    _tokens: int = 0
+    _size: int = 0
+    """Of the tokens, how many and how many characters."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def numbered(self, chunks: Iterable[wire.Chunk]) -> list[Event]:
@@ -51,19 +67,30 @@ class EventLog:
         return [each for each in self.events if not each.opt_in and each.number > (self.attempt - 1) * ATTEMPT]
 
     def add(self, events: Iterable[Event]) -> None:
-        self.events.extend(events)
+        for event in events:
+            self.events.append(event)
+            if event.opt_in == TOKENS:
+                self._tokens += 1
+                self._size += len(event.data)
+        if self._tokens > EVENTS or self._size > CHARACTERS:
+            self._shrink()
         self._wake()
+
+    def _shrink(self) -> None:
+        """Without the tokens of texts that are there whole; of the text that is being written, the newer half stays."""
+        tokens = [event.number for event in self.events if event.opt_in == TOKENS]
+        whole = max((event.number for event in self.events if event.opt_in != TOKENS), default=0)
+        start = tokens[max(bisect_right(tokens, whole), len(tokens) // 2) :]
+        first = start[0] if start else whole
+        kept = [event for event in self.events if event.opt_in != TOKENS or event.number >= first]
+        self.dropped = max(number for number in tokens if number < first)
+        self.events, self._tokens = kept, len(start)
+        self._size = sum(len(event.data) for event in kept if event.opt_in == TOKENS)
 
     def add_later(self, events: Iterable[Event]) -> None:
         """What another replica logged, but for what is known here already."""
-        known = self.events[-1].number if self.events else -1
-        self.add(
-            [
-                event if event.number else event._replace(number=self._next())
-                for event in events
-                if event.number == 0 or event.number > known
-            ]
-        )
+        known = self.events[-1].number if self.events else 0
+        self.add(event for event in events if event.number > known)
 
     def close(self) -> None:
         if not self.closed:
@@ -76,13 +103,19 @@ class EventLog:
         self._changed = asyncio.Event()
 
     async def follow(self, after: int, patience: float) -> AsyncIterator[list[Event]]:
-        """What comes after number `after`, as it comes; an empty list when nothing came for `patience` seconds."""
-        position = next((i for i, event in enumerate(self.events) if event.number > after), len(self.events))
+        """What comes after number `after`, as it comes; an empty list when nothing came for `patience` seconds.
+
+        Raises TooSlow.
+        """
+        dropped = self.dropped
         while True:
+            if after < self.dropped != dropped:
+                raise TooSlow
+            dropped = self.dropped
             changed = self._changed
-            batch = self.events[position:]
-            position += len(batch)
+            batch = self.events[bisect_right(self.events, after, key=_number) :]
             if batch:
+                after = batch[-1].number
                 yield batch
             elif self.closed:
                 return
@@ -90,9 +123,13 @@ class EventLog:
                 yield []
 
 
+def _number(event: Event) -> int:
+    return event.number
+
+
 def _opt_in(chunk: wire.Chunk) -> str:
     if isinstance(chunk, wire.AssistantMessage) and chunk.content is None:
-        return "tokens"
+        return TOKENS
     return "usage" if isinstance(chunk, wire.Usage) else ""
 
 

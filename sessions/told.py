@@ -9,7 +9,7 @@ from graph.errors import Interrupted
 from graph.turn import Pause
 from sessions import store
 from sessions.acceptance import closed, is_open
-from sessions.events import Event
+from sessions.events import ATTEMPT, Event
 from sessions.tables import runs
 
 
@@ -26,7 +26,7 @@ def outcomes(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[E
     return done | {run_id: [_GONE] for run_id in run_ids if run_id not in rows}
 
 
-_GONE = Event(0, "error", wire.failure(Interrupted("The message was not taken. Send it again.")).encoded())
+_GONE = Event(ATTEMPT - 1, "error", wire.failure(Interrupted("The message was not taken. Send it again.")).encoded())
 
 
 def _still_true(connection: Connection, row: RowMapping) -> list[Event]:
