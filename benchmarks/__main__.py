@@ -4,17 +4,14 @@ import argparse
 import asyncio
 import os
 import platform
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks import bare
-from benchmarks.client import KEY
+from benchmarks import bare, replicas
 from benchmarks.gate import cost_of_a_verdict
 from benchmarks.load import Closed, Late, closed_loop, cpu_of_a_token, long_session
-from benchmarks.process import Process, free_port, running
+from benchmarks.service import scripted_model, service
 
 
 class Effort(NamedTuple):
@@ -35,7 +32,13 @@ TOKENS = 2_000
 
 async def main(effort: Effort) -> None:
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.platform()}")
-    async with service() as server:
+    with TemporaryDirectory() as folder:
+        await _one_process(effort, f"sqlite:///{Path(folder, 'bench.db')}")
+    await replicas.report(effort.turns)
+
+
+async def _one_process(effort: Effort, database: str) -> None:
+    async with scripted_model() as url, service(database, url) as server:
         await closed_loop(server, 16, effort.turns, 1)
         loops = [await closed_loop(server, n, effort.turns, rounds) for n, rounds in effort.rounds.items()]
         bare_cpu = await bare.cpu_of_a_turn(16, effort.turns)
@@ -48,28 +51,6 @@ async def main(effort: Effort) -> None:
             f"of 4 kB {verdict.worst * 1e3:.1f} ms, {verdict.worst / verdict.ordinary:.0f} times as long"
         )
         print(f"\nA streamed token    {token * 1e6:.0f} us of server CPU, {TOKENS} tokens to a client that shows them")
-
-
-@asynccontextmanager
-async def service() -> AsyncIterator[Process]:
-    """The service on SQLite, and the model it talks to, each in a process of its own."""
-    model, own = free_port(), free_port()
-    with TemporaryDirectory() as folder:
-        settings = {
-            "INTERNAL_API_KEY": KEY,
-            "HOST": "127.0.0.1",
-            "PORT": str(own),
-            "DB_URL": f"sqlite:///{Path(folder, 'bench.db')}",
-            "LLM_PROXY_URL": f"http://127.0.0.1:{model}",
-            "LLM_MODEL": "scripted",
-            "LOG_LEVEL": "WARNING",
-        }
-        env = {f"AGENT_RUNTIME__{name}": value for name, value in settings.items()}
-        async with (
-            running("-m", "benchmarks.model", str(model), port=model, env={}),
-            running("server.py", port=own, env=env) as server,
-        ):
-            yield server
 
 
 def _print_loops(loops: list[Closed], bare_cpu: float, turns: int) -> None:

@@ -35,11 +35,27 @@ class Session:
         _final(answer, "assistant_message")
         return answer.count(b'"token":')
 
+    async def begin(self, said: str, seen: bytes) -> None:
+        """Send a message, and read its stream up to that."""
+        self._write({"tokens": True}, type="user_message", content=said)
+        await self.reader.readuntil(seen)
+
     async def send(self, stream: dict[str, bool] | None = None, **message: Any) -> bytes:
         """The whole stream that answers it, with the framing of its chunks."""
-        body = json.dumps({"session_id": self.id, "message": message, "stream": stream or {}}).encode()
-        self.writer.write((HEAD % len(body)).encode() + body)
+        self._write(stream or {}, **message)
         return await self.reader.readuntil(END)
+
+    def _write(self, stream: dict[str, bool], **message: Any) -> None:
+        body = json.dumps({"session_id": self.id, "message": message, "stream": stream}).encode()
+        self.writer.write((HEAD % len(body)).encode() + body)
+
+
+async def rest(port: int, session_id: str) -> bytes:
+    """What the session's stream tells until it ends; a connection of its own."""
+    head = f"GET /sessions/{session_id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Internal-Auth: {KEY}\r\n\r\n"
+    async with session(port, session_id) as opened:
+        opened.writer.write(head.encode())
+        return await opened.reader.readuntil(END)
 
 
 @asynccontextmanager

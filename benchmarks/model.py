@@ -1,7 +1,7 @@
 """The scripted model: an OpenAI-compatible server, in a process of its own. `python -m benchmarks.model PORT`.
 
 Without tools it chooses the coder; after a tool's result it says a sentence; asked for "tokens N" it says N words, one
-every PACE seconds; asked for anything else it reads a file.
+every PACE seconds; asked to "wait N" it says a sentence after N seconds; asked for anything else it reads a file.
 """
 
 import asyncio
@@ -45,10 +45,14 @@ async def _answer(request: dict[str, Any], writer: asyncio.StreamWriter) -> None
     if not request["stream"]:
         _send_whole(writer)
         return
+    if "tools" in request and last["role"] == "user" and last["content"].startswith("wait "):
+        await asyncio.sleep(float(last["content"].removeprefix("wait ")))
+        last["role"] = "tool"
     writer.write(HEAD % b"text/event-stream")
     if "tools" in request and last["role"] == "user" and last["content"].startswith("tokens "):
         for number in range(int(last["content"].removeprefix("tokens "))):
             writer.write(_chunk(_event({"content": f"word{number} "})))
+            await writer.drain()
             await asyncio.sleep(PACE)
         writer.write(_chunk(b"".join(_end("stop"))))
     else:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, RowMapping
 from graph.errors import AgentRuntimeError, EditRefused, Interrupted, SessionBusy
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.settings import Settings
+from graph.stop import Stop
 from sessions import leases, store, told
 from sessions.acceptance import Door, refused_edit
 from sessions.database import Database
@@ -198,6 +199,7 @@ class Replica:
             return False
         is_new = row["status"] == "queued"
         run = self.follow(row["id"], lease.session_id)
+        run.stop = Stop()  # one that had lost its lease may come back
         run.log.begin(row["attempts"] + (not is_new))
         self._followed.pop(run.id, None)
         self.active[lease.session_id] = run
