@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy import Connection, RowMapping
 
 from graph import wire
@@ -117,7 +116,6 @@ def _row(connection: Connection, request: Request) -> RowMapping | None:
 
 
 async def forget_thread(graph: Graph, session_id: str) -> None:
-    assert isinstance(graph.checkpointer, BaseCheckpointSaver)
     await graph.checkpointer.adelete_thread(session_id)
 
 

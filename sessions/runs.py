@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from graph import wire
 from graph.answers import available
-from graph.errors import AgentRuntimeError, CallNotOpen, Cancelled, Interrupted
+from graph.errors import AgentRuntimeError, CallNotOpen, Cancelled, GraphUnavailable, Interrupted
 from graph.gate import Gatekeeper
 from graph.settings import Settings
 from graph.turn import Graph, Pause
@@ -125,6 +125,8 @@ class Runs:
                 run.settle()
                 await self._work.carry_out(run, request.message, request.options, accepted.pause)
         except AgentRuntimeError as error:
+            if isinstance(error, GraphUnavailable):
+                self._unsettled.add(run.session_id)
             run.log.add(run.fail(error))
         except Exception as error:
             log.exception("run %s broke", run.id)

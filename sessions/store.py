@@ -117,7 +117,7 @@ def finish(
     connection: Connection,
     run_id: str,
     session_id: str,
-    outcome: Outcome,
+    outcome: Outcome | None,
     events: list[Event],
     *,
     again: bool,
@@ -126,7 +126,8 @@ def finish(
     if again:
         values["key"] = None
     connection.execute(CHANGE_RUN, {"run": run_id, **values})
-    rest(connection, session_id, outcome)
+    if outcome:
+        rest(connection, session_id, outcome)
 
 
 def rest(connection: Connection, session_id: str, outcome: Outcome) -> None:

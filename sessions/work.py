@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
 from graph.answers import CANCELLED
-from graph.errors import AgentRuntimeError, Cancelled, Interrupted, LimitReached
+from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
 from graph.gate import GRANTS
 from graph.recovery import recovered
 from graph.stop import STOP
@@ -68,6 +68,10 @@ class Work:
             await self._finish(run, outcome, run.log.numbered(outcome.chunks))
         except ShuttingDown:
             log.warning("run %s was cut off", run.id)
+        except GraphLost:
+            raise
+        except GraphUnavailable as error:
+            await self._finish(run, None, run.fail(error), again=True)
         except Exception:
             log.exception("run %s failed", run.id)
             left = await self._left(run, message)
@@ -87,12 +91,15 @@ class Work:
             run.log.add(run.log.numbered([item]))
         raise RuntimeError("the turn has no outcome")
 
-    async def _finish(self, run: Run, outcome: Outcome, last: list[Event], *, again: bool = False) -> None:
-        """Stored first, sent then. With `again` the run gives its key back: a retry is a new run."""
+    async def _finish(self, run: Run, outcome: Outcome | None, last: list[Event], *, again: bool = False) -> None:
+        """Stored first, sent then. Without an outcome the thread is as it was.
+
+        With `again` the run gives its key back: a retry is a new run.
+        """
         events = [event for event in [*run.log.events, *last] if not event.opt_in]
 
         def finished(connection: Connection) -> None:
-            audit.passed(connection, run.session_id, outcome.pause.calls if outcome.pause else [])
+            audit.passed(connection, run.session_id, outcome.pause.calls if outcome and outcome.pause else [])
             store.finish(connection, run.id, run.session_id, outcome, events, again=again)
 
         await self._database.transact(finished)
@@ -122,6 +129,7 @@ class Work:
     async def take_up(self, run: Run, row: RowMapping) -> None:
         """Its outcome is read off the thread if it is there; else the run goes on, or is done again, or fails."""
         log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
+        STOP.set(run.stop)
         message = wire.parse(row["input"], wire.MESSAGE)
         snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
         began = turn.began(snapshot, run.id)
