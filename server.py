@@ -29,12 +29,11 @@ from edge.guard import Guard
 from edge.keys import keys
 from edge.rest import answer_errors, rest_routes, sessions_of
 from graph import wire
-from graph.checkpointer import open_checkpointer
+from graph.engine import open_graph
 from graph.errors import AgentRuntimeError
 from graph.gate import Gatekeeper
 from graph.llm import open_model
 from graph.settings import Settings
-from graph.topology import topology
 from sessions.database import Database, open_database
 from sessions.janitor import Janitor
 from sessions.replica import CLOSING_SECONDS
@@ -73,11 +72,9 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
         logging.getLogger("agent_runtime").setLevel(settings.log_level)
         with ThreadPoolExecutor(1, "sqlite") as thread:
             async with (
-                model or open_model(settings) as llm,
                 open_database(settings.db_url, thread) as database,
-                open_checkpointer(settings.db_url, thread) as checkpointer,
+                open_graph(settings, model or open_model(settings), gatekeeper, thread) as graph,
             ):
-                graph = topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer)
                 runs = Runs(database, graph, gatekeeper, settings)
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs)

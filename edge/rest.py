@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from edge.bodies import ASCIIResponse, read, told
 from graph import wire
-from graph.errors import Interrupted, SessionBusy
+from graph.errors import AgentRuntimeError, GraphUnavailable, Interrupted, SessionBusy
 from graph.gate import Gatekeeper, explained
 from graph.settings import Settings
 from prompts import CLASSIFIER, AgentName, team
@@ -56,8 +56,9 @@ def answer_errors(app: FastAPI) -> None:
     async def busy(_: Request, error: SessionBusy) -> Response:
         return ASCIIResponse({"error": str(error), "code": error.code}, 409)
 
+    @app.exception_handler(GraphUnavailable)
     @app.exception_handler(Interrupted)
-    async def stopping(_: Request, error: Interrupted) -> Response:
+    async def stopping(_: Request, error: AgentRuntimeError) -> Response:
         return ASCIIResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
 
     @app.exception_handler(SQLAlchemyError)

@@ -71,3 +71,17 @@ class Interrupted(AgentRuntimeError):
     """The process died under the run, and it is not done again."""
 
     code = "interrupted"
+
+
+class GraphUnavailable(AgentRuntimeError):
+    """The LangGraph server that runs the graph did not take a request; nothing was begun by it."""
+
+    def __init__(self, sentence: str = "The graph's server is not available. Send it again later.") -> None:
+        super().__init__(sentence)
+
+
+class GraphLost(GraphUnavailable):
+    """What came of a run that was begun there is not known."""
+
+    def __init__(self) -> None:
+        super().__init__("The graph's server was lost. What it worked on is taken up with the next message.")

@@ -53,6 +53,14 @@ class Settings(BaseSettings):
     llm_retry_delay_seconds: float = Field(0.5, ge=0)
     """Before the first further attempt; doubled for each one after it."""
 
+    graph_url: str = ""
+    """A LangGraph server that runs our `langgraph.json`: this service is the edge before it. Empty: it runs here."""
+    graph_api_key: SecretStr = SecretStr("")
+    """Sent to that server as `x-api-key`."""
+    graph_name: str = "agent"
+    """As in that server's `langgraph.json`."""
+    graph_connect_timeout_seconds: float = Field(5, gt=0)
+
     policy_file: str = ""
     """The rules of the gate, read anew at SIGHUP; empty: `policy/default.yaml`, which says how they are written."""
     approval_timeout_seconds: float = Field(0, ge=0)
@@ -83,10 +91,17 @@ class Settings(BaseSettings):
     def _in_capitals(cls, level: str) -> str:
         return level.upper()
 
-    @field_validator("internal_api_key", "internal_api_key_previous", "llm_api_key")
+    @field_validator("internal_api_key", "internal_api_key_previous", "llm_api_key", "graph_api_key")
     @classmethod
     def _as_a_header_holds_it(cls, key: SecretStr) -> SecretStr:
         return SecretStr(key.get_secret_value().strip())
+
+    @field_validator("graph_url")
+    @classmethod
+    def _of_http(cls, url: str) -> str:
+        if url and not re.match(r"https?://[^/]", url):
+            raise ValueError("it must begin with http:// or https://")
+        return url
 
     @field_validator("db_url")
     @classmethod

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.channels.delta import DeltaChannel
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from graph import wire
@@ -15,13 +16,21 @@ from policy.grants import proposal
 from prompts import ORCHESTRATOR
 
 
-def merge(messages: list[AnyMessage], writes: Sequence[Sequence[AnyMessage]]) -> list[AnyMessage]:
+def merge(messages: list[AnyMessage], writes: Sequence[Sequence[AnyMessage | dict[str, Any]]]) -> list[AnyMessage]:
     """Append; an assistant message with the id of one of the current turn takes its place."""
     merged = list(messages)
-    for message in (message for write in writes for message in write):
+    for message in (as_message(given) for write in writes for given in write):
         place = _place(merged, message)
         merged[place : place + 1] = [message]
     return merged
+
+
+def as_message(given: AnyMessage | dict[str, Any]) -> AnyMessage:
+    """A LangGraph server hands messages on as JSON: to those who read a thread, and as they changed it."""
+    return _MESSAGE.validate_python(given) if isinstance(given, dict) else given
+
+
+_MESSAGE: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 
 def _place(messages: list[AnyMessage], message: AnyMessage) -> int:

@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
@@ -17,7 +15,23 @@ from graph.answers import CANCELLED, cancelled
 from graph.checkpointer import Remembering
 from graph.state import Switch, holder, open_calls, to_wire
 
-Graph = CompiledStateGraph[Any, wire.StreamOptions, Any, Any]
+
+class Graph(Protocol):
+    """What the service uses of a compiled graph; `graph/remote.py` has it as well."""
+
+    checkpointer: Any
+
+    def astream(
+        self, given: Any, config: RunnableConfig, *, context: wire.StreamOptions, stream_mode: Any, durability: Any
+    ) -> AsyncIterator[Any]: ...
+
+    async def aget_state(self, config: RunnableConfig) -> StateSnapshot: ...
+
+    async def aupdate_state(
+        self, config: RunnableConfig, values: dict[str, Any] | None, as_node: str | None = None
+    ) -> RunnableConfig: ...
+
+
 RECURSION_LIMIT = 100_000
 """Supersteps; what bounds a turn is `max_model_calls`."""
 COUNTED = ("prompt_tokens", "completion_tokens", "total_tokens", "model_calls")
@@ -178,7 +192,6 @@ def began(snapshot: StateSnapshot, run_id: str) -> bool:
 
 async def forget(graph: Graph, session_id: str) -> None:
     """Nothing is left of the thread."""
-    assert isinstance(graph.checkpointer, BaseCheckpointSaver)
     await graph.checkpointer.adelete_thread(session_id)
 
 

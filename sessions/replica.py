@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, RowMapping
 
-from graph.errors import AgentRuntimeError, EditRefused, Interrupted, SessionBusy
+from graph.errors import AgentRuntimeError, EditRefused, GraphUnavailable, Interrupted, SessionBusy
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.settings import Settings
 from graph.stop import Stop
@@ -238,9 +238,9 @@ class Replica:
             await self._work.hand_over(run, lease)
             self._part(run, RESTARTS)
             raise
-        except Exception:
+        except Exception as error:
             log.exception("run %s could not be stored", run.id)
-            self._part(run, FAILED)
+            self._part(run, str(error) if isinstance(error, GraphUnavailable) else FAILED)
             raise
         else:
             self.forget(run)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolBusy
 
 from graph import turn, wire
 from graph.answers import CANCELLED
-from graph.errors import AgentRuntimeError, Cancelled, Interrupted, LimitReached
+from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.gate import GRANTS
 from graph.recovery import recovered
@@ -83,8 +83,10 @@ class Work:
             if isinstance(run.stop.error, Cancelled) and outcome.pause:
                 outcome = await self._cancelled(run, lease, run.stop.error)
             return await self._finish(run, lease, outcome, run.log.numbered(outcome.chunks))
-        except (ShuttingDown, LeaseLost, *UNREACHABLE):
+        except (ShuttingDown, LeaseLost, GraphLost, *UNREACHABLE):
             raise
+        except GraphUnavailable as error:
+            return await self.refuse(run, lease, error)
         except Exception:
             log.exception("run %s failed", run.id)
             left = await self._left(run, message)
@@ -135,7 +137,7 @@ class Work:
             raise
 
     async def refuse(self, run: Run, lease: Fence, error: AgentRuntimeError) -> bool:
-        """A message that waited and cannot be taken: sent again it is a new one."""
+        """A message that cannot be taken: sent again it is a new one."""
         last = run.fail(error)
         values = {"status": "done", "key": None, "events": [event[:3] for event in last], "finished_at": now()}
 
@@ -176,6 +178,7 @@ class Work:
     async def take_up(self, run: Run, lease: Fence, row: RowMapping) -> bool:
         """Its outcome is read off the thread if it is there; else the run goes on, or is done again, or fails."""
         log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
+        STOP.set(run.stop)
         FENCE.set(lease)
         if row["wanted"]:
             run.stop.want(cancelled())

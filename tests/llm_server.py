@@ -217,17 +217,20 @@ def sse(*events: Any, done: bool = False) -> bytes:
 class ScriptedLLM:
     """`url` is for LLM_PROXY_URL. `steps` may be added to at any time; `otherwise` answers when they have run out."""
 
-    def __init__(self, *steps: Step, otherwise: Callable[[Request], Step] = lambda _: status(418)) -> None:
+    def __init__(
+        self, *steps: Step, otherwise: Callable[[Request], Step] = lambda _: status(418), port: int = 0
+    ) -> None:
         self.steps = list(steps)
         self.otherwise = otherwise
         self.requests: list[Request] = []
         self.connections = 0
         self.url = ""
+        self._port = port
         self._arrival = asyncio.Condition()
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2**24)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port, limit=2**24)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 

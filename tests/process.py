@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.langgraph_dev import free_port
 from tests.service import KEY, Client
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ class Process(Client):
 @asynccontextmanager
 async def serving(database: str, *command: str, **settings: str) -> AsyncIterator[Process]:
     """Killed when the block ends. Raises RuntimeError with what it said if it does not start."""
-    port = _free_port()
+    port = free_port()
     given = {"db_url": database, "internal_api_key": KEY, "port": str(port), "log_level": "INFO", **settings}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_RUNTIME__")}
     process = await asyncio.create_subprocess_exec(
@@ -56,12 +56,6 @@ async def serving(database: str, *command: str, **settings: str) -> AsyncIterato
         await process.wait()
         if draining:
             await draining
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def _started(process: asyncio.subprocess.Process) -> bytes:

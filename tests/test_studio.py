@@ -1,28 +1,21 @@
 """LangGraph Studio's side: a real `langgraph dev`, spoken to as Studio does, offline and without a key."""
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from graph.studio import graph
+from tests.langgraph_dev import langgraph_dev
 from tests.service import switched, text, tool_call, write_approval
 
 pytestmark = pytest.mark.anyio
 
-PROJECT = Path(__file__).parent.parent
 CREATE = {"type": "user_message", "content": "create hello.py that prints hi"}
 ASKED = write_approval("hello.py", 'print("hi")\n')
 APPROVED = tool_call("write_file", path="hello.py", content='print("hi")\n')
@@ -69,43 +62,8 @@ class Thread:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """It keeps files in the folder that it runs in, so that is not the project's."""
-    folder = tmp_path_factory.mktemp("studio")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    started = Studio(f"http://127.0.0.1:{port}", folder / "log")
-    with _langgraph_dev(folder, port, started.log):
-        with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as patient:
-            patient.get(f"{started.url}/ok").raise_for_status()
-        yield started
-
-
-@contextmanager
-def _langgraph_dev(folder: Path, port: int, log: Path) -> Iterator[None]:
-    config = json.loads((PROJECT / "langgraph.json").read_text())
-    (folder / "langgraph.json").write_text(json.dumps(_from_anywhere(config)))
-    command = [str(Path(sys.executable).with_name("langgraph")), "dev", "--no-browser", "--no-reload"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--config", "langgraph.json"]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, env=_environment(), stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-
-
-def _from_anywhere(config: dict[str, Any]) -> dict[str, Any]:
-    graphs = {name: str(PROJECT / place) for name, place in config["graphs"].items()}
-    return {**config, "dependencies": [str(PROJECT / place) for place in config["dependencies"]], "graphs": graphs}
-
-
-def _environment() -> dict[str, str]:
-    """Nothing that a developer has set, no key, nothing sent to anyone."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_RUNTIME__", "LANG"))}
-    return {**kept, "LANGSMITH_TRACING": "false", "LANGGRAPH_CLI_NO_ANALYTICS": "1", "LOG_JSON": "true"}
+    with langgraph_dev(tmp_path_factory.mktemp("studio")) as server:
+        yield Studio(server.url, server.log)
 
 
 async def test_the_picture_is_that_of_the_graph(studio: Studio) -> None:
@@ -141,6 +99,14 @@ async def test_a_write_is_approved_and_carried_out_in_the_gateways_own_json(stud
             text("Created hello.py.", metadata={"completion": True})
         ]
         assert await thread.waits_for() == []
+
+
+async def test_an_edited_call_takes_the_place_of_the_one_that_was_asked_for(studio: Studio) -> None:
+    edit = {"type": "hitl_decision", "call_id": "call_1", "decision": "edit", "modified_arguments": {"path": "b.py"}}
+    async with studio.thread() as thread:
+        await thread.say(CREATE)
+        await thread.answer(edit)
+        assert [kind for kind, _ in await thread.messages()] == ["human", "ai"]
 
 
 async def test_answers_that_fit_no_call_leave_the_pause_open(studio: Studio) -> None:

@@ -1,0 +1,30 @@
+"""Where the graph runs: in this process, or on a LangGraph server."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from langchain_core.language_models import BaseChatModel
+
+from graph.checkpointer import open_checkpointer
+from graph.gate import Gatekeeper
+from graph.remote import open_remote
+from graph.settings import Settings
+from graph.topology import topology
+from graph.turn import Graph
+
+
+@asynccontextmanager
+async def open_graph(
+    settings: Settings,
+    model: AbstractAsyncContextManager[BaseChatModel],
+    gatekeeper: Gatekeeper,
+    thread: ThreadPoolExecutor,
+) -> AsyncIterator[Graph]:
+    """The model is opened only if the graph runs here. `thread` owns an SQLite file."""
+    if settings.graph_url:
+        async with open_remote(settings) as remote:
+            yield remote
+        return
+    async with model as llm, open_checkpointer(settings.db_url, thread) as checkpointer:
+        yield topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer)
