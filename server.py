@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import signal
-import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,14 +12,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from types import FrameType
 from typing import Any
 
-import psycopg
 import uvicorn
 from fastapi import FastAPI, Request
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from edge import openapi, sse
@@ -28,11 +24,13 @@ from edge.bodies import ASCIIResponse, read
 from edge.guard import Guard
 from edge.keys import keys
 from edge.rest import answer_errors, rest_routes, sessions_of
+from edge.startup import Readiness, Startup, started
 from graph import wire
 from graph.engine import open_graph
 from graph.errors import AgentRuntimeError
 from graph.gate import Gatekeeper
 from graph.llm import open_model
+from graph.outage import DATABASE_ERRORS, is_transient
 from graph.settings import Settings
 from sessions.database import Database, open_database
 from sessions.janitor import Janitor
@@ -66,30 +64,37 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     Raises ValueError for a weak key, and for a policy that cannot be used.
     """
     gatekeeper = Gatekeeper(settings.policy_file)
+    readiness = Readiness()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logging.getLogger("agent_runtime").setLevel(settings.log_level)
         with ThreadPoolExecutor(1, "sqlite") as thread:
             async with (
-                open_database(settings.db_url, thread) as database,
+                open_database(settings, thread) as database,
                 open_graph(settings, model or open_model(settings), gatekeeper, thread) as graph,
             ):
                 runs = Runs(database, graph, gatekeeper, settings)
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs)
-                await runs.replica.start()
-                Janitor(database, runs, settings).start()
                 _on_hangup(gatekeeper.reload)
+
+                async def start() -> None:
+                    await database.prepare(graph.checkpointer.prepare)
+                    await runs.replica.start()
+                    Janitor(database, runs, settings).start()
+
                 with _on_exit(runs.replica.begin_closing):
                     try:
-                        yield
+                        async with started(start, readiness):
+                            yield
                     finally:
                         await runs.replica.close()
 
     app = FastAPI(
         title="Agent Runtime", version=VERSION, lifespan=lifespan, default_response_class=ASCIIResponse, redoc_url=None
     )
+    app.add_middleware(Startup, readiness=readiness)
     app.add_middleware(Guard, keys=keys(settings))
     answer_errors(app)
     _health_routes(app)
@@ -108,7 +113,7 @@ def _health_routes(app: FastAPI) -> None:
     async def ready(request: Request) -> Health:
         """Whether the database answers as well; 503 if not."""
         database: Database = request.app.state.database
-        await database.transact(lambda connection: connection.execute(text("select 1")))
+        await database.ping()
         return Health()
 
 
@@ -163,6 +168,7 @@ def __getattr__(name: str) -> FastAPI:
         raise AttributeError(name)
     with _exit_with_a_sentence():
         app = create_app(Settings())
+    _log_to_stderr()
     _settle_memory()
     return app
 
@@ -172,10 +178,11 @@ def main() -> None:
         settings = Settings()
         app = create_app(settings)
         asyncio.run(_try_out(settings))
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _log_to_stderr()
     _settle_memory()
     uvicorn.run(
-        app,
+        app if settings.workers == 1 else "server:app",
+        workers=settings.workers,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level.lower(),
@@ -190,15 +197,25 @@ def _exit_with_a_sentence() -> Iterator[None]:
         yield
     except ValidationError as error:
         sys.exit("\n".join(_setting(fault) for fault in error.errors(include_url=False, include_input=False)))
-    except (OSError, RuntimeError, ValueError, sqlite3.Error, psycopg.Error, SQLAlchemyError) as error:
+    except (OSError, RuntimeError, ValueError, *DATABASE_ERRORS) as error:
         sys.exit(f"The service cannot start: {str(error).splitlines()[0]}")
 
 
 async def _try_out(settings: Settings) -> None:
-    """Opens what the service will open, so that a fault is one sentence and no traceback out of the server."""
+    """Opens what the service will open, so that a fault is one sentence and no traceback out of the server.
+
+    A database that is not there yet is none.
+    """
     with ThreadPoolExecutor(1, "sqlite") as thread:
-        async with open_model(settings), open_database(settings.db_url, thread):
-            pass
+        async with (
+            open_database(settings, thread) as database,
+            open_graph(settings, open_model(settings), Gatekeeper(settings.policy_file), thread) as graph,
+        ):
+            try:
+                await database.prepare(graph.checkpointer.prepare)
+            except DATABASE_ERRORS as error:
+                if not is_transient(error):
+                    raise
 
 
 def _setting(fault: ErrorDetails) -> str:
@@ -232,6 +249,10 @@ def _on_exit(begin: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 def _settle_memory() -> None:

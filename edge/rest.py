@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from edge.bodies import ASCIIResponse, read, told
 from graph import wire
 from graph.errors import AgentRuntimeError, GraphUnavailable, Interrupted, SessionBusy
 from graph.gate import Gatekeeper, explained
+from graph.outage import DATABASE_ERRORS, NOT_THERE, RETRY_AFTER
 from graph.settings import Settings
 from prompts import CLASSIFIER, AgentName, team
 from sessions.sessions import GrantNotFound, SessionNotFound, Sessions
@@ -59,12 +59,14 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(GraphUnavailable)
     @app.exception_handler(Interrupted)
     async def stopping(_: Request, error: AgentRuntimeError) -> Response:
-        return ASCIIResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
+        return ASCIIResponse({"detail": str(error)}, 503, {"Retry-After": RETRY_AFTER})
 
-    @app.exception_handler(SQLAlchemyError)
-    async def no_database(_: Request, error: SQLAlchemyError) -> Response:
+    async def no_database(_: Request, error: Exception) -> Response:
         logging.getLogger("agent_runtime").error("the database failed: %s", type(error).__name__)
-        return ASCIIResponse({"detail": "the database is not available"}, 503, {"Retry-After": "5"})
+        return ASCIIResponse({"detail": NOT_THERE}, 503, {"Retry-After": RETRY_AFTER})
+
+    for kind in DATABASE_ERRORS:
+        app.add_exception_handler(kind, no_database)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

@@ -26,5 +26,5 @@ async def open_graph(
         async with open_remote(settings) as remote:
             yield remote
         return
-    async with model as llm, open_checkpointer(settings.db_url, thread) as checkpointer:
+    async with model as llm, open_checkpointer(settings, thread) as checkpointer:
         yield topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer)

@@ -155,6 +155,9 @@ class RemoteGraph:
             await self._client.threads.update_state(thread, _as_there(values), as_node=as_node, checkpoint=marked)
         return config
 
+    async def prepare(self) -> None:
+        """The tables of threads are the server's."""
+
     async def adelete_thread(self, session_id: str) -> None:
         with _reachable():
             try:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -32,6 +32,14 @@ class Settings(BaseSettings):
     port: int = Field(8001, ge=0, le=65535)
     db_url: str = Field("sqlite:///data/agent_runtime.db", repr=False)
     """`sqlite:///relative/path`, `sqlite:////absolute/path`, `postgresql://...`; `+driver` suffixes are ignored."""
+    db_pool_size: int = Field(10, ge=2)
+    """Connections to Postgres, of each process and each of its two pools: the tables', the threads'."""
+    db_statement_timeout_seconds: float = Field(30, gt=0)
+    """How long Postgres may work on one statement."""
+    db_lock_timeout_seconds: float = Field(10, gt=0)
+    """How long one may wait for a row that another transaction holds."""
+    workers: int = Field(1, ge=1)
+    """Processes that serve the port; more than one needs Postgres."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
@@ -112,6 +120,15 @@ class Settings(BaseSettings):
         if kind[1] == "postgresql" and not _is_readable(f"postgresql://{url[kind.end() :]}"):
             raise ValueError("it is no address of a Postgres; special characters in its password have to be %-encoded")
         return url
+
+    @field_validator("workers")
+    @classmethod
+    def _that_the_database_takes(cls, workers: int, others: ValidationInfo) -> int:
+        if workers > 1 and others.data.get("db_url", "").startswith("sqlite"):
+            raise ValueError(
+                f"an SQLite file takes one process, not {workers}; give it a Postgres as AGENT_RUNTIME__DB_URL"
+            )
+        return workers
 
 
 def _is_readable(url: str) -> bool:

@@ -1,21 +1,27 @@
 """The database of the sessions: transactions are plain functions over a connection, SQLite or Postgres."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from graph.outage import retried
+from graph.postgres import POOL_SECONDS, TIMEOUTS, connect_options, timeouts
+from graph.settings import Settings
+from sessions.migrations import migrate, refuse_newer
 from sessions.owner import locked_file
-from sessions.tables import metadata
 
 T = TypeVar("T")
+MIGRATION_LOCK = 0x41_52_54_31
+"""The advisory lock of whoever changes the tables of a Postgres."""
+POLL_SECONDS = 0.2
 
 
 class Database(Protocol):
@@ -24,7 +30,19 @@ class Database(Protocol):
         """Whether other processes may serve it as well."""
 
     async def transact(self, work: Callable[[Connection], T]) -> T:
-        """All of it or nothing. `work` must not wait for anything but the connection."""
+        """All of it or nothing. `work` must not wait for anything but the connection.
+
+        It must be idempotent: it runs again when the connection is lost, even if that was after its commit.
+        """
+
+    async def ping(self) -> None:
+        """Raises what the database raises, without a second attempt."""
+
+    async def prepare(self, others: Callable[[], Awaitable[None]]) -> None:
+        """Brings the tables up to date, and runs `others` for those that are not ours; one process at a time.
+
+        Raises SchemaTooNew.
+        """
 
 
 class SQLiteDatabase:
@@ -39,6 +57,13 @@ class SQLiteDatabase:
     async def transact(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transacted, work)
 
+    async def ping(self) -> None:
+        await self.transact(_asked)
+
+    async def prepare(self, others: Callable[[], Awaitable[None]]) -> None:
+        await others()
+        await self.transact(_migrated_sqlite)
+
     def _transacted(self, work: Callable[[Connection], T]) -> T:
         with self._engine.begin() as connection:
             return work(connection)
@@ -47,24 +72,52 @@ class SQLiteDatabase:
 class PostgresDatabase:
     is_shared = True
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, timeouts: Mapping[str, str]) -> None:
         self._engine = engine
+        self._timeouts = timeouts
 
     async def transact(self, work: Callable[[Connection], T]) -> T:
+        return await retried(self._transacted, work)
+
+    async def ping(self) -> None:
+        await self._transacted(_asked)
+
+    async def prepare(self, others: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            if await self._prepared(others):
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _transacted(self, work: Callable[[Connection], T]) -> T:
+        def timed(connection: Connection) -> T:
+            connection.exec_driver_sql(TIMEOUTS, self._timeouts)
+            return work(connection)
+
         async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
+            return await connection.run_sync(timed)
+
+    async def _prepared(self, others: Callable[[], Awaitable[None]]) -> bool:
+        """False if another process is at it. To wait in the database would block the indexes that are built there."""
+        async with self._engine.begin() as connection:
+            if not await connection.scalar(text(f"select pg_try_advisory_xact_lock({MIGRATION_LOCK})")):
+                return False
+            await connection.run_sync(refuse_newer)
+            # Also lets go of the snapshot of the last query, which an index that is built concurrently would wait for.
+            await connection.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
+            await others()
+            await connection.run_sync(migrate)
+            return True
 
 
 @asynccontextmanager
-async def open_database(url: str, thread: ThreadPoolExecutor) -> AsyncIterator[Database]:
-    """The tables are there when it opens. Raises RuntimeError if another process serves the same database.
+async def open_database(settings: Settings, thread: ThreadPoolExecutor) -> AsyncIterator[Database]:
+    """It has to be prepared before it is used. `thread`: the one that all work on an SQLite file is done in.
 
-    `thread`: the one that all work on an SQLite file is done in.
+    Raises RuntimeError if another process serves the same file; a Postgres need not be there yet.
     """
-    parsed = make_url(url)
-    opened = _sqlite(parsed, thread) if parsed.get_backend_name() == "sqlite" else _postgres(parsed)
+    url = make_url(settings.db_url)
+    opened = _sqlite(url, thread) if url.get_backend_name() == "sqlite" else _postgres(url, settings)
     async with opened as database:
-        await database.transact(metadata.create_all)
         yield database
 
 
@@ -87,12 +140,30 @@ async def _sqlite(url: URL, thread: ThreadPoolExecutor) -> AsyncIterator[Databas
 
 
 @asynccontextmanager
-async def _postgres(url: URL) -> AsyncIterator[Database]:
-    engine = create_async_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True)
+async def _postgres(url: URL, settings: Settings) -> AsyncIterator[Database]:
+    engine = create_async_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=settings.db_pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_SECONDS,
+        pool_pre_ping=True,
+        connect_args=connect_options(settings.db_url),
+        hide_parameters=True,
+    )
     try:
-        yield PostgresDatabase(engine)
+        yield PostgresDatabase(engine, timeouts(settings))
     finally:
         await engine.dispose()
+
+
+def _asked(connection: Connection) -> None:
+    connection.execute(text("select 1"))
+
+
+def _migrated_sqlite(connection: Connection) -> None:
+    """Python's sqlite3 begins no transaction for what changes a table."""
+    connection.exec_driver_sql("begin immediate")
+    migrate(connection)
 
 
 def _tune(connection: Any, _: Any) -> None:

@@ -1,15 +1,9 @@
-"""One process for one database: the runs of a session are ordered within a process."""
+"""One process for one SQLite file: who else wants it waits for nothing and is told."""
 
 import fcntl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-LOCK = 0x41_52_54_31
-"""The advisory lock that the owner of a Postgres database holds."""
 
 
 @contextmanager
@@ -20,14 +14,4 @@ def locked_file(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RuntimeError(f"Another process serves the database (it holds {path.name}); stop it first.") from None
-        yield
-
-
-@asynccontextmanager
-async def locked_server(engine: AsyncEngine) -> AsyncIterator[None]:
-    """Raises RuntimeError if another process holds the database. The lock is lost with its connection."""
-    async with engine.connect() as connection:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        if not await connection.scalar(text("select pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
-            raise RuntimeError(f"Another process serves the database {engine.url.database}; stop it first.")
         yield

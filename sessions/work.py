@@ -6,17 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from psycopg import OperationalError as PostgresUnreachable
-from psycopg_pool import PoolClosed, PoolTimeout
 from sqlalchemy import Connection, RowMapping
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolBusy
 
 from graph import turn, wire
 from graph.answers import CANCELLED
 from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.gate import GRANTS
+from graph.outage import is_transient
 from graph.recovery import recovered
 from graph.state import now
 from graph.stop import STOP
@@ -29,8 +26,6 @@ from sessions.run import Run
 log = logging.getLogger("agent_runtime.runs")
 ATTEMPTS = 2
 """How often a run is begun when the process dies under it."""
-UNREACHABLE = (PostgresUnreachable, PoolTimeout, PoolClosed, OperationalError, InterfaceError, PoolBusy)
-"""What says nothing about the run: it can be taken up when the database is back."""
 
 
 class Failed(AgentRuntimeError):
@@ -61,7 +56,7 @@ class ShuttingDown(Exception):
 class Work:
     """Every method writes under a lease and raises LeaseLost; those that carry a run out return whether more waits.
 
-    If nothing waits the lease is given back. What is UNREACHABLE is raised too: the run can be taken up later.
+    If nothing waits the lease is given back. A fault of the database that passes is raised too.
     """
 
     def __init__(self, database: Database, graph: Graph, seconds: float) -> None:
@@ -83,11 +78,13 @@ class Work:
             if isinstance(run.stop.error, Cancelled) and outcome.pause:
                 outcome = await self._cancelled(run, lease, run.stop.error)
             return await self._finish(run, lease, outcome, run.log.numbered(outcome.chunks))
-        except (ShuttingDown, LeaseLost, GraphLost, *UNREACHABLE):
+        except (ShuttingDown, LeaseLost, GraphLost):
             raise
         except GraphUnavailable as error:
             return await self.refuse(run, lease, error)
-        except Exception:
+        except Exception as error:
+            if is_transient(error):
+                raise
             log.exception("run %s failed", run.id)
             left = await self._left(run, message)
             return await self._finish(run, lease, left, run.fail(internal()), again=_can_be_sent_again(message, left))

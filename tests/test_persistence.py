@@ -272,6 +272,7 @@ async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> N
         ({"log_level": "loud"}, "AGENT_RUNTIME__LOG_LEVEL: Input should be 'DEBUG', 'INFO'"),
         ({"db_url": "mysql://x"}, "AGENT_RUNTIME__DB_URL: it must begin with sqlite:/// or postgresql://"),
         ({"db_url": "sqlite:////proc/nope/a.db"}, "The service cannot start: [Errno 2] No such file"),
+        ({"workers": "2"}, "AGENT_RUNTIME__WORKERS: an SQLite file takes one process, not 2"),
         ({"internal_api_key": ""}, "The service cannot start: AGENT_RUNTIME__INTERNAL_API_KEY is empty"),
         (
             {"llm_model": "m", "llm_proxy_url": "nowhere"},

@@ -1,0 +1,86 @@
+"""A checkpoint is written under the lease of its run, on both databases."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+
+from graph.checkpointer import Remembering
+from graph.fence import FENCE, Fence, LeaseLost
+from graph.postgres import conninfo
+from sessions import store as rows
+from tests.storage import Storage, storage
+
+pytestmark = pytest.mark.anyio
+CONFIG: Any = {"configurable": {"thread_id": "s-1", "checkpoint_ns": ""}}
+HELD = Fence("s-1", "me", 7)
+STALE = [Fence("s-1", "me", 6), Fence("s-1", "another", 7), Fence("s-2", "me", 7)]
+
+
+@contextmanager
+def under(fence: Fence) -> Iterator[None]:
+    token = FENCE.set(fence)
+    try:
+        yield
+    finally:
+        FENCE.reset(token)
+
+
+async def leased(store: Storage) -> None:
+    await store.prepare()
+    await store.database.transact(lambda connection: rows.create(connection, "s-1"))
+    await store.rows("update sessions set owner = 'me', epoch = 7")
+
+
+async def put(saver: Remembering) -> Any:
+    return await saver.aput(CONFIG, empty_checkpoint(), {}, {})
+
+
+async def everything(store: Storage) -> list[Any]:
+    writes = "writes" if not store.database.is_shared else "checkpoint_writes"
+    return await store.rows("select checkpoint_id from checkpoints") + await store.rows(f"select channel from {writes}")
+
+
+async def test_who_holds_the_lease_writes(database: str) -> None:
+    async with storage(database) as store:
+        await leased(store)
+        with under(HELD):
+            config = await put(store.checkpointer)
+            await store.checkpointer.aput_writes(config, [("messages", "x")], "task")
+            assert len(await everything(store)) == 2
+            await store.checkpointer.adelete_thread("s-1")
+        assert await everything(store) == []
+
+
+@pytest.mark.parametrize("stale", STALE)
+async def test_who_lost_the_lease_writes_nothing(database: str, stale: Fence) -> None:
+    async with storage(database) as store:
+        await leased(store)
+        config = await put(store.checkpointer)
+        before = await everything(store)
+        with under(stale):
+            for write in (
+                put(store.checkpointer),
+                store.checkpointer.aput_writes(config, [("messages", "x")], "task"),
+                store.checkpointer.adelete_thread("s-1"),
+            ):
+                with pytest.raises(LeaseLost):
+                    await write
+            assert await store.checkpointer.aget_tuple(CONFIG)
+        assert await everything(store) == before
+
+
+async def test_a_lease_is_not_taken_while_its_holder_writes(shared: str) -> None:
+    async with storage(shared, db_lock_timeout_seconds=0.3) as store:
+        await leased(store)
+        async with await psycopg.AsyncConnection.connect(conninfo(shared)) as other:
+            await other.execute("update sessions set epoch = 8")
+            with under(HELD), pytest.raises(psycopg.errors.LockNotAvailable):
+                await put(store.checkpointer)
+            await other.commit()
+        with under(HELD), pytest.raises(LeaseLost):
+            await put(store.checkpointer)
+        assert await everything(store) == []

