@@ -222,7 +222,7 @@ async def _sqlite(path: Path, thread: ThreadPoolExecutor) -> AsyncIterator[Remem
 async def _postgres(settings: Settings) -> AsyncIterator[Remembering]:
     pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
         conninfo(settings.db_url),
-        min_size=1,
+        min_size=0,
         max_size=settings.db_pool_size,
         open=False,
         timeout=POOL_SECONDS,

