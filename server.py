@@ -27,6 +27,7 @@ from edge import openapi, sse
 from edge.bodies import ASCIIResponse, read
 from edge.guard import Guard
 from edge.keys import keys
+from edge.life import life_routes
 from edge.rest import answer_errors, rest_routes, sessions_of
 from graph import wire
 from graph.checkpointer import open_checkpointer
@@ -82,7 +83,8 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs)
                 await runs.replica.start()
-                Janitor(database, runs, settings).start()
+                app.state.janitor = Janitor(database, runs, app.state.sessions, settings)
+                app.state.janitor.start()
                 _on_hangup(gatekeeper.reload)
                 with _on_exit(runs.replica.begin_closing):
                     try:
@@ -98,6 +100,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     _health_routes(app)
     _message_routes(app, settings)
     rest_routes(app, settings, gatekeeper)
+    life_routes(app)
     openapi.documented(app)
     return app
 
