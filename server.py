@@ -23,6 +23,7 @@ from edge import openapi, sse
 from edge.bodies import ASCIIResponse, read
 from edge.guard import Guard
 from edge.keys import keys
+from edge.life import life_routes
 from edge.rest import answer_errors, rest_routes, sessions_of
 from edge.startup import Readiness, Startup, started
 from graph import wire
@@ -77,12 +78,13 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
                 runs = Runs(database, graph, gatekeeper, settings)
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs)
+                app.state.janitor = janitor = Janitor(database, runs, app.state.sessions, settings)
                 _on_hangup(gatekeeper.reload)
 
                 async def start() -> None:
                     await database.prepare(graph.checkpointer.prepare)
                     await runs.replica.start()
-                    Janitor(database, runs, settings).start()
+                    janitor.start()
 
                 with _on_exit(runs.replica.begin_closing):
                     try:
@@ -100,6 +102,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     _health_routes(app)
     _message_routes(app, settings)
     rest_routes(app, settings, gatekeeper)
+    life_routes(app)
     openapi.documented(app)
     return app
 

@@ -16,7 +16,8 @@ from graph.gate import Gatekeeper, explained
 from graph.outage import DATABASE_ERRORS, NOT_THERE, RETRY_AFTER
 from graph.settings import Settings
 from prompts import CLASSIFIER, AgentName, team
-from sessions.sessions import GrantNotFound, SessionNotFound, Sessions
+from sessions.finding import SessionNotFound
+from sessions.sessions import GrantNotFound, Sessions
 
 
 class Names(wire.Incoming):
@@ -148,8 +149,8 @@ def _session_routes(app: FastAPI) -> None:
 
     @app.delete("/sessions/{session_id}")
     async def delete(request: Request, session_id: str, hard: bool = False) -> dict[str, Any]:
-        """Hide a session, or with `hard` erase every row of it."""
-        return await sessions_of(request).delete(session_id, hard=hard)
+        """Hide a session, or with `hard` erase every row of it; its run is stopped, what waits is withdrawn."""
+        return await sessions_of(request).removal.delete(session_id, hard=hard)
 
     @app.get("/sessions/{session_id}/history")
     async def history(request: Request, session_id: str) -> dict[str, Any]:

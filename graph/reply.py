@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable
 
 from graph import wire
 from graph.clean import clean
-from graph.state import answer
+from graph.state import refusal
 from graph.tools import TOOLS, Side, side
 
 
@@ -57,7 +57,7 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
         calls.append(call)
         if read is None:
             said_instead = str(clean(arguments))[:200]
-            answers.append(answer(call, f"The arguments are not a JSON object: {said_instead}", error=True))
+            answers.append(refusal(call, f"The arguments are not a JSON object: {said_instead}"))
     message = AIMessage(clean(said.text), id=f"msg_{uuid4().hex}", tool_calls=calls, usage_metadata=said.usage_metadata)
     return Reply(message, answers)
 

@@ -89,6 +89,10 @@ class Settings(BaseSettings):
     """How long a replica that gives no sign of life keeps its sessions."""
     tool_timeout_seconds: float = Field(0, ge=0)
     """How long the IDE may work on a call before its model is told that no answer came; 0: for ever."""
+    session_ttl_hours: float = Field(0, ge=0)
+    """Sessions without activity for longer are erased, unless calls of them are open; 0: never."""
+    prune_after_runs: int = Field(200, ge=0)
+    """After how many runs the old checkpoints of a session at rest are dropped; 0: never."""
     shutdown_seconds: int = Field(25, ge=0)
     """How long running work may go on after SIGTERM; what is left is handed to another replica, or the next start."""
     heartbeat_seconds: float = Field(15, gt=0, le=30)

@@ -134,6 +134,11 @@ def rejection(call: RequestedCall, content: str) -> ToolMessage:
     return answer(call, content, error=True).model_copy(update={"additional_kwargs": {"rejected": True}})
 
 
+def refusal(call: RequestedCall, content: str) -> ToolMessage:
+    """The answer to a call that never left the service."""
+    return answer(call, content, error=True).model_copy(update={"additional_kwargs": {"refused": True}})
+
+
 def rejected(state: State, call: RequestedCall) -> str | None:
     """What the model was told when the user rejected the same call in this turn."""
     told: dict[str, str] = {}
@@ -148,6 +153,12 @@ def rejected(state: State, call: RequestedCall) -> str | None:
                     if earlier["id"] in told and (earlier["name"], earlier["args"]) == (call["name"], call["args"]):
                         return told[earlier["id"]]
     return None
+
+
+def said(content: str, state: State, run_id: str) -> HumanMessage:
+    """What the user said, with what it found: whoever takes it back needs no older checkpoint for that."""
+    found = {"run": run_id, "agent": holder(state), "switches": len(state.get("switches", []))}
+    return HumanMessage(content, additional_kwargs={"found": found})
 
 
 def holder(state: State) -> str:

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END
 from langgraph.types import Command, Interrupt, StateSnapshot
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 from graph import wire
 from graph.answers import CANCELLED, cancelled
 from graph.checkpointer import Remembering
-from graph.state import Switch, holder, open_calls, to_wire
+from graph.state import Switch, holder, open_calls, said, to_wire
 
 
 class Graph(Protocol):
@@ -206,12 +205,13 @@ async def stopped(
     `message` started a run that failed; it is put into the thread if the run did not get that far. `told`: what the
     model reads of each open call.
     """
-    taken_in = began(await graph.aget_state(config), (config.get("metadata") or {}).get("run", ""))
+    run_id = (config.get("metadata") or {}).get("run", "")
+    taken_in = began(await graph.aget_state(config), run_id)
     await graph.aupdate_state(config, None, as_node=END)  # what nodes wrote that had finished; values would drop it
     left: Any = (await graph.aget_state(config)).values
     content = (left.get("message") or {}).get("content") if taken_in else getattr(message, "content", None)
-    said = [HumanMessage(content)] if content and content.strip() else []
-    closing: dict[str, Any] = {"message": None, "messages": [*cancelled(left, told), *said], "gates": {}, "ended": True}
+    messages = [*cancelled(left, told), *([said(content, left, run_id)] if content and content.strip() else [])]
+    closing: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")
     return read_off(await graph.aget_state(config), [])
 

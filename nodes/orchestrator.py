@@ -4,25 +4,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AnyMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.answers import available, cancelled
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.routing import classify
-from graph.state import State, hand_over, holder, last_request
+from graph.state import State, hand_over, holder, last_request, said
 from graph.stop import stoppable
 from prompts import Agent
 
 
 async def orchestrator(
-    state: State, runtime: Runtime[wire.StreamOptions], *, llm: BaseChatModel, team: Mapping[str, Agent]
+    state: State,
+    runtime: Runtime[wire.StreamOptions],
+    config: RunnableConfig,
+    *,
+    llm: BaseChatModel,
+    team: Mapping[str, Agent],
 ) -> dict[str, Any]:
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
-            update = _taken_in(state, available(wire.parse(message, wire.START), team), runtime)
+            run_id = (config.get("metadata") or {}).get("run", "")
+            update = _taken_in(state, available(wire.parse(message, wire.START), team), runtime, run_id)
         except InvalidMessage as error:
             runtime.stream_writer(wire.failure(error))
             return {"message": None, "messages": cancelled(state), "gates": {}, "ended": True}
@@ -42,12 +49,12 @@ async def orchestrator(
 
 
 def _taken_in(
-    state: State, message: wire.UserMessage | wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]
+    state: State, message: wire.UserMessage | wire.SwitchAgent, runtime: Runtime[wire.StreamOptions], run_id: str
 ) -> dict[str, Any]:
     """The open calls are closed, the message is in the history, an agent that was picked holds the conversation."""
     messages: list[AnyMessage] = [*cancelled(state)]
     if message.content.strip():
-        messages.append(HumanMessage(message.content))
+        messages.append(said(message.content, state, run_id))
     update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
     return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime)}
 

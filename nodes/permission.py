@@ -10,7 +10,7 @@ from langgraph.runtime import Runtime
 from graph import wire
 from graph.errors import EditRefused
 from graph.gate import MALFORMED, REPEATED, Gatekeeper, standing_grants
-from graph.state import Gate, State, answer, holder, now, open_calls, rejected, to_wire
+from graph.state import Gate, State, holder, now, open_calls, refusal, rejected, to_wire
 from graph.tools import Side, side
 from policy import Verdict
 from policy.grants import Grant
@@ -70,7 +70,7 @@ class Passage:
         return None
 
     def _refuse(self, call: RequestedCall, ruling: Verdict) -> None:
-        self.messages.append(answer(call, ruling.reason, error=True))
+        self.messages.append(refusal(call, ruling.reason))
         if ruling.rule != MALFORMED:
             about = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
             self._tell(wire.Error(error=ruling.reason, metadata=about, is_final=False))

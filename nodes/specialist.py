@@ -53,7 +53,8 @@ async def specialist(
         return {"ended": True}
     ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
     _tell(reply, any(ends) and not reply.answers, options, runtime)
-    return {"messages": [reply.message, *reply.answers], "ended": not reply.message.tool_calls}
+    message = reply.message.model_copy(update={"name": agent.name})
+    return {"messages": [message, *reply.answers], "ended": not message.tool_calls}
 
 
 def _within(state: State, limits: Limits, asked: Sequence[RequestedCall]) -> None:

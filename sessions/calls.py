@@ -4,17 +4,19 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, insert, select, update
 
 from graph.clean import visible
 from graph.state import now
 from graph.turn import OpenCall
-from sessions.tables import calls
+from sessions.tables import calls, sessions
 
 SHOWN = [column.name for column in calls.columns if column.name != "session_id"]
 CHANGE = update(calls).where(calls.c.session_id == bindparam("session"), calls.c.call_id == bindparam("call"))
 ONE = select(calls).where(calls.c.session_id == bindparam("session"), calls.c.call_id == bindparam("call"))
+IS_THERE = exists().where(sessions.c.id == calls.c.session_id, sessions.c.deleted_at.is_(None))
 DECIDED = {"approve": "approved", "edit": "approved", "reject": "rejected", "cancel": "cancelled", "expire": "expired"}
+OPEN = {"asked", "sent"}
 CLOSED = {"rejected", "cancelled", "expired"}
 
 
@@ -75,20 +77,31 @@ def listed(connection: Connection, session_id: str) -> dict[str, dict[str, Any]]
     return {row["call_id"]: {name: row[name] for name in SHOWN} for row in rows}
 
 
+def still_open(connection: Connection, session_id: str, pause: Iterable[OpenCall]) -> list[OpenCall]:
+    """Those of a pause that wait for their client: not those whose answer a run works on."""
+    known = listed(connection, session_id)
+    return [each for each in pause if known.get(each.call.call_id, _OLDER)["status"] in OPEN]
+
+
+_OLDER = {"status": "sent"}
+"""What a session waits for that paused before calls had rows."""
+
+
 def forget(connection: Connection, session_id: str, call_ids: Iterable[str]) -> None:
     connection.execute(calls.delete().where(calls.c.session_id == session_id, calls.c.call_id.in_(list(call_ids))))
 
 
 def undecided(connection: Connection, seconds: float) -> list[str]:
     """The sessions with an approval that is open for longer than that."""
-    late = calls.c.proposed_at < ago(seconds)
-    return list(connection.scalars(select(calls.c.session_id).where(calls.c.status == "asked", late).distinct()))
+    late = and_(calls.c.status == "asked", calls.c.proposed_at < ago(seconds), IS_THERE)
+    return list(connection.scalars(select(calls.c.session_id).where(late).distinct()))
 
 
 def unanswered(connection: Connection, seconds: float) -> list[tuple[str, str]]:
     """Session and id of the calls that an IDE works on for longer than that."""
-    late = select(calls.c.session_id, calls.c.call_id).where(calls.c.status == "sent", calls.c.sent_at < ago(seconds))
-    return [(session_id, call_id) for session_id, call_id in connection.execute(late.limit(100))]
+    late = and_(calls.c.status == "sent", calls.c.sent_at < ago(seconds), IS_THERE)
+    found = select(calls.c.session_id, calls.c.call_id).where(late).order_by(calls.c.sent_at).limit(100)
+    return [(session_id, call_id) for session_id, call_id in connection.execute(found)]
 
 
 def ago(seconds: float) -> str:

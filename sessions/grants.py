@@ -73,6 +73,12 @@ def listed(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     return [{name: row[name] for name in SHOWN} for row in rows]
 
 
+def all_of(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+    """Those that ended as well: the audit names them."""
+    rows = connection.execute(select(grants).where(grants.c.session_id == session_id).order_by(grants.c.created_at))
+    return [{name: row[name] for name in [*SHOWN, "ended_at"]} for row in rows.mappings()]
+
+
 def _stands(session_id: str) -> ColumnElement[bool]:
     return and_(
         grants.c.session_id == session_id,

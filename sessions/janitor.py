@@ -7,6 +7,7 @@ from sessions.database import Database
 from sessions.replica import every
 from sessions.request import Request
 from sessions.runs import Runs
+from sessions.sessions import Sessions
 
 ROUND_SECONDS = 30
 
@@ -14,9 +15,10 @@ ROUND_SECONDS = 30
 class Janitor:
     """Any number of replicas may have one: each looks again, under the session's lease, before it changes anything."""
 
-    def __init__(self, database: Database, runs: Runs, settings: Settings) -> None:
+    def __init__(self, database: Database, runs: Runs, sessions: Sessions, settings: Settings) -> None:
         self._database = database
         self._runs = runs
+        self._sessions = sessions
         self._settings = settings
 
     def start(self) -> None:
@@ -25,6 +27,16 @@ class Janitor:
             spawn(every(min(seconds / 4, ROUND_SECONDS), self._runs.approvals.look_through))
         if seconds := settings.tool_timeout_seconds:
             spawn(every(min(seconds / 4, ROUND_SECONDS), self._tell_of_silence))
+        if settings.session_ttl_hours:
+            spawn(every(ROUND_SECONDS, self.expire))
+        if settings.prune_after_runs:
+            spawn(every(ROUND_SECONDS, self.prune))
+
+    async def expire(self) -> None:
+        await self._sessions.removal.expire(self._settings.session_ttl_hours)
+
+    async def prune(self) -> None:
+        await self._sessions.pruning.look_through(self._settings.prune_after_runs)
 
     async def _tell_of_silence(self) -> None:
         """The IDE does not answer: the model is told, and the run goes on without a client."""

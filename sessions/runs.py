@@ -126,16 +126,20 @@ class Runs:
 
     async def cancel(self, session_id: str) -> None:
         """Stops the run that goes on, and closes the open calls; again, it changes nothing. Raises SessionBusy."""
-        wanted = await self._database.transact(lambda connection: store.want(connection, session_id, "cancel"))
-        if wanted:
-            run = self.replica.follow(wanted, session_id)
-            self.replica.stop(wanted, session_id)
-            await self._over(run)
+        await self.stop(session_id)
         if await self._database.transact(lambda connection: store.rests_paused(connection, session_id)):
             async with self.replica.hold(session_id) as lease:
                 row = await self._database.transact(lambda connection: store.session(connection, session_id))
                 if store.pause_of(row):
                     await self.work.lay_to_rest(lease)
+
+    async def stop(self, session_id: str) -> None:
+        """The run that goes on, if any; returns when it is over. Raises SessionBusy."""
+        wanted = await self._database.transact(lambda connection: store.want(connection, session_id, "cancel"))
+        if wanted:
+            run = self.replica.follow(wanted, session_id)
+            self.replica.stop(wanted, session_id)
+            await self._over(run)
 
     async def _over(self, run: Run) -> None:
         try:

@@ -1,8 +1,6 @@
 """What clients ask about sessions, in the shapes they parse."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -11,16 +9,16 @@ from sqlalchemy import RowMapping
 from graph import turn, wire
 from graph.clean import clean
 from graph.llm.openai import to_openai
-from graph.state import now
-from graph.turn import Graph
-from sessions import audit, grants, store
+from graph.turn import Graph, OpenCall
+from sessions import audit, calls, grants, store
 from sessions.database import Database
+from sessions.finding import Finding
+from sessions.moment import Moments
+from sessions.pruning import Pruning
+from sessions.removal import Removal
+from sessions.rewinding import Rewinding
 from sessions.runs import Runs
-
-
-class SessionNotFound(Exception):
-    def __init__(self, session_id: str) -> None:
-        super().__init__(f"Session {session_id} not found")
+from sessions.view import Views
 
 
 class GrantNotFound(Exception):
@@ -33,20 +31,18 @@ def _id(text: str) -> str:
     return text if re.fullmatch(wire.ID, text) else "of this name"
 
 
-def _known(session_id: str) -> str:
-    """Raises SessionNotFound for what no database should be asked for."""
-    if not re.fullmatch(wire.ID, session_id):
-        raise SessionNotFound(clean(session_id)[:128])
-    return session_id
-
-
 class Sessions:
-    """Every method but `create` and `listed` raises SessionNotFound; those that change a session, SessionBusy."""
+    """Every method but `create` and `listed` raises SessionNotFound."""
 
     def __init__(self, database: Database, graph: Graph, runs: Runs) -> None:
         self._database = database
         self._graph = graph
-        self._runs = runs
+        self._finding = Finding(database, runs.replica)
+        moments = Moments(database, graph)
+        self.views = Views(moments)
+        self.rewinding = Rewinding(database, graph, self._finding, moments)
+        self.removal = Removal(database, graph, runs, self._finding)
+        self.pruning = Pruning(database, graph, self._finding)
 
     async def create(self) -> dict[str, Any]:
         row = await self._database.transact(lambda connection: store.create(connection, str(uuid4())))
@@ -64,36 +60,13 @@ class Sessions:
         return {"sessions": found, "total": total}
 
     async def shown(self, session_id: str) -> dict[str, Any]:
-        return store.shown(await self._row(session_id))
+        return store.shown(await self._finding.row(session_id))
 
     async def rename(self, session_id: str, changes: dict[str, str]) -> dict[str, Any]:
-        await self._row(session_id)
+        await self._finding.row(session_id)
         if changes:
             await self._database.transact(lambda connection: store.rename(connection, session_id, changes))
         return await self.shown(session_id)
-
-    async def delete(self, session_id: str, *, hard: bool) -> dict[str, Any]:
-        """Soft: hidden, its rows stay until the id is used again. Hard: nothing is left of it."""
-        async with self._held(session_id, deleted_too=hard):
-            if hard:
-                await turn.forget(self._graph, session_id)
-                await self._database.transact(lambda connection: store.erase(connection, session_id))
-            else:
-                deleted = {"deleted_at": now()}
-                await self._database.transact(lambda connection: store.change(connection, session_id, **deleted))
-        return {"session_id": session_id, "deleted": True, "hard": hard}
-
-    @asynccontextmanager
-    async def _held(self, session_id: str, *, deleted_too: bool = False) -> AsyncIterator[RowMapping]:
-        """The session's row, and its lease while the block runs."""
-        try:
-            async with self._runs.replica.hold(_known(session_id)):
-                row = await self._database.transact(lambda connection: store.row(connection, session_id))
-                if row is None or (row["deleted_at"] and not deleted_too):
-                    raise SessionNotFound(session_id)
-                yield row
-        except KeyError:
-            raise SessionNotFound(session_id) from None
 
     async def current_agent(self, session_id: str) -> dict[str, Any]:
         row, values = await self._loaded(session_id)
@@ -118,7 +91,7 @@ class Sessions:
         }
 
     async def audit(self, session_id: str) -> dict[str, Any]:
-        await self._row(session_id)
+        await self._finding.row(session_id)
         found, came = await self._database.transact(
             lambda connection: (audit.entries(connection, session_id), audit.results(connection, session_id))
         )
@@ -126,7 +99,7 @@ class Sessions:
 
     async def grants(self, session_id: str) -> dict[str, Any]:
         """What stands, and the narrowest that each open approval could be remembered as."""
-        pause = store.pause_of(await self._row(session_id))
+        pause = store.pause_of(await self._finding.row(session_id))
         found = await self._database.transact(lambda connection: grants.listed(connection, session_id))
         proposals = [
             {"call_id": each.call.call_id, "tool_name": each.call.tool_name, "pattern": pattern}
@@ -137,7 +110,7 @@ class Sessions:
 
     async def revoke(self, session_id: str, grant_id: str | None = None) -> dict[str, Any]:
         """One grant, or all of them. Raises GrantNotFound."""
-        await self._row(session_id)
+        await self._finding.row(session_id)
         ended = await self._database.transact(
             lambda connection: grants.end(connection, session_id, grant_id=grant_id and _id(grant_id))
         )
@@ -146,7 +119,7 @@ class Sessions:
         return {"session_id": session_id, "revoked": ended}
 
     async def pending_approvals(self, session_id: str) -> dict[str, Any]:
-        pause = store.pause_of(await self._row(session_id))
+        open_calls = await self._open(session_id)
         pending = [
             {
                 "call_id": each.call.call_id,
@@ -155,18 +128,18 @@ class Sessions:
                 "reason": each.reason,
                 "created_at": each.created_at,
             }
-            for each in (pause.calls if pause else [])
+            for each in open_calls
             if each.call.requires_approval
         ]
         return {"session_id": session_id, "pending_approvals": pending, "count": len(pending)}
 
+    async def _open(self, session_id: str) -> list[OpenCall]:
+        pause = store.pause_of(await self._finding.row(session_id))
+        if pause is None:
+            return []
+        return await self._database.transact(lambda c: calls.still_open(c, session_id, pause.calls))
+
     async def _loaded(self, session_id: str) -> tuple[RowMapping, dict[str, Any]]:
-        row = await self._row(session_id)
+        row = await self._finding.row(session_id)
         snapshot = await self._graph.aget_state(turn.config(session_id))
         return row, snapshot.values
-
-    async def _row(self, session_id: str) -> RowMapping:
-        row = await self._database.transact(lambda connection: store.session(connection, _known(session_id)))
-        if row is None:
-            raise SessionNotFound(session_id)
-        return row

@@ -1,5 +1,6 @@
 """The rows of sessions and runs. Each function is a few statements in the caller's transaction."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -11,9 +12,12 @@ from sqlalchemy import (
     case,
     delete,
     exists,
+    false,
     func,
     insert,
     not_,
+    null,
+    or_,
     select,
     true,
     update,
@@ -36,6 +40,10 @@ CHANGE_RUN = update(runs).where(runs.c.id == bindparam("run"))
 FIRST_UNFINISHED = (
     select(runs).where(runs.c.session_id == bindparam("session"), UNFINISHED).order_by(runs.c.number).limit(1)
 )
+_IS_UNPAUSED = sessions.c.pause.is_(null())
+_AT_REST = and_(
+    not_(func.coalesce(HELD, false())), not_(exists().where(runs.c.session_id == sessions.c.id, UNFINISHED))
+)
 _EARLIER = runs.alias()
 _NUMBER = select(func.coalesce(func.max(_EARLIER.c.number), 0) + 1).where(_EARLIER.c.session_id == bindparam("session"))
 _IS_TAKEN = exists().where(_EARLIER.c.session_id == bindparam("session"), _EARLIER.c.key == bindparam("name"))
@@ -49,6 +57,8 @@ ADD_RUN = insert(runs).values(
     },
 )
 
+BATCH = 50
+"""Sessions that are looked after in one go."""
 TITLE = 80
 """Characters of a session's first message that make its title."""
 
@@ -153,6 +163,13 @@ def run_by_key(connection: Connection, session_id: str, key: str) -> RowMapping 
     return connection.execute(RUN_BY_KEY, {"session": session_id, "name": key}).mappings().first()
 
 
+def runs_of(connection: Connection, session_id: str) -> Sequence[RowMapping]:
+    """In their order."""
+    return (
+        connection.execute(select(runs).where(runs.c.session_id == session_id).order_by(runs.c.number)).mappings().all()
+    )
+
+
 def last_run(connection: Connection, session_id: str) -> RowMapping | None:
     """The one that goes on, else the one that is next, else the last one that did."""
     if unfinished := first_unfinished(connection, session_id):
@@ -176,6 +193,25 @@ def left_behind(connection: Connection) -> list[str]:
     """Sessions with something to do that no replica works on."""
     unowned = select(runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
     return list(connection.scalars(unowned.where(UNFINISHED, not_(HELD)).distinct().limit(100)))
+
+
+def forgotten(connection: Connection, seconds: float) -> list[str]:
+    """Sessions, deleted or not, that had no activity for longer, and that nobody and nothing waits for."""
+    idle = and_(sessions.c.last_activity < ago(seconds), or_(_IS_UNPAUSED, sessions.c.deleted_at.is_not(None)))
+    found = select(sessions.c.id).where(idle, _AT_REST).order_by(sessions.c.last_activity).limit(BATCH)
+    return list(connection.scalars(found))
+
+
+def is_forgotten(row: RowMapping, seconds: float) -> bool:
+    """Whether that is still so of a session whose lease is held."""
+    return row["last_activity"] < ago(seconds) and (row["pause"] is None or row["deleted_at"] is not None)
+
+
+def unpruned(connection: Connection, more_than: int) -> list[str]:
+    """Sessions at rest that had more runs than that since their thread was pruned."""
+    many = and_(sessions.c.unpruned > more_than, _IS_UNPAUSED, sessions.c.deleted_at.is_(None))
+    found = select(sessions.c.id).where(many, _AT_REST).order_by(sessions.c.unpruned.desc()).limit(BATCH)
+    return list(connection.scalars(found))
 
 
 def want(connection: Connection, session_id: str, what: str) -> str | None:
@@ -204,6 +240,26 @@ def rests_paused(connection: Connection, session_id: str) -> bool:
 def withdraw(connection: Connection, run_id: str) -> bool:
     """Whether the message still waited, and does not any more."""
     return connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == "queued")).rowcount > 0
+
+
+def withdraw_all(connection: Connection, session_id: str) -> None:
+    """The messages that wait; who sent them is told."""
+    connection.execute(delete(runs).where(runs.c.session_id == session_id, runs.c.status == "queued"))
+
+
+def free_keys(connection: Connection, session_id: str, run_id: str | None, content: str) -> None:
+    """Of the run that began a turn, and of those after it: what they took may be sent again.
+
+    Without an id it is the last one that sent this content.
+    """
+    found = [row for row in runs_of(connection, session_id) if _began(row, run_id, content)]
+    if found:
+        after = and_(runs.c.session_id == session_id, runs.c.number >= found[-1]["number"])
+        connection.execute(update(runs).where(after).values(key=None))
+
+
+def _began(row: RowMapping, run_id: str | None, content: str) -> bool:
+    return bool(row["id"] == run_id if run_id else row["input"].get("content") == content)
 
 
 def change_run(connection: Connection, run_id: str, **values: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from langchain_core.language_models import BaseChatModel
 
 from graph.settings import Settings
@@ -26,9 +27,14 @@ def settings_for(url: str | Path, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def service(model: BaseChatModel | None, settings: Settings) -> AsyncIterator["Client"]:
-    """Runs the service until the block ends; without a model it opens the one of the settings."""
-    app = create_app(settings, None if model is None else given(model))
+async def service(
+    model: BaseChatModel | None, settings: Settings, app: FastAPI | None = None
+) -> AsyncIterator["Client"]:
+    """Runs the service until the block ends; without a model it opens the one of the settings.
+
+    `app`: made by the test already, which wants what nobody can ask for from outside.
+    """
+    app = app or create_app(settings, None if model is None else given(model))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -255,11 +255,11 @@ async def test_a_message_does_not_wait_for_ever(tmp_path: Path) -> None:
         first = asyncio.create_task(client.session().user("First"))
         await held.asked.wait()
         (busy,) = await client.session().user("Second")
-        deleting = await client.http.delete("/sessions/s-1")
+        undoing = await client.http.post("/sessions/s-1/undo")
         held.release.set()
         await first
     assert busy["metadata"]["code"] == "session_busy"
-    assert (deleting.status_code, deleting.json()["code"]) == (409, "session_busy")
+    assert (undoing.status_code, undoing.json()["code"]) == (409, "session_busy")
 
 
 async def test_the_same_message_id_is_one_message(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Sessions by the id that a client named."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from sqlalchemy import RowMapping
+
+from graph import wire
+from graph.clean import clean
+from graph.fence import Fence
+from sessions import store
+from sessions.database import Database
+from sessions.replica import Replica
+
+
+class SessionNotFound(Exception):
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"Session {session_id} not found")
+
+
+def known(session_id: str) -> str:
+    """Raises SessionNotFound for what no database should be asked for."""
+    if not re.fullmatch(wire.ID, session_id):
+        raise SessionNotFound(clean(session_id)[:128])
+    return session_id
+
+
+class Finding:
+    """Every method raises SessionNotFound."""
+
+    def __init__(self, database: Database, replica: Replica) -> None:
+        self._database = database
+        self._replica = replica
+
+    async def row(self, session_id: str, *, deleted_too: bool = False) -> RowMapping:
+        find = store.row if deleted_too else store.session
+        row = await self._database.transact(lambda connection: find(connection, known(session_id)))
+        if row is None:
+            raise SessionNotFound(session_id)
+        return row
+
+    @asynccontextmanager
+    async def held(self, session_id: str, *, deleted_too: bool = False) -> AsyncIterator[tuple[RowMapping, Fence]]:
+        """The session's row, and its lease while the block runs. Raises SessionBusy."""
+        async with AsyncExitStack() as stack:
+            try:
+                lease = await stack.enter_async_context(self._replica.hold(known(session_id)))
+            except KeyError:
+                raise SessionNotFound(session_id) from None
+            yield await self.row(session_id, deleted_too=deleted_too), lease

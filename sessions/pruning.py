@@ -1,0 +1,52 @@
+"""Dropping the old checkpoints of sessions at rest: what a thread was is nobody's any more, what it is stays."""
+
+import logging
+from typing import Any
+
+from sqlalchemy import Connection
+
+from graph import past, threads, turn
+from graph.checkpointer import Remembering
+from graph.errors import SessionBusy
+from graph.fence import Fence
+from graph.turn import Graph
+from sessions import leases, store
+from sessions.database import Database
+from sessions.finding import Finding, SessionNotFound
+
+log = logging.getLogger("agent_runtime.janitor")
+
+
+class Pruning:
+    """Of threads that are kept here; those on a LangGraph server are that server's."""
+
+    def __init__(self, database: Database, graph: Graph, finding: Finding) -> None:
+        self._database = database
+        self._graph = graph
+        self._finding = finding
+
+    async def look_through(self, runs: int) -> None:
+        """Prunes the sessions at rest that had more runs than that since they were pruned last."""
+        if not isinstance(self._graph.checkpointer, Remembering):
+            return
+        for session_id in await self._database.transact(lambda c: store.unpruned(c, runs)):
+            try:
+                async with self._finding.held(session_id) as (row, lease):
+                    if row["pause"] is None:
+                        await self._prune(lease)
+            except (SessionBusy, SessionNotFound):
+                continue
+
+    async def _prune(self, lease: Fence) -> None:
+        """The row names the new head before the old ones go: a crash in between leaves them there, and no harm."""
+        values: Any = (await self._graph.aget_state(turn.config(lease.session_id))).values
+        outcome = await threads.rewrite(self._graph, lease.session_id, past.present(values))
+
+        def noted(connection: Connection) -> None:
+            leases.checked(connection, lease)
+            store.change(connection, lease.session_id, head=outcome.head, unpruned=0)
+
+        await self._database.transact(noted)
+        assert outcome.head
+        await threads.prune(self._graph, lease.session_id, outcome.head)
+        log.info("the thread of session %s was pruned", lease.session_id)

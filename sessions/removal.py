@@ -1,0 +1,72 @@
+"""Deleting sessions: when a user wants it, or when nobody has touched them for long."""
+
+import logging
+from typing import Any
+
+from sqlalchemy import Connection
+
+from graph import turn
+from graph.errors import SessionBusy
+from graph.fence import Fence
+from graph.state import now
+from graph.turn import Graph
+from sessions import leases, store
+from sessions.database import Database
+from sessions.finding import Finding, SessionNotFound
+from sessions.runs import Runs
+
+log = logging.getLogger("agent_runtime.janitor")
+
+
+class Removal:
+    def __init__(self, database: Database, graph: Graph, runs: Runs, finding: Finding) -> None:
+        self._database = database
+        self._graph = graph
+        self._runs = runs
+        self._finding = finding
+
+    async def delete(self, session_id: str, *, hard: bool) -> dict[str, Any]:
+        """Soft: hidden, its rows stay until the id is used again. Hard: nothing is left of it.
+
+        What goes on is stopped first, and what waits is withdrawn: who deletes a session does not want its answer.
+        Raises SessionNotFound, SessionBusy.
+        """
+        await self._finding.row(session_id, deleted_too=hard)
+        await self._database.transact(lambda connection: store.withdraw_all(connection, session_id))
+        await self._runs.stop(session_id)
+        async with self._finding.held(session_id, deleted_too=hard) as (_, lease):
+            await self._hide(lease)
+            if hard:
+                await self._erase(lease)
+        return {"session_id": session_id, "deleted": True, "hard": hard}
+
+    async def _hide(self, lease: Fence) -> None:
+        def hidden(connection: Connection) -> None:
+            leases.checked(connection, lease)
+            store.withdraw_all(connection, lease.session_id)
+            store.change(connection, lease.session_id, deleted_at=now())
+
+        await self._database.transact(hidden)
+
+    async def _erase(self, lease: Fence) -> None:
+        """The thread first: a session that is half erased is hidden, and can be deleted again."""
+
+        def erased(connection: Connection) -> None:
+            if leases.locked(connection, lease.session_id):
+                leases.checked(connection, lease)
+                store.erase(connection, lease.session_id)
+
+        await turn.forget(self._graph, lease.session_id)
+        await self._database.transact(erased)
+
+    async def expire(self, hours: float) -> None:
+        """Erases what had no activity for longer, deleted or not; nothing that waits for somebody or something."""
+        for session_id in await self._database.transact(lambda c: store.forgotten(c, hours * 3600)):
+            try:
+                async with self._finding.held(session_id, deleted_too=True) as (row, lease):
+                    if store.is_forgotten(row, hours * 3600):
+                        await self._hide(lease)
+                        await self._erase(lease)
+                        log.info("session %s had no activity for %g hours; it is erased", session_id, hours)
+            except (SessionBusy, SessionNotFound):
+                continue

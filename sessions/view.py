@@ -1,0 +1,147 @@
+"""What a client needs to open a session again, its calls, and the whole of it as one document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import ToolCall as RequestedCall
+from sqlalchemy import Connection, RowMapping
+
+from graph.clean import visible
+from graph.llm.openai import to_openai
+from graph.state import now
+from graph.turn import COUNTED, OpenCall
+from sessions import audit, calls, grants, store
+from sessions.moment import Moments
+
+VERSION = 1
+"""Of the exported document; another one means that a field changed its meaning or went away."""
+
+
+class Views:
+    """Each is of one moment. Every method raises SessionNotFound."""
+
+    def __init__(self, moments: Moments) -> None:
+        self._moments = moments
+
+    async def view(self, session_id: str, last: int) -> dict[str, Any]:
+        """With the last so many messages."""
+        row, rows, values = await self._moments.of(session_id, _at_work)
+        messages = values.get("messages", [])
+        return {
+            **store.shown(row),
+            "messages": [to_openai(message) for message in messages[max(0, len(messages) - last) :]],
+            "agent_history": values.get("switches", []),
+            **rows,
+            "usage": _usage(row),
+        }
+
+    async def calls(self, session_id: str) -> dict[str, Any]:
+        """In the order in which the model made them."""
+        _, rows, values = await self._moments.of(session_id, lambda c, row: calls.listed(c, row["id"]))
+        found = _calls(values.get("messages", []), rows)
+        return {"session_id": session_id, "calls": found, "count": len(found)}
+
+    async def export(self, session_id: str) -> dict[str, Any]:
+        row, rows, values = await self._moments.of(session_id, _everything)
+        messages = values.get("messages", [])
+        return {
+            "version": VERSION,
+            "exported_at": now(),
+            "session": store.shown(row),
+            "messages": [to_openai(message) for message in messages],
+            "agent_history": values.get("switches", []),
+            **rows,
+            "calls": _calls(messages, rows["calls"]),
+            "usage": _usage(row),
+        }
+
+
+def _usage(row: RowMapping) -> dict[str, int]:
+    used = row["usage"] or {}
+    return {name: used.get(name, 0) for name in COUNTED}
+
+
+def _at_work(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    session_id, pause = row["id"], store.pause_of(row)
+    last, unfinished = store.last_run(connection, session_id), store.first_unfinished(connection, session_id)
+    shown = [_open(each) for each in calls.still_open(connection, session_id, pause.calls if pause else [])]
+    return {
+        "open_calls": shown,
+        "pending_approvals": [each["call_id"] for each in shown if each["requires_approval"]],
+        "running": unfinished is not None,
+        "run": unfinished and {name: unfinished[name] for name in ("id", "status", "input", "created_at")},
+        "waiting": store.waiting(connection, session_id),
+        "last_event_id": last and f"{last['id']}-{_last_event(last)}",
+    }
+
+
+def _last_event(run: RowMapping) -> int:
+    """0 for a run that goes on: the history is as it was before it, so a reader joins it from its start."""
+    number: int = run["events"][-1][0] if run["status"] == "done" and run["events"] else 0
+    return number
+
+
+def _open(each: OpenCall) -> dict[str, Any]:
+    return {
+        "call_id": each.call.call_id,
+        "tool_name": each.call.tool_name,
+        "agent": each.agent,
+        "arguments": each.call.arguments,
+        "requires_approval": each.call.requires_approval,
+        "rule": each.rule,
+        "reason": each.reason,
+        "created_at": each.created_at,
+        "metadata": each.call.metadata,
+    }
+
+
+def _everything(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    session_id = row["id"]
+    return {
+        "audit": {"entries": audit.entries(connection, session_id), "results": audit.results(connection, session_id)},
+        "grants": grants.all_of(connection, session_id),
+        "calls": calls.listed(connection, session_id),
+        "runs": [_run(each) for each in store.runs_of(connection, session_id)],
+    }
+
+
+def _run(row: RowMapping) -> dict[str, Any]:
+    events = [
+        {"id": f"{row['id']}-{number}", "event": name, "data": data} for number, name, data in row["events"] or []
+    ]
+    told = ("id", "number", "status", "input", "options", "attempts", "usage", "created_at", "finished_at")
+    return {**{name: row[name] for name in told}, "events": events}
+
+
+def _calls(messages: Sequence[AnyMessage], rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    answers = {message.tool_call_id: message for message in messages if isinstance(message, ToolMessage)}
+    return [
+        _call(message, call, answers.get(call["id"] or ""), rows.get(call["id"] or ""))
+        for message in messages
+        if isinstance(message, AIMessage)
+        for call in message.tool_calls
+    ]
+
+
+def _call(
+    asked: AIMessage, call: RequestedCall, answer: ToolMessage | None, row: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Its row, if a client had to act on it; else what the history tells. The arguments are those that ran."""
+    unknown = dict.fromkeys(calls.SHOWN)
+    told = {"call_id": call["id"], "tool_name": call["name"], "agent": asked.name, "status": _status(answer)}
+    return {**unknown, **told, **(row or {}), "arguments": visible(call["args"])}
+
+
+def _status(answer: ToolMessage | None) -> str:
+    """Of one without a row. Nothing but the service answers an error that begins with no `Error: `."""
+    match answer:
+        case None:
+            return "open"
+        case ToolMessage(additional_kwargs={"rejected": True}):
+            return "rejected"
+        case ToolMessage(additional_kwargs={"refused": True}):
+            return "refused"
+        case ToolMessage(status="error", content=str(content)) if content.startswith(("cancelled: ", "expired: ")):
+            return content.partition(":")[0]
+    return "answered"
