@@ -31,7 +31,7 @@ class Process(Client):
 @asynccontextmanager
 async def serving(database: str, *command: str, **settings: str) -> AsyncIterator[Process]:
     """Killed when the block ends. Raises RuntimeError with what it said if it does not start."""
-    port = _free_port()
+    port = free_port()
     given = {"db_url": database, "internal_api_key": KEY, "port": str(port), "log_level": "INFO", **settings}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_RUNTIME__")}
     process = await asyncio.create_subprocess_exec(
@@ -58,7 +58,7 @@ async def serving(database: str, *command: str, **settings: str) -> AsyncIterato
             await draining
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
