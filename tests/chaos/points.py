@@ -10,6 +10,8 @@ class Point(NamedTuple):
     targets: tuple[str, ...]
     moment: Literal["before", "after"]
     work: str = ""
+    most: int = 4
+    """It is passed at least so often while a few sessions work."""
 
 
 TRANSACTION = ("sessions.database:SQLiteDatabase.transact", "sessions.database:PostgresDatabase.transact")
@@ -27,9 +29,9 @@ POINTS = {
     "before the outcome": Point(TRANSACTION, "before", "Work._finish.<locals>.finished"),
     "storing the outcome": Point(("sessions.store:finish",), "after"),
     "after the outcome": Point(TRANSACTION, "after", "Work._finish.<locals>.finished"),
-    "taking up": Point(("sessions.work:Work.take_up",), "before"),
-    "taken up": Point(("sessions.work:Work.take_up",), "after"),
-    "attempt counted": Point(TRANSACTION, "after", "Work._again"),
+    "taking up": Point(("sessions.work:Work.take_up",), "before", most=1),
+    "taken up": Point(("sessions.work:Work.take_up",), "after", most=1),
+    "attempt counted": Point(TRANSACTION, "after", "Work._again", most=1),
 }
 
 

@@ -52,6 +52,15 @@ class Replica:
         await asyncio.to_thread(self._process.join, seconds)
         return not self._process.is_alive()
 
+    async def stopped(self, seconds: float) -> bool:
+        """Whether it was stopped, to be continued, in that time."""
+        until = asyncio.get_running_loop().time() + seconds
+        while not (found := self._status("State").startswith("T")):
+            if asyncio.get_running_loop().time() > until:
+                break
+            await asyncio.sleep(POLL)
+        return found
+
     async def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self.is_running:
             self.send(how)
@@ -74,9 +83,12 @@ class Replica:
 
     def memory(self) -> int:
         """Bytes."""
+        return int(self._status("VmRSS").split()[0]) * 1024
+
+    def _status(self, name: str) -> str:
         assert self._process
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
 
 
 async def _answers(http: httpx.AsyncClient) -> bool:
@@ -92,7 +104,7 @@ async def verify(url: str, output: Path) -> str:
     process = FORKS.Process(target=replica.verify, args=(environment, str(output)), daemon=True)
     process.start()
     await asyncio.to_thread(process.join)
-    return output.read_text() if process.exitcode else ""
+    return await asyncio.to_thread(output.read_text) if process.exitcode else ""
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """The service in a process that can be killed at a named point: `python -m tests.chaos.replica`.
 
-`CHAOS_POINT`: `name:n`, a name of `points.POINTS`; the process ends itself by SIGKILL at the n-th passing.
+`CHAOS_POINT`: `name:n:signal`, a name of `points.POINTS`; the process sends itself the signal at the n-th passing.
 `CHAOS_WITHOUT`: what is taken out, a name of `points.WITHOUT`.
 """
 
@@ -23,19 +23,19 @@ Counted = Callable[[], None]
 def install(point: str, without: str) -> None:
     for target, replacement in WITHOUT.get(without, {}).items():
         _replace(target, replacement)
-    name, _, number = point.partition(":")
-    if name:
-        _kill_at(POINTS[name], int(number))
+    if point:
+        name, number, what = point.split(":")
+        _send_at(POINTS[name], int(number), signal.Signals[what])
 
 
-def _kill_at(point: Point, number: int) -> None:
+def _send_at(point: Point, number: int, what: signal.Signals) -> None:
     left = number
 
     def passed() -> None:
         nonlocal left
         left -= 1
-        if left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if left == 0:
+            os.kill(os.getpid(), what)
 
     for target in point.targets:
         _replace(target, lambda original: _passing(original, point, passed))
@@ -67,14 +67,20 @@ def _passing(original: Callable[..., Any], point: Point, passed: Counted) -> Cal
 
 
 def _replace(target: str, replacement: Callable[[Any], Any]) -> None:
+    holder, name, original = found_at(target)
+    is_static = isinstance(inspect.getattr_static(holder, name), staticmethod)
+    made = replacement(original)
+    setattr(holder, name, staticmethod(made) if is_static else made)
+
+
+def found_at(target: str) -> tuple[Any, str, Any]:
+    """What `module:path.to.name` names: what holds it, under which name, and itself."""
     module, _, path = target.partition(":")
     holder: Any = import_module(module)
     *parents, name = path.split(".")
     for parent in parents:
         holder = getattr(holder, parent)
-    made = replacement(getattr(holder, name))
-    is_static = isinstance(inspect.getattr_static(holder, name), staticmethod)
-    setattr(holder, name, staticmethod(made) if is_static else made)
+    return holder, name, getattr(holder, name)
 
 
 def main() -> None:

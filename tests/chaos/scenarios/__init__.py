@@ -25,14 +25,14 @@ POSTGRES = ("postgres",)
 
 SCENARIOS = {
     "kill": Scenario(kills.kill, BOTH, 15, 100),
-    "stop": Scenario(kills.stop, BOTH, 2, 20),
-    "disconnect": Scenario(clients.disconnect, BOTH, 40, 300),
+    "stop": Scenario(kills.stop, BOTH, 1, 20),
+    "disconnect": Scenario(clients.disconnect, BOTH, 30, 300),
     "body": Scenario(clients.body, SQLITE, 2, 10),
-    "unread": Scenario(clients.unread, SQLITE, 4, 50),
+    "unread": Scenario(clients.unread, SQLITE, 2, 50),
     "full": Scenario(troubles.full, SQLITE, 1, 10),
     "restart": Scenario(troubles.restart, POSTGRES, 1, 20),
     "idle": Scenario(troubles.idle, POSTGRES, 1, 10),
-    "terminate": Scenario(troubles.terminate, POSTGRES, 3, 40),
+    "terminate": Scenario(troubles.terminate, POSTGRES, 2, 40),
     "races": Scenario(races.races, BOTH, 3, 100),
     "races-of-two": Scenario(races.races_of_two, POSTGRES, 4, 100, needs_leases=True),
     "one-killed": Scenario(replicas.one_killed, POSTGRES, 2, 50, needs_leases=True),
