@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DIR ?= .
 
-.PHONY: run chat studio test format bench lock image clean
+.PHONY: run chat studio test chaos format bench lock image clean
 
 run: export AGENT_RUNTIME__DEV ?= $(if $(filter-out 127.0.0.1 ::1 localhost,$(AGENT_RUNTIME__HOST)),false,true)
 run: $(VENV)/.run
@@ -21,6 +21,9 @@ test: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

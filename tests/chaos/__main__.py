@@ -1,0 +1,70 @@
+"""`python -m tests.chaos`: every scenario on its databases; the same seed makes the same choices."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from random import SystemRandom
+from tempfile import mkdtemp
+from time import monotonic
+
+from tests.chaos.databases import Postgres, postgres
+from tests.chaos.judge import report
+from tests.chaos.points import WITHOUT
+from tests.chaos.scenarios import BOTH, SCENARIOS, repeat, runnable
+from tests.chaos.world import Setup
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1_000_000))
+    parser.add_argument("--rounds", type=int, help="of each scenario; default: each one's own")
+    parser.add_argument("--only", metavar="NAME,...", default=",".join(SCENARIOS), help=", ".join(SCENARIOS))
+    parser.add_argument("--database", choices=[*BOTH, "both"], default="both")
+    parser.add_argument("--without", choices=list(WITHOUT), default="", help="take it out; the suite must then fail")
+    return parser.parse_args()
+
+
+async def main(options: argparse.Namespace) -> int:
+    """1 if a scenario found something."""
+    print(f"seed {options.seed}")
+    folder = Path(mkdtemp(prefix="chaos-"))
+    with ExitStack() as stack:
+        server = None
+        failed = False
+        for name, database in _chosen(options):
+            if database == "postgres" and server is None:
+                server = stack.enter_context(postgres())
+            failed |= await _has_failed(options, name, database, server, folder / f"{name}-{database}")
+    return int(failed)
+
+
+def _chosen(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    for name in options.only.split(","):
+        if not runnable(name, options.without):
+            print(f"{name}: left out, it needs leases")
+            continue
+        for database in SCENARIOS[name].databases:
+            if options.database in (database, "both"):
+                yield name, database
+
+
+async def _has_failed(
+    options: argparse.Namespace, name: str, database: str, server: Postgres | None, folder: Path
+) -> bool:
+    rounds = options.rounds or SCENARIOS[name].long
+    began = monotonic()
+    seed = f"{options.seed}/{name}/{database}"
+    setup = Setup(folder, seed, rounds, server if database == "postgres" else None, options.without)
+    found = await SCENARIOS[name].run(setup)
+    print(f"{name} on {database}, {rounds} rounds, {monotonic() - began:.1f} s: {len(found)} violations", flush=True)
+    if found:
+        print(report(found), f"  what was written down: {folder}", sep="\n")
+        print(f"  again: {repeat(options.seed, name, database, rounds, options.without)}", flush=True)
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(arguments())))

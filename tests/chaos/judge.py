@@ -1,0 +1,238 @@
+"""What must hold when everything is over, from the IDE's ledger, the model's, the database and the histories."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.chaos.databases import Row, parsed
+from tests.chaos.ledger import Line
+from tests.chaos.protocol import Message, faults, unanswered
+
+DECISIONS = {"approve", "edit", "reject"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    ledger: list[Line]
+    model: list[Line]
+    runs: list[Row]
+    audit: list[Row]
+    histories: Mapping[str, Sequence[Message]]
+    expected: frozenset[str]
+    """The codes of errors that may end a run in this scenario."""
+    asks_once: bool
+    """No run is done again: nothing was killed."""
+
+    def told(self, what: str) -> list[Line]:
+        return [line for line in self.ledger if line["what"] == what]
+
+
+Rule = Callable[[Evidence], Iterator[str]]
+
+
+def judged(evidence: Evidence) -> list[str]:
+    return [f"{rule.__name__.replace('_', ' ')}: {sentence}" for rule in RULES for sentence in rule(evidence)]
+
+
+def what_the_client_saw(evidence: Evidence) -> Iterator[str]:
+    for line in evidence.told("violation"):
+        yield f"{line['session']}: {line['sentence']}"
+    for line in evidence.told("failed"):
+        if line["code"] not in evidence.expected:
+            yield f"{line['session']}: {line['key']} ended with the error {line['code']}"
+
+
+def what_the_model_saw(evidence: Evidence) -> Iterator[str]:
+    for line in evidence.model:
+        if line["what"] == "fault":
+            yield line["sentence"]
+
+
+def the_model_is_asked_once(evidence: Evidence) -> Iterator[str]:
+    if not evidence.asks_once:
+        return
+    asked = Counter((each["session"], each["turn"], each["step"]) for each in evidence.model if each["what"] == "asked")
+    for (session, turn, step), times in asked.items():
+        if times > 1:
+            yield f"{session}: turn {turn}, step {step} was asked {times} times"
+
+
+def ids_increase_and_keep_their_content(evidence: Evidence) -> Iterator[str]:
+    newest: dict[str, tuple[str, int]] = {}
+    known: dict[tuple[str, int], str] = {}
+    for line in evidence.told("event"):
+        stream, number = line["stream"], line["number"]
+        run, before = newest.get(stream, (line["run"], 0))
+        if run != line["run"] or number <= before:
+            yield f"{line['session']}: after {run}-{before} came {line['run']}-{number}"
+        newest[stream] = (line["run"], number)
+        if not _same(known.setdefault((line["run"], number), line["data"]), line["data"]):
+            yield f"{line['session']}: {line['run']}-{number} came with two contents"
+
+
+def _same(first: str, second: str) -> bool:
+    """A call that is not open any more is told as an error under its number."""
+    if first == second:
+        return True
+    one, other = json.loads(first), json.loads(second)
+    closed = (other.get("metadata") or {}).get("code") == "call_not_open"
+    return one.get("type") == "tool_call" and closed
+
+
+def what_is_stored_was_received(evidence: Evidence) -> Iterator[str]:
+    """By those who followed a run to its end, and were not told that it failed."""
+    received: dict[str, dict[int, str]] = defaultdict(dict)
+    ended = set()
+    for line in evidence.told("event"):
+        events = received[line["run"]]
+        if line["name"] == "done" and not (events and _is_failure(events[max(events)])):
+            ended.add(line["run"])
+        elif line["name"] != "done":
+            events.setdefault(line["number"], line["data"])
+    for run in evidence.runs:
+        stored = parsed(run["events"]) or [] if run["id"] in ended else []
+        for number, _, data in stored:
+            got = received[run["id"]].get(number, "{}")
+            if not (_same(got, data) or _same(data, got)):
+                yield f"{run['session_id']}: {run['id']}-{number} is stored, and was not received so"
+
+
+def _is_failure(data: str) -> bool:
+    chunk = json.loads(data)
+    return bool(chunk.get("type") == "error" and chunk["is_final"])
+
+
+def no_run_is_left(evidence: Evidence) -> Iterator[str]:
+    for run in evidence.runs:
+        if run["status"] != "done":
+            yield f"{run['session_id']}: run {run['id']} ({run['key']}) is {run['status']}"
+
+
+def what_was_acknowledged_is_in_the_history(evidence: Evidence) -> Iterator[str]:
+    """Once, and in order; more often only where a run of it failed visibly, not at all only where its last one did."""
+    contents = {s: [each["content"] for each in history] for s, history in evidence.histories.items()}
+    order: dict[str, list[int]] = defaultdict(list)
+    for line, has_failed in _sent(evidence, "user_message", "switch_agent"):
+        session, content = line["session"], line["message"]["content"]
+        if session not in contents:
+            continue
+        times = contents[session].count(content)
+        allowed = 1 + _failures(evidence, session, content)
+        if not (0 if has_failed else 1) <= times <= allowed:
+            yield f"{session}: {content!r} is {times} times in the history"
+        order[session] += [contents[session].index(content)] if times else []
+    for session, places in order.items():
+        if places != sorted(places):
+            yield f"{session}: the user's messages are not in their order"
+
+
+def _sent(evidence: Evidence, *kinds: str) -> Iterator[tuple[Line, bool]]:
+    """What was acknowledged, and whether it failed in the end."""
+    acknowledged = {(line["session"], line["key"]) for line in evidence.told("acknowledged")}
+    ends = {
+        (line["session"], line["key"]): line["what"]
+        for line in evidence.ledger
+        if line["what"] in ("outcome", "failed")
+    }
+    seen = set()
+    for line in evidence.told("sent"):
+        name = (line["session"], line["key"])
+        if line["message"]["type"] in kinds and name in acknowledged and name not in seen:
+            seen.add(name)
+            yield line, ends.get(name) == "failed"
+
+
+def _failures(evidence: Evidence, session: str, content: str) -> int:
+    mine = (
+        run for run in evidence.runs if run["session_id"] == session and parsed(run["input"]).get("content") == content
+    )
+    return sum(_failed(run) for run in mine)
+
+
+def _failed(run: Row) -> bool:
+    events = parsed(run["events"]) or []
+    return bool(events) and _is_failure(events[-1][2])
+
+
+def what_was_answered_is_in_the_history(evidence: Evidence) -> Iterator[str]:
+    """Each result as it was sent, once."""
+    for line, has_failed in _sent(evidence, "tool_result"):
+        history = evidence.histories.get(line["session"])
+        if history is None or has_failed:
+            continue
+        call_id, result = line["message"]["call_id"], line["message"].get("result")
+        told = [each["content"] for each in history if each.get("tool_call_id") == call_id]
+        if len(told) != 1 or (result and result not in told[0]):
+            yield f"{line['session']}: the result of {call_id} is in the history as {told}"
+
+
+def a_history_is_one_a_model_takes(evidence: Evidence) -> Iterator[str]:
+    for session, history in evidence.histories.items():
+        for sentence in faults(history):
+            yield f"{session}: {sentence}"
+        if left := unanswered(history):
+            yield f"{session}: {', '.join(sorted(left))} is open"
+
+
+def a_call_has_one_id_and_is_executed_once(evidence: Evidence) -> Iterator[str]:
+    ids: dict[tuple[str, str], set[str]] = defaultdict(set)
+    answered = set()
+    for line in evidence.ledger:
+        if line["what"] == "answered":
+            answered.add((line["session"], line["call_id"]))
+        if line["what"] != "event" or '"tool_call"' not in line["data"]:
+            continue
+        call = json.loads(line["data"])
+        ids[line["session"], call["arguments"].get("path", "")].add(call["call_id"])
+        if (line["session"], call["call_id"]) in answered and not call["requires_approval"]:
+            yield f"{line['session']}: {call['call_id']} was answered, and is to be executed again"
+    for (session, path), found in ids.items():
+        if len(found) > 1:
+            yield f"{session}: the call for {path} has the ids {', '.join(sorted(found))}"
+    done = Counter((line["session"], line["call_id"]) for line in evidence.told("executed"))
+    for (session, call_id), times in done.items():
+        if times > 1:
+            yield f"{session}: {call_id} was executed {times} times"
+
+
+def what_was_written_was_decided(evidence: Evidence) -> Iterator[str]:
+    """No call has two decisions, no write_file was executed without one, none that was taken is forgotten."""
+    decisions: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in evidence.audit:
+        if row["decision"] in DECISIONS:
+            decisions[row["session_id"], row["call_id"]].append(row["decision"])
+    for (session, call_id), found in decisions.items():
+        if len(found) > 1:
+            yield f"{session}: {call_id} was decided {len(found)} times: {', '.join(found)}"
+    for line in evidence.told("executed"):
+        if line["session"] not in evidence.histories:
+            continue
+        found = decisions[line["session"], line["call_id"]]
+        if line["tool"] == "write_file" and found not in (["approve"], ["edit"]):
+            yield f"{line['session']}: {line['call_id']} was executed with the decisions {found}"
+    for line, has_failed in _sent(evidence, "hitl_decision"):
+        said = line["message"]
+        if not has_failed and [said["decision"]] != decisions[line["session"], said["call_id"]]:
+            yield f"{line['session']}: {said['decision']} of {said['call_id']} is not in the audit"
+
+
+RULES: Sequence[Rule] = (
+    what_the_client_saw,
+    what_the_model_saw,
+    the_model_is_asked_once,
+    ids_increase_and_keep_their_content,
+    what_is_stored_was_received,
+    no_run_is_left,
+    what_was_acknowledged_is_in_the_history,
+    what_was_answered_is_in_the_history,
+    a_history_is_one_a_model_takes,
+    a_call_has_one_id_and_is_executed_once,
+    what_was_written_was_decided,
+)
+
+
+def report(found: Sequence[Any], most: int = 12) -> str:
+    more = [f"... and {len(found) - most} more"] if len(found) > most else []
+    return "\n".join(f"  {each}" for each in [*found[:most], *more])

@@ -1,0 +1,103 @@
+"""A model whose answer depends only on the conversation it is sent; a process of its own, which outlives the service's.
+
+A turn begins `[session#turn] step step ...`; the model takes one step a call, then says that it is done:
+`read`, `write`, `calc` (which the service runs itself), `say` (text beside a read), `pair` (two reads at once, if it
+may), `words:N` (an end of N words), `slow:N` (N milliseconds before each answer of the turn).
+It prints its address; what it saw is in the ledger.
+"""
+
+import asyncio
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.ledger import Ledger, ledger
+from tests.chaos.protocol import Marker, Message, faults, marker, unanswered
+from tests.llm_server import Exchange, Reply, Request, ScriptedLLM, Step, calls, chooses, says
+
+
+class Model:
+    def __init__(self, ledger: Ledger, delay: float) -> None:
+        """`delay`: the longest of an answer, in seconds."""
+        self._ledger = ledger
+        self._delay = delay
+        self.server = ScriptedLLM(otherwise=self._answer)
+
+    def _answer(self, request: Request) -> Step:
+        self.server.requests.clear()
+        messages = [each for each in request.body["messages"] if each["role"] != "system"]
+        is_choice = not request.body.get("tools")
+        asked = _last_asked(messages)
+        if asked is None:
+            self._ledger.write("fault", sentence="a request without a turn's marker")
+            return says("Which turn is this?")
+        start, said, options = asked
+        step = sum(bool(each.get("tool_calls")) for each in messages[start:])
+        self._ledger.write("asked", session=said.session, turn=said.turn, step="choice" if is_choice else step)
+        if not is_choice:
+            self._check(said, messages)
+        reply = chooses("coder") if is_choice else reply_to(said, options, step, request.body)
+        return _after(self._pause(said, step, options), reply)
+
+    def _check(self, said: Marker, messages: Sequence[Message]) -> None:
+        found = [*faults(messages)]
+        if left := unanswered(messages):
+            found.append(f"{', '.join(sorted(left))} is not answered")
+        if messages[-1]["role"] not in ("user", "tool"):
+            found.append("the last message is the model's own")
+        for sentence in found:
+            self._ledger.write("fault", sentence=f"{said}: {sentence}")
+
+    def _pause(self, said: Marker, step: int, options: Sequence[str]) -> float:
+        slow = sum(int(option[5:]) for option in options if option.startswith("slow:")) / 1000
+        return slow + self._delay * (zlib.crc32(f"{said}{step}".encode()) % 100) / 100
+
+
+def _last_asked(messages: Sequence[Message]) -> tuple[int, Marker, list[str]] | None:
+    """Where the turn begins, whose it is, and its words."""
+    for place in range(len(messages) - 1, -1, -1):
+        content = messages[place]["content"] or ""
+        if messages[place]["role"] == "user" and (said := marker(content)):
+            return place, said, content.split()[1:]
+    return None
+
+
+def reply_to(said: Marker, words: Sequence[str], step: int, body: dict[str, Any]) -> Reply:
+    steps = [word for word in words if ":" not in word]
+    if step >= len(steps):
+        extra = sum(int(word[6:]) for word in words if word.startswith("words:"))
+        return says(f"{said} done." + " word" * extra)
+    path = f"{said.session}/{said.turn}/{step}"
+    match steps[step]:
+        case "write":
+            return calls("write_file", id=None, path=f"{path}.py", content=f"of {said}")
+        case "calc":
+            return calls("calculator", id=None, expr=f"{said.turn} + {step}")
+        case "say":
+            return says(f"{said} I look.") & calls("read_file", id=None, path=f"{path}.py")
+        case "pair" if body.get("parallel_tool_calls"):
+            both = (calls("read_file", id=None, path=f"{path}-{letter}.py") for letter in "ab")
+            return next(both) & next(both)
+    return calls("read_file", id=None, path=f"{path}.py")
+
+
+def _after(seconds: float, reply: Reply) -> Step:
+    async def step(exchange: Exchange) -> None:
+        await asyncio.sleep(seconds)
+        await reply(exchange)
+
+    return step
+
+
+async def main(path: str, delay: str) -> None:
+    with ledger(Path(path)) as seen:
+        async with Model(seen, float(delay)).server as server:
+            sys.stdout.write(f"{server.url}\n")
+            sys.stdout.flush()
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
