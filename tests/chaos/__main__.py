@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from random import SystemRandom
+from shutil import rmtree
 from tempfile import mkdtemp
 from time import monotonic
 
@@ -21,10 +22,17 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1_000_000))
     parser.add_argument("--rounds", type=int, help="of each scenario; default: each one's own")
-    parser.add_argument("--only", metavar="NAME,...", default=",".join(SCENARIOS), help=", ".join(SCENARIOS))
+    parser.add_argument("--only", metavar="NAME,...", type=_names, default=[*SCENARIOS], help=", ".join(SCENARIOS))
     parser.add_argument("--database", choices=[*BOTH, "both"], default="both")
     parser.add_argument("--without", choices=list(WITHOUT), default="", help="take it out; the suite must then fail")
     return parser.parse_args()
+
+
+def _names(given: str) -> list[str]:
+    names = given.split(",")
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    return names
 
 
 async def main(options: argparse.Namespace) -> int:
@@ -38,11 +46,13 @@ async def main(options: argparse.Namespace) -> int:
             if database == "postgres" and server is None:
                 server = stack.enter_context(postgres())
             failed |= await _has_failed(options, name, database, server, folder / f"{name}-{database}")
+    if not failed:
+        rmtree(folder)
     return int(failed)
 
 
 def _chosen(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    for name in options.only.split(","):
+    for name in options.only:
         if not runnable(name, options.without):
             print(f"{name}: left out, it needs leases")
             continue
