@@ -33,6 +33,8 @@ class Graph(Protocol):
 
 RECURSION_LIMIT = 100_000
 """Supersteps; what bounds a turn is `max_model_calls`."""
+CLOSING = "closing"
+"""In the metadata of a checkpoint: the thread is being laid to rest, and whether its run had taken the message in."""
 COUNTED = ("prompt_tokens", "completion_tokens", "total_tokens", "model_calls")
 
 
@@ -189,6 +191,17 @@ def began(snapshot: StateSnapshot, run_id: str) -> bool:
     return metadata.get("run") == run_id and metadata.get("step") != -2
 
 
+def is_over(snapshot: StateSnapshot, run_id: str) -> bool:
+    """Whether it is as this run left it when it paused or ended."""
+    at_rest = bool(snapshot.interrupts) or not snapshot.next
+    return began(snapshot, run_id) and at_rest and not is_closing(snapshot, run_id)
+
+
+def is_closing(snapshot: StateSnapshot, run_id: str) -> bool:
+    """Whether somebody died who laid it to rest after this run."""
+    return began(snapshot, run_id) and CLOSING in (snapshot.metadata or {})
+
+
 async def forget(graph: Graph, session_id: str) -> None:
     """Nothing is left of the thread."""
     await graph.checkpointer.adelete_thread(session_id)
@@ -206,14 +219,23 @@ async def stopped(
     model reads of each open call.
     """
     run_id = (config.get("metadata") or {}).get("run", "")
-    taken_in = began(await graph.aget_state(config), run_id)
-    await graph.aupdate_state(config, None, as_node=END)  # what nodes wrote that had finished; values would drop it
+    before = await graph.aget_state(config)
+    taken_in = _has_taken_in(before, run_id)
+    half: RunnableConfig = {**config, "metadata": {"run": run_id, CLOSING: taken_in}}
+    await graph.aupdate_state(half, None, as_node=END)  # what nodes wrote that had finished; values would drop it
     left: Any = (await graph.aget_state(config)).values
     content = (left.get("message") or {}).get("content") if taken_in else getattr(message, "content", None)
     messages = [*cancelled(left, told), *([said(content, left, run_id)] if content and content.strip() else [])]
     closing: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")
     return read_off(await graph.aget_state(config), [])
+
+
+def _has_taken_in(snapshot: StateSnapshot, run_id: str) -> bool:
+    """Whether the run's message is in the thread."""
+    if is_closing(snapshot, run_id):
+        return bool({**(snapshot.metadata or {})}[CLOSING])
+    return began(snapshot, run_id)
 
 
 def read_off(snapshot: StateSnapshot, chunks: list[wire.Chunk]) -> Outcome:

@@ -183,10 +183,10 @@ class Work:
         snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
         began = turn.began(snapshot, run.id)
         losses = row["losses"] + (row["status"] == "running")
-        if began and (snapshot.interrupts or not snapshot.next):
+        if turn.is_over(snapshot, run.id):
             outcome = recovered(snapshot, message, row["created_at"])
             return await self._finish(run, lease, outcome, run.log.numbered(outcome.chunks))
-        if losses >= ATTEMPTS:
+        if losses >= ATTEMPTS or turn.is_closing(snapshot, run.id):
             left = await self._left(run, message)
             last = run.fail(_interrupted())
             return await self._finish(run, lease, left, last, again=_can_be_sent_again(message, left))
@@ -239,7 +239,8 @@ def _can_be_sent_again(message: wire.Message | None, left: Outcome) -> bool:
         return False
     if not isinstance(message, wire.ToolResult | wire.HitlDecision):
         return True
-    return any(each.call.call_id == message.call_id for each in (left.pause.calls if left.pause else []))
+    waiting = [each.call for each in (left.pause.calls if left.pause else []) if each.call.call_id == message.call_id]
+    return any(call.requires_approval or isinstance(message, wire.ToolResult) for call in waiting)
 
 
 def _too_long(seconds: float) -> LimitReached:
