@@ -10,6 +10,8 @@ from sessions.runs import Runs
 from sessions.sessions import Sessions
 
 ROUND_SECONDS = 30
+SWEEP_SECONDS = 600
+"""Between two looks at all sessions."""
 
 
 class Janitor:
@@ -27,16 +29,16 @@ class Janitor:
             spawn(every(min(seconds / 4, ROUND_SECONDS), self._runs.approvals.look_through))
         if seconds := settings.tool_timeout_seconds:
             spawn(every(min(seconds / 4, ROUND_SECONDS), self._tell_of_silence))
-        if settings.session_ttl_hours:
-            spawn(every(ROUND_SECONDS, self.expire))
-        if settings.prune_after_runs:
-            spawn(every(ROUND_SECONDS, self.prune))
+        spawn(every(SWEEP_SECONDS, self.expire))
+        spawn(every(SWEEP_SECONDS, self.prune))
 
     async def expire(self) -> None:
-        await self._sessions.removal.expire(self._settings.session_ttl_hours)
+        if hours := self._settings.session_ttl_hours:
+            await self._sessions.removal.expire(hours)
 
     async def prune(self) -> None:
-        await self._sessions.pruning.look_through(self._settings.prune_after_runs)
+        if runs := self._settings.prune_after_runs:
+            await self._sessions.pruning.look_through(runs)
 
     async def _tell_of_silence(self) -> None:
         """The IDE does not answer: the model is told, and the run goes on without a client."""

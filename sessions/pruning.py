@@ -36,6 +36,8 @@ class Pruning:
                         await self._prune(lease)
             except (SessionBusy, SessionNotFound):
                 continue
+            except Exception as error:
+                log.error("session %s could not be looked after, %s", session_id, type(error).__name__)
 
     async def _prune(self, lease: Fence) -> None:
         """The row names the new head before the old ones go: a crash in between leaves them there, and no harm."""

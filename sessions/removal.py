@@ -70,3 +70,5 @@ class Removal:
                         log.info("session %s had no activity for %g hours; it is erased", session_id, hours)
             except (SessionBusy, SessionNotFound):
                 continue
+            except Exception as error:
+                log.error("session %s could not be looked after, %s", session_id, type(error).__name__)
