@@ -35,12 +35,12 @@ class Removal:
         await self._database.transact(lambda connection: store.withdraw_all(connection, session_id))
         await self._runs.stop(session_id)
         async with self._finding.held(session_id, deleted_too=hard) as (_, lease):
-            await self._hide(lease)
+            await self.hide(lease)
             if hard:
-                await self._erase(lease)
+                await self.erase(lease)
         return {"session_id": session_id, "deleted": True, "hard": hard}
 
-    async def _hide(self, lease: Fence) -> None:
+    async def hide(self, lease: Fence) -> None:
         def hidden(connection: Connection) -> None:
             leases.checked(connection, lease)
             store.withdraw_all(connection, lease.session_id)
@@ -48,7 +48,7 @@ class Removal:
 
         await self._database.transact(hidden)
 
-    async def _erase(self, lease: Fence) -> None:
+    async def erase(self, lease: Fence) -> None:
         """The thread first: a session that is half erased is hidden, and can be deleted again."""
 
         def erased(connection: Connection) -> None:
@@ -65,8 +65,8 @@ class Removal:
             try:
                 async with self._finding.held(session_id, deleted_too=True) as (row, lease):
                     if store.is_forgotten(row, hours * 3600):
-                        await self._hide(lease)
-                        await self._erase(lease)
+                        await self.hide(lease)
+                        await self.erase(lease)
                         log.info("session %s had no activity for %g hours; it is erased", session_id, hours)
             except (SessionBusy, SessionNotFound):
                 continue

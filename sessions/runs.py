@@ -1,6 +1,7 @@
 """The runs of the sessions: each is what a message started, carried out here or by another replica."""
 
 import asyncio
+from contextlib import suppress
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -89,9 +90,10 @@ class Runs:
             return await self.replica.taking(request.session_id, work)
 
     async def _clear(self, session_id: str) -> None:
-        async with self.replica.hold(session_id):
-            await turn.forget(self._graph, session_id)
-            await self._database.transact(lambda connection: store.clear_deleted(connection, session_id))
+        with suppress(KeyError):  # it was erased in the meantime
+            async with self.replica.hold(session_id):
+                await turn.forget(self._graph, session_id)
+                await self._database.transact(lambda connection: store.clear_deleted(connection, session_id))
 
     def _waiting(self, run: Run) -> Run:
         """The run that the message will be; what this replica did of it in the meantime stays."""

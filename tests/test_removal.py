@@ -84,6 +84,21 @@ async def test_who_deletes_a_session_at_work_stops_it_and_what_waits(database: s
         assert [message["content"] for message in await client.session().history()] == ["Hello", "Hi."]
 
 
+async def test_a_message_that_comes_while_its_session_is_erased_begins_it_anew(database: str) -> None:
+    settings = settings_for(database)
+    app = create_app(settings, given(model(chooses("ask"), says("Hi."), chooses("ask"), says("Hi again."))))
+    async with service(None, settings, app) as client:
+        await client.session().user("Hello")
+        await client.http.delete("/sessions/s-1")
+        async with app.state.runs.replica.hold("s-1") as lease:
+            asking = asyncio.create_task(client.session().user("Hello again"))
+            for _ in range(20):
+                assert (await client.http.get("/sessions/s-1")).status_code == 404
+            assert not asking.done()
+            await app.state.sessions.removal.erase(lease)
+        assert (await asking)[-1] == text("Hi again.")
+
+
 async def waits(client: Client, messages: int) -> None:
     while (await client.session().get("/sessions/{id}/view"))["waiting"] != messages:
         pass
