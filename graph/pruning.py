@@ -3,12 +3,10 @@
 The savers cannot: SQLite's has no prune, Postgres' refuses threads with a DeltaChannel.
 """
 
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from graph.checkpointer import PostgresCheckpointer, Remembering, SQLiteCheckpointer
-from graph.fence import FENCE, Fence, LeaseLost
 
 OLDER = "thread_id = :thread and checkpoint_id < :head"
 SQLITE = (
@@ -28,8 +26,6 @@ POSTGRES = (
     )
     """,
 )
-HELD = "select 1 from sessions where id = :session_id and owner = :owner and epoch = :epoch"
-HOLD = "select 1 from sessions where id = %(session_id)s and owner = %(owner)s and epoch = %(epoch)s for share"
 
 
 async def keep_only(saver: Remembering, thread_id: str, head: str) -> None:
@@ -37,28 +33,14 @@ async def keep_only(saver: Remembering, thread_id: str, head: str) -> None:
     which = {"thread": thread_id, "head": head}
     match saver:
         case SQLiteCheckpointer():
-            await saver._hop(partial(_sqlite, saver, which, FENCE.get()))
+            await saver._write(partial(_sqlite, saver, which))
         case PostgresCheckpointer():
-            await _postgres(saver, which, FENCE.get())
+            async with saver._cursor(pipeline=True) as cursor:
+                for statement in POSTGRES:
+                    await cursor.execute(statement, which)
 
 
-def _sqlite(saver: SQLiteCheckpointer, which: dict[str, Any], fence: Fence | None) -> None:
+def _sqlite(saver: SQLiteCheckpointer, which: dict[str, Any]) -> None:
     with saver.lock, saver.conn:
-        if fence:
-            _check(saver.conn.execute(HELD, asdict(fence)).fetchone())
         for statement in SQLITE:
             saver.conn.execute(statement, which)
-
-
-async def _postgres(saver: PostgresCheckpointer, which: dict[str, Any], fence: Fence | None) -> None:
-    async with saver._cursor() as cursor, cursor.connection.transaction():
-        if fence:
-            await cursor.execute(HOLD, asdict(fence))
-            _check(await cursor.fetchone())
-        for statement in POSTGRES:
-            await cursor.execute(statement, which)
-
-
-def _check(held: Any) -> None:
-    if not held:
-        raise LeaseLost
