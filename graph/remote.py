@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 import httpx
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import Command, Interrupt, StateSnapshot
+from langgraph.types import Command, Interrupt, Overwrite, StateSnapshot
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError
 from langgraph_sdk.schema import Run, StreamPart
@@ -224,8 +224,17 @@ def _as_here(values: dict[str, Any]) -> dict[str, Any]:
 def _as_there(values: dict[str, Any] | None) -> dict[str, Any] | None:
     if values is None:
         return None
-    messages: list[BaseMessage] = values.get("messages", [])
-    return {**values, "messages": [message.model_dump(mode="json") for message in messages]}
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Messages as JSON, and what takes the place of all that was there in the form that survives JSON."""
+    match value:
+        case Overwrite():
+            return {"__overwrite__": _plain(value.value)}
+        case [BaseMessage(), *_]:
+            return [message.model_dump(mode="json") for message in value]
+    return value
 
 
 @contextmanager

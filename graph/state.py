@@ -18,7 +18,7 @@ from prompts import ORCHESTRATOR
 
 def merge(messages: list[AnyMessage], writes: Sequence[Sequence[AnyMessage | dict[str, Any]]]) -> list[AnyMessage]:
     """Append; an assistant message with the id of one of the current turn takes its place."""
-    merged = list(messages)
+    merged = [*map(as_message, messages)] if messages and isinstance(messages[0], dict) else list(messages)
     for message in (as_message(given) for write in writes for given in write):
         place = _place(merged, message)
         merged[place : place + 1] = [message]

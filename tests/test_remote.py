@@ -223,6 +223,22 @@ async def test_the_server_is_killed(remote: Remote, name: str, tmp_path: Path) -
         assert told(await session.history()) == [heard, said, ("user", "Hello?"), said]
 
 
+async def test_taking_back_and_copying(remote: Remote, name: str, tmp_path: Path) -> None:
+    model = remote.model(says("One."), says("Two."), says("Three."), says("Four."))
+    async with model, service(None, remote.settings(tmp_path)) as client:
+        session = client.session(name)
+        await session.switch("ask", content="First")
+        await session.user("Second")
+        copy = (await client.http.post(f"/sessions/{name}/fork", json={"turn": 1})).raise_for_status().json()
+        undone = (await client.http.post(f"/sessions/{name}/undo")).raise_for_status().json()
+        assert (undone["undone"], undone["message_count"], undone["current_agent"]) == ("Second", 2, "ask")
+        for each, content, answer in ((session, "Third", "Three."), (client.session(copy["session_id"]), "4", "Four.")):
+            assert await each.user(content) == [text(answer)]
+            said = [("user", "First"), ("assistant", "One."), ("user", content), ("assistant", answer)]
+            assert told(await each.history()) == said
+            assert (await each.get("/sessions/{id}/view"))["message_count"] == 4
+
+
 async def test_deleting(remote: Remote, name: str, tmp_path: Path) -> None:
     # The last one: langgraph dev stores no more of its threads' pauses after it has deleted one.
     model = remote.model(says("Hello."), says("Who are you?"), says("And you?"))
