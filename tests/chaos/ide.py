@@ -84,7 +84,11 @@ class Sent:
 
 
 class Ide:
-    def __init__(self, client: Client, http: httpx.AsyncClient, ledger: Ledger, habits: Habits) -> None:
+    def __init__(
+        self, client: Client, http: httpx.AsyncClient, ledger: Ledger, habits: Habits, patience: float = PATIENCE
+    ) -> None:
+        """`patience`: in seconds, how long it asks for the outcome of a message."""
+        self._patience = patience
         self.session = client.session
         self.turns = 0
         self.cuts = 0
@@ -175,13 +179,16 @@ class Ide:
         """The chunks of its outcome. Raises GaveUp."""
         sent = Sent(key_of(message), message)
         self._ledger.write("sent", session=self.session, key=sent.key, message=message)
-        until = asyncio.get_running_loop().time() + PATIENCE
+        until = asyncio.get_running_loop().time() + self._patience
         while not sent.done:
             if asyncio.get_running_loop().time() > until:
-                self._complain(f"{sent.key} has no outcome after {PATIENCE} s")
+                self._complain(f"{sent.key} has no outcome after {self._patience:g} s")
                 raise GaveUp
             try:
-                await self._exchange(sent)
+                async with asyncio.timeout_at(until):
+                    await self._exchange(sent)
+            except TimeoutError:
+                continue
             except (httpx.TransportError, _Hung):
                 await asyncio.sleep(BACKOFF)
         self._earlier |= sent.runs.keys()
