@@ -48,7 +48,7 @@ async def _stream(run: Run, patience: float, after: int, shown: frozenset[str]) 
     spoke = monotonic()
     with suppress(TooSlow):
         async for events in run.log.follow(after, patience):
-            data = b"".join(_encoded(run.id, event) for event in events if event.opt_in in shown)
+            data = b"".join(_encoded(run.told_under or run.id, event) for event in events if event.opt_in in shown)
             if data or monotonic() - spoke >= patience:
                 spoke = monotonic()
                 yield data or HEARTBEAT

@@ -18,6 +18,9 @@ class Run:
     stop: Stop = field(default_factory=Stop)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
+    told_under: str = ""
+    """The id in the ids of events, if it is not the run's own: of what is told of a run that goes on elsewhere."""
+
     def fail(self, error: AgentRuntimeError) -> list[Event]:
         return self.log.numbered([wire.failure(error, request_id=self.id)])
 

@@ -197,6 +197,7 @@ class Work:
     async def _begin_again(self, run: Run, lease: Fence, losses: int) -> None:
         values = {"attempts": run.log.attempt, "losses": losses, "status": "running", "epoch": lease.epoch}
         await self.noted(lease, run.id, **values)
+        run.log.stored = run.log.attempt
 
     async def noted(self, lease: Fence, run_id: str, **values: object) -> None:
         """In the row of a run."""
