@@ -123,7 +123,7 @@ def _health_routes(app: FastAPI) -> None:
 def _message_routes(app: FastAPI, settings: Settings) -> None:
     patience = settings.heartbeat_seconds
 
-    @app.post("/agent/message/stream", openapi_extra=openapi.STREAM)
+    @app.post("/agent/message/stream", response_class=Response, openapi_extra=openapi.STREAM)
     async def stream(request: Request) -> Response:
         """Send a message of the user or of the IDE; the answer is a stream of chunks."""
         envelope = await read(request, Envelope)
@@ -139,7 +139,7 @@ def _message_routes(app: FastAPI, settings: Settings) -> None:
         asked = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
         return sse.response(await runs.submit(asked), patience)
 
-    @app.get("/sessions/{session_id}/stream")
+    @app.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN)
     async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
         """The run that goes on, or the last one; with `Last-Event-ID`, what came after that event."""
         await sessions_of(request).shown(session_id)

@@ -14,8 +14,6 @@ from sessions.run import Run
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 HEARTBEAT = b": still here\n\n"
-
-
 READER_SECONDS = 60
 """How long a reader may take nothing while something waits for it."""
 ALL = frozenset({"", "tokens", "usage"})

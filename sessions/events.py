@@ -13,8 +13,6 @@ TOKENS = "tokens"
 DONE = '{"status": "completed"}'
 ATTEMPT = 1_000_000
 """Numbers set aside for each attempt at a run, so that no number is used twice."""
-
-
 EVENTS = 20_000
 CHARACTERS = 8_000_000
 """What a run's log holds of tokens; what must survive a crash is bounded by the run's limits."""
