@@ -64,10 +64,11 @@ class EventLog:
         self.attempt, self.stored = attempt, stored
 
     def aside(self, chunk: wire.Chunk) -> list[Event]:
-        """The event of a chunk that is told here only, before anything that the next attempt will tell.
+        """The event of a chunk that is the last one here, and before all that the next attempt will tell.
 
         Whoever makes that attempt, here or elsewhere, knows nothing of this one: so its number is drawn.
         """
+        self.attempt = self.stored
         number = (self.stored - 1) * ATTEMPT + ATTEMPT // 2 + randbelow(ATTEMPT // 2 - 1)
         return [Event(number, "error" if isinstance(chunk, wire.Error) else "message", chunk.encoded())]
 
