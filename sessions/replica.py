@@ -251,8 +251,9 @@ class Replica:
 
     def _part(self, run: Run, sentence: str) -> None:
         """The readers of this process are told where to go on."""
-        run.log.add(run.fail(Interrupted(sentence)))
-        self.forget(run)
+        self._followed.pop(run.id, None)
+        run.part(Interrupted(sentence))
+        run.end()
 
     async def _pulse(self) -> None:
         """Signs of life for all that is held; what is held no more is stopped, what nobody works on is taken over."""
