@@ -248,13 +248,13 @@ def withdraw_all(connection: Connection, session_id: str) -> None:
 
 
 def free_keys(connection: Connection, session_id: str, run_id: str | None, content: str) -> None:
-    """Of the run that began a turn, and of those after it: what they took may be sent again.
+    """Of the run that began a turn, and of those after it: what they took may be sent again, not what waits.
 
     Without an id it is the last one that sent this content.
     """
     found = [row for row in runs_of(connection, session_id) if _began(row, run_id, content)]
     if found:
-        after = and_(runs.c.session_id == session_id, runs.c.number >= found[-1]["number"])
+        after = and_(runs.c.session_id == session_id, runs.c.number >= found[-1]["number"], runs.c.status == "done")
         connection.execute(update(runs).where(after).values(key=None))
 
 
