@@ -237,6 +237,14 @@ def rests_paused(connection: Connection, session_id: str) -> bool:
     return bool(found and found["pause"]) and first_unfinished(connection, session_id) is None
 
 
+def begin(connection: Connection, run_id: str, epoch: int, pause: Pause | None) -> bool:
+    """Whether the message still waited, and is a run now."""
+    waits = and_(runs.c.id == run_id, runs.c.status == "queued")
+    told = pause and pause.model_dump(mode="json")
+    begun = update(runs).where(waits).values(status="running", epoch=epoch, pause=told)
+    return connection.execute(begun).rowcount > 0
+
+
 def withdraw(connection: Connection, run_id: str) -> bool:
     """Whether the message still waited, and does not any more."""
     return connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == "queued")).rowcount > 0
