@@ -18,13 +18,17 @@ CONNECT: dict[str, Any] = {
 }
 """So that a server that is gone without a word is noticed in seconds."""
 
-TIMEOUTS = "select set_config('statement_timeout', %(statement)s, true), set_config('lock_timeout', %(lock)s, true)"
+TIMEOUTS = (
+    "select set_config('statement_timeout', %(statement)s, true), set_config('lock_timeout', %(lock)s, true),"
+    " set_config('idle_in_transaction_session_timeout', %(idle)s, true)"
+)
 """The first statement of every transaction: pgbouncer takes no timeouts at the start of a connection."""
 
 
 def timeouts(settings: Settings) -> dict[str, str]:
-    """The parameters of TIMEOUTS, in ms."""
-    seconds = {"statement": settings.db_statement_timeout_seconds, "lock": settings.db_lock_timeout_seconds}
+    """The parameters of TIMEOUTS, in ms. Who waits for a lock outlasts a holder who sleeps, or whose host is gone."""
+    lock = settings.db_lock_timeout_seconds
+    seconds = {"statement": settings.db_statement_timeout_seconds, "lock": lock, "idle": lock / 2}
     return {name: str(max(1, round(value * 1000))) for name, value in seconds.items()}
 
 

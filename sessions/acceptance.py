@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import wire
 from graph.answers import check
-from graph.errors import CallNotOpen, IdempotencyConflict, SessionBusy
+from graph.errors import CallNotOpen, IdempotencyConflict, Interrupted, SessionBusy
 from graph.fence import Fence
 from graph.gate import Gatekeeper
 from graph.turn import OpenCall, Pause
@@ -87,11 +87,15 @@ class Door:
         _remember(connection, request, pause)
 
     def admit(self, connection: Connection, lease: Fence, request: Request, run_id: str) -> Pause | None:
-        """A message that waited: what it answers, or leaves behind. Raises what `take_in` raises, and LeaseLost."""
+        """A message that waited: what it answers, or leaves behind.
+
+        Raises what `take_in` raises, Withdrawn and LeaseLost.
+        """
         pause = store.pause_of(leases.checked(connection, lease))
-        told = pause and pause.model_dump(mode="json")
-        self.decide(connection, request, pause)
-        store.change_run(connection, run_id, status="running", epoch=lease.epoch, pause=told)
+        if store.begin(connection, run_id, lease.epoch, pause):
+            self.decide(connection, request, pause)
+        elif store.run(connection, run_id) is None:
+            raise Withdrawn("The message was not taken. Send it again.")
         return pause
 
     def taken_before(self, connection: Connection, run_id: str) -> Accepted | None:
@@ -112,6 +116,10 @@ class Door:
         if policy == "interrupt" and isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
             return Waiting(stopped=store.want(connection, request.session_id, "interrupt"))
         return Waiting()
+
+
+class Withdrawn(Interrupted):
+    """The message did not wait any more when its turn came."""
 
 
 class InTheWay(Exception):

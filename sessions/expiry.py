@@ -2,9 +2,12 @@
 
 import logging
 
+from sqlalchemy import Connection
+
 from graph import wire
 from graph.errors import CallNotOpen, SessionBusy
 from graph.settings import Settings
+from graph.turn import OpenCall
 from sessions import calls, store
 from sessions.database import Database
 from sessions.replica import Replica
@@ -33,7 +36,8 @@ class Approvals:
         if all_late:
             try:
                 async with self._replica.hold(session_id) as lease:
-                    if (await self._late(session_id))[1]:
+                    late, all_late = await self._late(session_id)
+                    if all_late:
                         await self._work.lay_to_rest(lease, expiry(self._seconds))
             except KeyError:
                 return
@@ -44,10 +48,14 @@ class Approvals:
 
     async def _late(self, session_id: str) -> tuple[set[str], bool]:
         """The calls that nobody decided on in time, and whether those are all that are open."""
-        row = await self._database.transact(lambda connection: store.session(connection, session_id))
-        pause = store.pause_of(row)
-        late = store.undecided(pause, self._seconds)
-        return late, pause is not None and late == {each.call.call_id for each in pause.calls}
+
+        def still_open(connection: Connection) -> list[OpenCall]:
+            pause = store.pause_of(store.session(connection, session_id))
+            return calls.still_open(connection, session_id, pause.calls) if pause else []
+
+        found = await self._database.transact(still_open)
+        late = store.undecided(found, self._seconds)
+        return late, bool(late) and late == {each.call.call_id for each in found}
 
     async def look_through(self) -> None:
         if self._seconds:

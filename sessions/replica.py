@@ -16,7 +16,7 @@ from graph.fence import FENCE, Fence, LeaseLost
 from graph.settings import Settings
 from graph.stop import Stop
 from sessions import leases, store, told
-from sessions.acceptance import Door, refused_edit
+from sessions.acceptance import Door, Withdrawn, refused_edit
 from sessions.database import Database
 from sessions.request import Request
 from sessions.run import Run
@@ -224,6 +224,9 @@ class Replica:
         request = Request.stored(row)
         try:
             pause = await self._database.transact(lambda c: self._door.admit(c, lease, request, run.id))
+        except Withdrawn as error:
+            run.log.add(run.fail(error))
+            return True
         except AgentRuntimeError as error:
             if isinstance(error, EditRefused):
                 await self._database.transact(lambda connection: refused_edit(connection, request))

@@ -1,6 +1,6 @@
 """The rows of sessions and runs. Each function is a few statements in the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from graph.state import now
-from graph.turn import Outcome, Pause
+from graph.turn import OpenCall, Outcome, Pause
 from prompts import ORCHESTRATOR
 from sessions.calls import ago
 from sessions.events import Event
@@ -237,6 +237,14 @@ def rests_paused(connection: Connection, session_id: str) -> bool:
     return bool(found and found["pause"]) and first_unfinished(connection, session_id) is None
 
 
+def begin(connection: Connection, run_id: str, epoch: int, pause: Pause | None) -> bool:
+    """Whether the message still waited, and is a run now."""
+    waits = and_(runs.c.id == run_id, runs.c.status == "queued")
+    told = pause and pause.model_dump(mode="json")
+    begun = update(runs).where(waits).values(status="running", epoch=epoch, pause=told)
+    return connection.execute(begun).rowcount > 0
+
+
 def withdraw(connection: Connection, run_id: str) -> bool:
     """Whether the message still waited, and does not any more."""
     return connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == "queued")).rowcount > 0
@@ -248,13 +256,13 @@ def withdraw_all(connection: Connection, session_id: str) -> None:
 
 
 def free_keys(connection: Connection, session_id: str, run_id: str | None, content: str) -> None:
-    """Of the run that began a turn, and of those after it: what they took may be sent again.
+    """Of the run that began a turn, and of those after it: what they took may be sent again, not what waits.
 
     Without an id it is the last one that sent this content.
     """
     found = [row for row in runs_of(connection, session_id) if _began(row, run_id, content)]
     if found:
-        after = and_(runs.c.session_id == session_id, runs.c.number >= found[-1]["number"])
+        after = and_(runs.c.session_id == session_id, runs.c.number >= found[-1]["number"], runs.c.status == "done")
         connection.execute(update(runs).where(after).values(key=None))
 
 
@@ -309,8 +317,7 @@ def pause_of(row: Any) -> Pause | None:
     return Pause.model_validate(row["pause"]) if row and row["pause"] else None
 
 
-def undecided(pause: Pause | None, seconds: float) -> set[str]:
-    """The calls of a pause that wait for approval longer than that."""
+def undecided(calls: Iterable[OpenCall], seconds: float) -> set[str]:
+    """Those that wait for approval longer than that."""
     before = ago(seconds)
-    calls = pause.calls if pause else []
     return {each.call.call_id for each in calls if each.call.requires_approval and each.created_at < before}

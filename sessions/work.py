@@ -159,12 +159,15 @@ class Work:
         """Close what is open in a session whose thread no run works on any more."""
         FENCE.set(lease)
         config = turn.config(lease.session_id, run_id)
-        before = turn.pending((await self._graph.aget_state(config)).values)
+        open_calls = turn.pending((await self._graph.aget_state(config)).values)
         outcome = await turn.stopped(self._graph, config, told=closing.told)
-        entries = [audit.entry(each, closing.decision, "system", feedback=closing.feedback) for each in before]
+        entries = [audit.entry(each, closing.decision, "system", feedback=closing.feedback) for each in open_calls]
 
         def rested(connection: Connection) -> None:
-            leases.checked(connection, lease)
+            """Once, also if the transaction is made again."""
+            head = leases.checked(connection, lease)["head"]
+            if outcome.head and head == outcome.head:
+                return
             audit.append(connection, lease.session_id, entries)
             calls.decided(connection, lease.session_id, entries)
             store.rest(connection, lease.session_id, outcome)

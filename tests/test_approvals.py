@@ -1,5 +1,6 @@
 """Approvals people can live with: remembered, not asked twice, running out; and what the audit says of all that."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -246,6 +247,24 @@ async def test_a_decision_that_comes_too_late_is_told_so(tmp_path: Path) -> None
         (entry,) = (await client.session().get("/sessions/{id}/audit"))["entries"]
     assert late["metadata"]["code"] == "call_not_open"
     assert entry["decision"] == "expire"
+
+
+async def test_a_decision_in_time_is_not_late_while_its_run_goes_on(database: str) -> None:
+    held = Held(says("I see."))
+    llm = model(chooses("coder"), write("a.py", "c0"), held, says("Bye."))
+    async with service(llm, settings_for(database, approval_timeout_seconds=1, session_busy_seconds=5)) as client:
+        session = client.session()
+        await session.user("Write")
+        rejecting = asyncio.create_task(session.decide("reject", "c0"))
+        await held.asked.wait()
+        await asyncio.sleep(1)
+        again = asyncio.create_task(session.decide("reject", "c0"))
+        assert (await session.user("No", busy="reject"))[-1]["metadata"]["code"] == "session_busy"
+        next_one = asyncio.create_task(session.user("Well?"))
+        await asyncio.sleep(0.1)
+        held.release.set()
+        assert await rejecting == await again == [text("I see.")]
+        assert await next_one == [text("Bye.")]
 
 
 async def test_a_result_that_is_under_way_is_not_lost_when_an_approval_beside_it_runs_out(tmp_path: Path) -> None:

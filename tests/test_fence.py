@@ -8,10 +8,16 @@ import psycopg
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
+from graph import wire
 from graph.checkpointer import Remembering
 from graph.fence import FENCE, Fence, LeaseLost
+from graph.gate import Gatekeeper
 from graph.postgres import conninfo
+from graph.turn import OpenCall, Pause
 from sessions import store as rows
+from sessions.acceptance import Door, Withdrawn
+from sessions.audit import entries
+from sessions.request import Request
 from tests.storage import Storage, storage
 
 pytestmark = pytest.mark.anyio
@@ -84,3 +90,35 @@ async def test_a_lease_is_not_taken_while_its_holder_writes(shared: str) -> None
         with under(HELD), pytest.raises(LeaseLost):
             await put(store.checkpointer)
         assert await everything(store) == []
+
+
+DOOR = Door(Gatekeeper(), "me", 15, 20, "enqueue")
+WAITING = Request("s-1", wire.UserMessage(type="user_message", content="2"), wire.StreamOptions())
+
+
+async def waiting(store: Storage) -> None:
+    """A message behind a call that is open."""
+    await leased(store)
+    call = wire.ToolCall(call_id="c0", tool_name="write_file", arguments={"path": "a.py"}, requires_approval=True)
+    paused = Pause(resume="r", calls=[OpenCall(call=call, agent="coder", rule="r", reason="", created_at="2026")])
+    await store.database.transact(lambda c: rows.change(c, "s-1", pause=paused.model_dump(mode="json")))
+    await store.database.transact(lambda c: rows.add_run(c, "run", WAITING, status="queued"))
+
+
+async def test_a_message_whose_turn_comes_is_taken_once(database: str) -> None:
+    async with storage(database) as store:
+        await waiting(store)
+        for _ in range(2):
+            left = await store.database.transact(lambda c: DOOR.admit(c, HELD, WAITING, "run"))
+            assert left
+        assert await store.rows("select status, epoch from runs") == [("running", 7)]
+        assert len(await store.database.transact(lambda c: entries(c, "s-1"))) == 1
+
+
+async def test_a_message_that_was_withdrawn_is_not_taken_when_its_turn_comes(database: str) -> None:
+    async with storage(database) as store:
+        await waiting(store)
+        assert await store.database.transact(lambda c: rows.withdraw(c, "run"))
+        with pytest.raises(Withdrawn):
+            await store.database.transact(lambda c: DOOR.admit(c, HELD, WAITING, "run"))
+        assert await store.database.transact(lambda c: entries(c, "s-1")) == []

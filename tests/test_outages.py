@@ -100,6 +100,22 @@ async def test_work_whose_connection_is_terminated_is_done_again(shared: str) ->
         assert len(attempts) == 2
 
 
+async def test_who_sleeps_in_a_transaction_lets_go_of_what_it_locked(shared: str) -> None:
+    async with storage(shared, db_lock_timeout_seconds=0.4) as store:
+        await store.prepare()
+        attempts = []
+
+        def work(connection: Connection) -> Any:
+            attempts.append(1)
+            connection.execute(text("lock table sessions"))
+            if len(attempts) == 1:
+                executed(shared, "set lock_timeout = '10s';\nlock table sessions")
+            return connection.scalar(text("select 42"))
+
+        assert await store.database.transact(work) == 42
+        assert len(attempts) == 2
+
+
 @pytest.mark.parametrize(
     ("setting", "statement", "error"),
     [

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.llm_server import ScriptedLLM, hangs
@@ -195,6 +196,36 @@ async def test_a_stopped_replica_hands_its_runs_over(shared: str) -> None:
         rest = await other.http.get("/sessions/s-1/stream", headers={"Last-Event-ID": seen})
         switch, said = [chunk for _, chunk in events_of(rest.text)][:-1]
         assert (switch["type"], said) == ("agent_switched", text("Hi."))
+
+
+async def test_who_waits_at_a_replica_that_stops_misses_nothing_at_another(shared: str) -> None:
+    release = asyncio.Event()
+    steps = (proxy_chooses("ask"), proxy_says("One.", release), proxy_says("Two."))
+    async with ScriptedLLM(*steps) as llm, replica(shared, llm) as one, replica(shared, llm) as other:
+        first = asyncio.create_task(other.session().user("1"))
+        await llm.received(2)
+        waiting = asyncio.create_task(one.http.post("/agent/message/stream", json=message("2")))
+        await until_one_waits(other)
+        await one.kill(signal.SIGTERM)
+        told = await waiting
+        assert chunks_of(told)[-1]["metadata"]["code"] == "interrupted"
+        release.set()
+        assert (await first)[-1] == text("One.")
+        rest = await other.http.get("/sessions/s-1/stream", headers={"Last-Event-ID": ids(told)[-1]})
+        assert chunks_of(rest) == [text("Two.")]
+        assert not {*ids(told)} & {*ids(rest)}
+
+
+async def until_one_waits(client: Client) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if len((await client.session().get("/sessions/{id}/export"))["runs"]) == 2:
+                return
+            await asyncio.sleep(0.02)
+
+
+def ids(response: httpx.Response) -> list[str]:
+    return [line.removeprefix("id: ") for line in response.text.split("\n") if line.startswith("id: ")]
 
 
 def message(content: str) -> dict[str, Any]:

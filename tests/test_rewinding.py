@@ -3,12 +3,14 @@
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from graph import past
 from tests.scripted import Held, asks, calls, chooses, model, says
 from tests.service import Client, Session, service, settings_for, switched, text, tool_call, write_approval
+from tests.storage import executed
 from tests.test_properties import check_sent_to_the_model, check_sound
 
 pytestmark = pytest.mark.anyio
@@ -153,6 +155,35 @@ async def test_undo_waits_for_the_run_that_goes_on(database: str) -> None:
         held.release.set()
         assert await asking == [text("Two.")]
         assert (await undoing)["undone"] == "Second"
+
+
+async def test_a_message_that_comes_meanwhile_keeps_its_id(shared: str) -> None:
+    held = Held(says("Two."))
+    async with service(model(chooses("ask"), says("One."), held), settings_for(shared)) as client:
+        session = client.session()
+        await session.user("First")
+        with psycopg.connect(shared.replace("+asyncpg", "")) as holder:
+            holder.execute("lock table checkpoints")
+            undoing = asyncio.create_task(undone(session))
+            await until(shared, "select pid from pg_locks where not granted")
+            asking = asyncio.create_task(session.switch("ask", content="Second", id="m-2"))
+            await until(shared, "select id from runs where status = 'queued'")
+        assert (await undoing)["undone"] == "First"
+        await held.asked.wait()
+        again = asyncio.create_task(session.switch("ask", content="Second", id="m-2"))
+        await session.get("/sessions/{id}")
+        held.release.set()
+        assert (await asking)[-1] == (await again)[-1] == text("Two.")
+        assert [each["content"] for each in await session.history()] == ["Second", "Two."]
+
+
+async def until(database: str, found: str) -> None:
+    """A statement that finds something."""
+    async with asyncio.timeout(5):
+        while True:
+            if executed(database, found):
+                return
+            await asyncio.sleep(0.02)
 
 
 async def fork(client: Client, **body: Any) -> Session:
