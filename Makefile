@@ -20,7 +20,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -3,13 +3,10 @@
 import asyncio
 import gc
 import logging
-import signal
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from types import FrameType
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
@@ -25,6 +22,7 @@ from edge.guard import Guard
 from edge.keys import keys
 from edge.life import life_routes
 from edge.rest import answer_errors, rest_routes, sessions_of
+from edge.signals import on_exit, on_hangup
 from edge.startup import Readiness, Startup, started
 from graph import wire
 from graph.engine import open_graph
@@ -79,14 +77,14 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs)
                 app.state.janitor = janitor = Janitor(database, runs, app.state.sessions, settings)
-                _on_hangup(gatekeeper.reload)
+                on_hangup(gatekeeper.reload)
 
                 async def start() -> None:
                     await database.prepare(graph.checkpointer.prepare)
                     await runs.replica.start()
                     janitor.start()
 
-                with _on_exit(runs.replica.begin_closing):
+                with on_exit(runs.replica.begin_closing):
                     try:
                         async with started(start, readiness):
                             yield
@@ -123,7 +121,7 @@ def _health_routes(app: FastAPI) -> None:
 def _message_routes(app: FastAPI, settings: Settings) -> None:
     patience = settings.heartbeat_seconds
 
-    @app.post("/agent/message/stream", openapi_extra=openapi.STREAM)
+    @app.post("/agent/message/stream", response_class=Response, openapi_extra=openapi.STREAM)
     async def stream(request: Request) -> Response:
         """Send a message of the user or of the IDE; the answer is a stream of chunks."""
         envelope = await read(request, Envelope)
@@ -139,7 +137,7 @@ def _message_routes(app: FastAPI, settings: Settings) -> None:
         asked = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
         return sse.response(await runs.submit(asked), patience)
 
-    @app.get("/sessions/{session_id}/stream")
+    @app.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN)
     async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
         """The run that goes on, or the last one; with `Last-Event-ID`, what came after that event."""
         await sessions_of(request).shown(session_id)
@@ -224,34 +222,6 @@ async def _try_out(settings: Settings) -> None:
 def _setting(fault: ErrorDetails) -> str:
     name = "".join(f"AGENT_RUNTIME__{part}: ".upper() for part in fault["loc"])
     return f"{name}{fault['msg'].removeprefix('Value error, ')}"
-
-
-def _on_hangup(reload: Callable[[], None]) -> None:
-    """Not where there is no such signal, nor outside of the main thread."""
-    with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-
-
-@contextmanager
-def _on_exit(begin: Callable[[], None]) -> Iterator[None]:
-    """Told when the signal comes: the server ends the app only when the streams that are open have ended."""
-    loop = asyncio.get_running_loop()
-    before: dict[int, Callable[[int, FrameType | None], Any]] = {}
-
-    def told(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(begin)
-        before[number](number, frame)
-
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        before = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in before:
-        signal.signal(number, told)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _log_to_stderr() -> None:

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from edge import openapi
 from edge.bodies import ASCIIResponse, read
 from edge.rest import sessions_of
 from graph import wire
@@ -65,11 +66,12 @@ def _past_routes(app: FastAPI) -> None:
     async def undo(request: Request, session_id: str) -> dict[str, Any]:
         """Back to before the user's last message; what was done in the workspace since stays done.
 
-        409 `nothing_to_undo` if there is none, `session_busy` while a run goes on.
+        A run that goes on is waited for. 409 `nothing_to_undo` if there is no message, `session_busy` if it goes on
+        for too long.
         """
         return await sessions_of(request).rewinding.undo(session_id)
 
-    @app.post("/sessions/{session_id}/fork")
+    @app.post("/sessions/{session_id}/fork", openapi_extra=openapi.body(Fork, required=False))
     async def fork(request: Request, session_id: str) -> dict[str, Any]:
         """A new session with this one's history, from now or from the end of a `turn`; without its grants and audit."""
         chosen = await read(request, Fork) if await request.body() else Fork()

@@ -1,8 +1,9 @@
-"""What the OpenAPI page says of the streaming endpoint, which FastAPI cannot find out by itself."""
+"""What the OpenAPI page says of bodies and streams, which FastAPI cannot find out by itself."""
 
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from graph import wire
@@ -77,7 +78,30 @@ CHUNKS: dict[str, wire.Chunk] = {
 
 CHUNK_NAMES = sorted({type(chunk).__name__ for chunk in CHUNKS.values()})
 
+EVENTS: dict[str, Any] = {
+    "200": {
+        "description": "Server-sent events: `message` and `error` with a chunk each, `done` last.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in CHUNK_NAMES]},
+                "examples": {name: {"value": f"data: {chunk.encoded()}"} for name, chunk in CHUNKS.items()},
+            }
+        },
+    }
+}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description}
+
+
+JOIN: dict[str, Any] = {
+    "parameters": [_header("Last-Event-ID", "The `id:` of the last event that was read; absent: from the start.")],
+    "responses": EVENTS,
+}
+
 STREAM: dict[str, Any] = {
+    "parameters": [_header("Idempotency-Key", "Makes a retry of the same message safe, as its `id` does.")],
     "requestBody": {
         "required": True,
         "content": {
@@ -87,18 +111,15 @@ STREAM: dict[str, Any] = {
             }
         },
     },
-    "responses": {
-        "200": {
-            "description": "Server-sent events: `message` and `error` with a chunk each, `done` last.",
-            "content": {
-                "text/event-stream": {
-                    "schema": {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in CHUNK_NAMES]},
-                    "examples": {name: {"value": f"data: {chunk.encoded()}"} for name, chunk in CHUNKS.items()},
-                }
-            },
-        }
-    },
+    "responses": EVENTS,
 }
+
+
+def body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """Of a route that reads it by itself."""
+    return {
+        "requestBody": {"required": required, "content": {"application/json": {"schema": model.model_json_schema()}}}
+    }
 
 
 def documented(app: FastAPI) -> None:

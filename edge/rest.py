@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 from starlette.responses import Response
 
+from edge import openapi
 from edge.bodies import ASCIIResponse, read, told
 from graph import wire
 from graph.errors import AgentRuntimeError, GraphUnavailable, Interrupted, SessionBusy
@@ -101,7 +102,7 @@ def _policy_routes(app: FastAPI, gatekeeper: Gatekeeper) -> None:
         """The rules, and what they say of each agent and tool."""
         return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.matrix()}
 
-    @app.post("/policy/explain")
+    @app.post("/policy/explain", openapi_extra=openapi.body(Question))
     async def explain(request: Request) -> dict[str, Any]:
         """What the gate would say of a call; nothing is run or stored."""
         asked = await read(request, Question)
@@ -142,7 +143,7 @@ def _session_routes(app: FastAPI) -> None:
     async def shown(request: Request, session_id: str) -> dict[str, Any]:
         return await sessions_of(request).shown(session_id)
 
-    @app.patch("/sessions/{session_id}")
+    @app.patch("/sessions/{session_id}", openapi_extra=openapi.body(Names))
     async def rename(request: Request, session_id: str) -> dict[str, Any]:
         changes = await read(request, Names)
         return await sessions_of(request).rename(session_id, changes.model_dump(exclude_none=True))

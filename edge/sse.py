@@ -14,8 +14,6 @@ from sessions.run import Run
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 HEARTBEAT = b": still here\n\n"
-
-
 READER_SECONDS = 60
 """How long a reader may take nothing while something waits for it."""
 ALL = frozenset({"", "tokens", "usage"})
@@ -48,7 +46,7 @@ async def _stream(run: Run, patience: float, after: int, shown: frozenset[str]) 
     spoke = monotonic()
     with suppress(TooSlow):
         async for events in run.log.follow(after, patience):
-            data = b"".join(_encoded(run.id, event) for event in events if event.opt_in in shown)
+            data = b"".join(_encoded(run.told_under or run.id, event) for event in events if event.opt_in in shown)
             if data or monotonic() - spoke >= patience:
                 spoke = monotonic()
                 yield data or HEARTBEAT

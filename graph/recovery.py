@@ -18,9 +18,7 @@ def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Out
     """`message` started the run at `since`. Refusals are not told again; an error that ended it is told as a break."""
     values = snapshot.values
     found = read_off(snapshot, [])
-    hops: list[wire.Chunk] = [announcement(switch) for switch in values["switches"] if switch["timestamp"] >= since]
-    said = [] if _only_switched(message) else _said(values, message)
-    texts = [chunk for each in said for chunk in _texts(each)]
+    hops, texts = _hops(values, since), _all_texts(values, message)
     calls = [
         each.call
         for each in (found.pause.calls if found.pause else [])
@@ -33,13 +31,27 @@ def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Out
     return read_off(snapshot, with_last_final(chunks) if ended else chunks)
 
 
+def so_far(snapshot: StateSnapshot, message: wire.Message, since: str) -> list[wire.Chunk]:
+    """What a run said that goes on where it was cut off; nothing of it is final."""
+    return [*_hops(snapshot.values, since), *_all_texts(snapshot.values, message)]
+
+
+def _hops(values: dict[str, Any], since: str) -> list[wire.Chunk]:
+    return [announcement(switch) for switch in values.get("switches", []) if switch["timestamp"] >= since]
+
+
+def _all_texts(values: dict[str, Any], message: wire.Message) -> list[wire.Chunk]:
+    said = [] if _only_switched(message) else _said(values, message)
+    return [chunk for each in said for chunk in _texts(each)]
+
+
 def _only_switched(message: wire.Message) -> bool:
     return isinstance(message, wire.SwitchAgent) and not message.content.strip()
 
 
 def _said(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
     """The model's messages since the run began."""
-    messages = values["messages"]
+    messages = values.get("messages", [])
     for start in range(len(messages) - 1, -1, -1):
         match messages[start]:
             case HumanMessage():

@@ -44,7 +44,7 @@ UserText = Annotated[str, AfterValidator(_short_enough)]
 
 
 class Incoming(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -63,8 +63,13 @@ class StreamOptions(Incoming):
     """Send a usage chunk before the final one."""
 
 
-Busy = Literal["enqueue", "reject", "interrupt"]
-"""What a message does whose session is at work: it waits, it is refused, or the run makes room for it."""
+Busy = Annotated[
+    Literal["enqueue", "reject", "interrupt"],
+    Field(
+        description="What the message does if its session is at work: it waits its turn, it is refused, or the run is "
+        "stopped first (for results and decisions: they wait). Absent: what the service's settings say."
+    ),
+]
 
 
 class Sent(Incoming):

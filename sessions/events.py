@@ -4,6 +4,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from secrets import randbelow
 from typing import NamedTuple
 
 from graph import wire
@@ -12,8 +13,6 @@ TOKENS = "tokens"
 DONE = '{"status": "completed"}'
 ATTEMPT = 1_000_000
 """Numbers set aside for each attempt at a run, so that no number is used twice."""
-
-
 EVENTS = 20_000
 CHARACTERS = 8_000_000
 """What a run's log holds of tokens; what must survive a crash is bounded by the run's limits."""
@@ -37,6 +36,8 @@ class EventLog:
     """Grows while its run goes on, and is forgotten with it. The run never waits for a reader."""
 
     attempt: int = 1
+    stored: int = 1
+    """The attempt that the database knows of."""
     events: list[Event] = field(default_factory=list)
     closed: bool = False
     dropped: int = 0
@@ -58,9 +59,18 @@ class EventLog:
         first = (self.attempt - 1) * ATTEMPT + 1
         return max(self.events[-1].number + 1, first) if self.events else first
 
-    def begin(self, attempt: int) -> None:
-        """What is added from now on belongs to another attempt."""
-        self.attempt = attempt
+    def begin(self, attempt: int, stored: int) -> None:
+        """What is added from now on belongs to another attempt; the database knows of `stored`."""
+        self.attempt, self.stored = attempt, stored
+
+    def aside(self, chunk: wire.Chunk) -> list[Event]:
+        """The event of a chunk that is the last one here, and before all that the next attempt will tell.
+
+        Whoever makes that attempt, here or elsewhere, knows nothing of this one: so its number is drawn.
+        """
+        self.attempt = self.stored
+        number = (self.stored - 1) * ATTEMPT + ATTEMPT // 2 + randbelow(ATTEMPT // 2 - 1)
+        return [Event(number, "error" if isinstance(chunk, wire.Error) else "message", chunk.encoded())]
 
     def of_attempt(self) -> list[Event]:
         """What has to be told again later: not what readers opt in to, nor what an earlier attempt said."""

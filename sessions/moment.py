@@ -7,6 +7,7 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import threads
 from graph.turn import Graph
+from prompts import ORCHESTRATOR
 from sessions import leases
 from sessions.database import Database
 from sessions.finding import SessionNotFound, known
@@ -33,6 +34,8 @@ class Moments:
         gone = None
         while True:
             row, rows = await self._rows(session_id, more)
+            if _never_rested(row):
+                return Moment(row, rows, {})
             head = None if row["head"] == gone else row["head"]
             if snapshot := await threads.read(self._graph, session_id, head):
                 return Moment(row, rows, snapshot.values)
@@ -48,3 +51,8 @@ class Moments:
             return row, more(connection, row)
 
         return await self._database.transact(read)
+
+
+def _never_rested(row: RowMapping) -> bool:
+    """What its thread holds is of a first run that was cut off."""
+    return row["head"] is None and not row["message_count"] and row["agent"] == ORCHESTRATOR

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from sqlalchemy import Connection, RowMapping
 
+from graph import wire
 from graph.errors import AgentRuntimeError, EditRefused, GraphUnavailable, Interrupted, SessionBusy
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.settings import Settings
@@ -73,6 +75,7 @@ class Replica:
         if self._end is None:
             self._end = asyncio.get_running_loop().call_later(self._shutdown_seconds, self._hand_over)
             for run in [*self._followed.values()]:
+                run.told_under = uuid4().hex
                 self._part(run, RESTARTS)
 
     def _hand_over(self) -> None:
@@ -200,7 +203,7 @@ class Replica:
         is_new = row["status"] == "queued"
         run = self.follow(row["id"], lease.session_id)
         run.stop = Stop()  # one that had lost its lease may come back
-        run.log.begin(row["attempts"] + (not is_new))
+        run.log.begin(row["attempts"] + (not is_new), stored=row["attempts"])
         self._followed.pop(run.id, None)
         self.active[lease.session_id] = run
         if self._is_over:
@@ -254,9 +257,8 @@ class Replica:
 
     def _part(self, run: Run, sentence: str) -> None:
         """The readers of this process are told where to go on."""
-        self._followed.pop(run.id, None)
-        run.part(Interrupted(sentence))
-        run.end()
+        run.log.add(run.log.aside(wire.failure(Interrupted(sentence), request_id=run.id)))
+        self.forget(run)
 
     async def _pulse(self) -> None:
         """Signs of life for all that is held; what is held no more is stopped, what nobody works on is taken over."""

@@ -18,20 +18,11 @@ class Run:
     stop: Stop = field(default_factory=Stop)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
+    told_under: str = ""
+    """The id in the ids of events, if it is not the run's own: of what is told of a run that goes on elsewhere."""
+
     def fail(self, error: AgentRuntimeError) -> list[Event]:
         return self.log.numbered([wire.failure(error, request_id=self.id)])
-
-    def part(self, error: AgentRuntimeError) -> None:
-        """Its readers have to join it again: what they are told hides nothing that the run has still to tell.
-
-        Of a run that they know nothing of yet it is told under an id of its own.
-        """
-        last = wire.failure(error, request_id=self.id)
-        if self.log.events:
-            self.log.begin(0)
-        else:
-            self.id = uuid4().hex
-        self.log.add(self.log.numbered([last]))
 
     def end(self) -> None:
         self.log.close()

@@ -57,8 +57,8 @@ ADD_RUN = insert(runs).values(
     },
 )
 
-BATCH = 50
-"""Sessions that are looked after in one go."""
+BATCH = 1_000
+"""Sessions that are looked after in one sweep: with fewer the sweeps of a busy service would never catch up."""
 TITLE = 80
 """Characters of a session's first message that make its title."""
 

@@ -14,7 +14,7 @@ from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailab
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.gate import GRANTS
 from graph.outage import is_transient
-from graph.recovery import recovered
+from graph.recovery import recovered, so_far
 from graph.state import now
 from graph.stop import STOP
 from graph.turn import Graph, Outcome, Pause
@@ -194,12 +194,15 @@ class Work:
             last = run.fail(_interrupted())
             return await self._finish(run, lease, left, last, again=_can_be_sent_again(message, left))
         await self._begin_again(run, lease, losses)
+        if began:
+            run.log.add(run.log.numbered(so_far(snapshot, message, row["created_at"])))
         options = wire.StreamOptions.model_validate(row["options"])
         return await self.carry_out(run, lease, None if began else message, options, store.pause_of(row))
 
     async def _begin_again(self, run: Run, lease: Fence, losses: int) -> None:
         values = {"attempts": run.log.attempt, "losses": losses, "status": "running", "epoch": lease.epoch}
         await self.noted(lease, run.id, **values)
+        run.log.stored = run.log.attempt
 
     async def noted(self, lease: Fence, run_id: str, **values: object) -> None:
         """In the row of a run."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +138,17 @@ async def test_what_nobody_touched_for_long_is_erased_but_not_what_waits_for_som
         held.release.set()
         assert (await working)[-1] == text("Hi.")
         assert await there(client, "busy") == ["busy"]
+
+
+async def test_one_sweep_erases_more_than_a_few(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, session_ttl_hours=24)
+    app = create_app(settings, given(model()))
+    async with service(None, settings, app) as client:
+        for _ in range(60):
+            made = (await client.http.post("/sessions")).json()
+            await age(app, made["session_id"], 25)
+        await app.state.janitor.expire()
+        assert (await client.session().get("/sessions"))["total"] == 0
 
 
 async def test_without_a_limit_nothing_is_erased(database: str) -> None:

@@ -405,6 +405,21 @@ async def test_openapi_has_an_example_of_each_message_and_chunk(tmp_path: Path) 
     assert {ref.rpartition("/")[2] for ref in refs} <= page["components"]["schemas"].keys()
 
 
+async def test_openapi_says_what_a_client_may_ask_for(tmp_path: Path) -> None:
+    async with service(model(), settings_for(tmp_path)) as client:
+        page = await client.session().get("/openapi.json")
+    schemas, paths = page["components"]["schemas"], page["paths"]
+    for name in ("StreamRequest", "UserMessage"):
+        assert "session is at work" in json.dumps(schemas[name]["properties"]["busy"])
+    assert all("description" in option for option in schemas["StreamOptions"]["properties"].values())
+    join, fork = paths["/sessions/{session_id}/stream"]["get"], paths["/sessions/{session_id}/fork"]["post"]
+    assert {"Last-Event-ID", "tokens"} <= {parameter["name"] for parameter in join["parameters"]}
+    for call in (join, paths[STREAM]["post"]):
+        assert list(call["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert [parameter["name"] for parameter in paths[STREAM]["post"]["parameters"]] == ["Idempotency-Key"]
+    assert "turn" in fork["requestBody"]["content"]["application/json"]["schema"]["properties"]
+
+
 async def test_an_id_that_no_session_has(database: str) -> None:
     async with service(model(), settings_for(database)) as client:
         for path in ("/sessions/%00", "/sessions/%00/audit", "/agents/%ED%A0%80/current", f"/sessions/{'x' * 500}"):

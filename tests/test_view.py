@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -109,6 +110,27 @@ SENT = {"stream": {"tokens": False, "parallel_tools": False, "usage": False}}
 
 def asking(content: str) -> dict[str, Any]:
     return {"session_id": "s-1", "message": {"type": "user_message", "content": content}}
+
+
+async def test_a_first_run_that_was_handed_over_is_not_part_of_the_history_yet(database: str) -> None:
+    settings = settings_for(database, shutdown_seconds=0)
+    cut, held = Held(says("Never.")), Held(says("One."))
+    async with service(model(chooses("ask"), cut), settings) as client:
+        running = asyncio.create_task(client.session().user("First"))
+        await cut.asked.wait()
+    with pytest.raises(httpx.HTTPError):
+        await running
+    async with service(model(held), settings) as client:
+        session = client.session()
+        await held.asked.wait()
+        view = await session.get("/sessions/{id}/view")
+        copy = (await client.http.post("/sessions/s-1/fork")).json()
+        held.release.set()
+        while (after := await session.get("/sessions/{id}/view"))["running"]:
+            pass
+    assert (view["messages"], view["agent_history"], view["run"]["input"]["content"]) == ([], [], "First")
+    assert (copy["message_count"], copy["current_agent"]) == (0, "orchestrator")
+    assert ([message["content"] for message in after["messages"]], after["current_agent"]) == (["First", "One."], "ask")
 
 
 async def test_a_call_whose_answer_is_at_work_is_not_open(database: str) -> None:
