@@ -20,6 +20,7 @@ _NEXT_EPOCH = case((sessions.c.epoch >= _MICROSECONDS, sessions.c.epoch + 1), el
 _UNTIL = clock() + bindparam("seconds")
 
 LOCKED = select(sessions, HELD.label("held")).where(sessions.c.id == bindparam("session")).with_for_update()
+UNLOCKED = LOCKED.with_for_update(skip_locked=True)
 TAKE = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
@@ -47,6 +48,11 @@ def replica() -> str:
 def locked(connection: Connection, session_id: str) -> RowMapping | None:
     """The session's row, `held` telling whether a lease on it is good; nobody else changes it in this transaction."""
     return connection.execute(LOCKED, {"session": session_id}).mappings().first()
+
+
+def unlocked(connection: Connection, session_id: str) -> RowMapping | None:
+    """As `locked`, but None at once if somebody else has locked it: who sleeps there must not hold up the others."""
+    return connection.execute(UNLOCKED, {"session": session_id}).mappings().first()
 
 
 def take(connection: Connection, session_id: str, owner: str, seconds: float) -> Fence:

@@ -279,7 +279,7 @@ class Replica:
                 self.tend(lease)
 
     def _abandoned(self, connection: Connection, session_id: str) -> Fence | None:
-        row = leases.locked(connection, session_id)
+        row = leases.unlocked(connection, session_id)
         if row is None or row["held"] or not store.first_unfinished(connection, session_id):
             return None
         return leases.take(connection, session_id, self._name, self._lease_seconds)

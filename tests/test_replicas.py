@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from tests.llm_server import ScriptedLLM, hangs
@@ -16,6 +17,7 @@ from tests.llm_server import says as proxy_says
 from tests.process import Process, serving
 from tests.scripted import Held, Line, ScriptedModel, calls, chooses, model, says
 from tests.service import Client, chunks_of, events_of, service, settings_for, text, tool_call, write_approval
+from tests.storage import executed
 from tests.test_persistence import proxied
 
 pytestmark = pytest.mark.anyio
@@ -179,6 +181,18 @@ async def test_a_killed_replica_is_taken_over(shared: str) -> None:
         assert (await waiting)[-1] == text("Two.")
         said = [message["content"] for message in await other.session().history()]
     assert said == ["Hello", "Hi.", "Two?", "Two."]
+
+
+async def test_a_session_that_somebody_locks_holds_up_no_other(shared: str) -> None:
+    async with service(model(chooses("ask"), says("1"), chooses("ask"), says("2")), settings_for(shared)) as client:
+        for session in ("s-1", "s-2"):
+            await client.session(session).user("Hello")
+    executed(shared, "update runs set status = 'running', events = null")
+    with psycopg.connect(shared.replace("+asyncpg", "")) as holder:
+        holder.execute("select id from sessions where id = 's-1' for update")
+        async with asyncio.timeout(8), service(model(), settings_for(shared)) as client:
+            assert (await joined(client, "s-2"))[-1] == text("2")
+            holder.rollback()
 
 
 async def test_a_stopped_replica_hands_its_runs_over(shared: str) -> None:

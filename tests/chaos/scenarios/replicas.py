@@ -10,7 +10,8 @@ from tests.chaos.world import Setup, World, world
 
 LEASE = 1
 SESSIONS = 4
-BEFORE = ["before the checkpoint", "before the outcome"]
+BEFORE = ["before the checkpoint", "before the outcome", "storing the outcome"]
+"""The last one in the middle of a transaction: what it has locked must not wait for it to wake up."""
 SLOW = Habits(extra="slow:150")
 
 
@@ -37,8 +38,8 @@ async def one_killed(setup: Setup) -> list[str]:
 
 
 async def asleep(setup: Setup) -> list[str]:
-    """One is stopped, in turn just before it writes and whenever, until another must have taken over, and woken."""
-    async with world(setup, replicas=2, lease_seconds=str(LEASE)) as it:
+    """One is stopped, in turn where it writes and whenever, until another must have taken over, and woken."""
+    async with world(setup, replicas=2, lease_seconds=str(LEASE), db_lock_timeout_seconds=str(LEASE)) as it:
         it.expected |= {"interrupted"}
         await it.restart()
         async with it.playing(SESSIONS, SLOW):
