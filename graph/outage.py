@@ -26,6 +26,7 @@ RETRY_SECONDS = 8
 
 PASSING = {
     "25P03": "idle in transaction for too long",
+    "25P04": "a transaction for too long",
     "40001": "serialization failure",
     "40P01": "deadlock",
     "53300": "too many connections",

@@ -20,15 +20,21 @@ CONNECT: dict[str, Any] = {
 
 TIMEOUTS = (
     "select set_config('statement_timeout', %(statement)s, true), set_config('lock_timeout', %(lock)s, true),"
+    " set_config(case when current_setting('server_version_num')::int < 170000"
+    " then 'idle_in_transaction_session_timeout' else 'transaction_timeout' end, %(whole)s, true),"
     " set_config('idle_in_transaction_session_timeout', %(idle)s, true)"
 )
-"""The first statement of every transaction: pgbouncer takes no timeouts at the start of a connection."""
+"""The first statement of every transaction: pgbouncer takes no timeouts at the start of a connection.
+
+A client that sleeps in the middle of a pipeline is not idle to its server; from Postgres 17 on the whole is timed too.
+"""
 
 
 def timeouts(settings: Settings) -> dict[str, str]:
     """The parameters of TIMEOUTS, in ms. Who waits for a lock outlasts a holder who sleeps, or whose host is gone."""
     lock = settings.db_lock_timeout_seconds
-    seconds = {"statement": settings.db_statement_timeout_seconds, "lock": lock, "idle": lock / 2}
+    statement = settings.db_statement_timeout_seconds
+    seconds = {"statement": statement, "whole": 2 * statement, "lock": lock, "idle": lock / 2}
     return {name: str(max(1, round(value * 1000))) for name, value in seconds.items()}
 
 
