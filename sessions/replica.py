@@ -75,8 +75,7 @@ class Replica:
         if self._end is None:
             self._end = asyncio.get_running_loop().call_later(self._shutdown_seconds, self._hand_over)
             for run in [*self._followed.values()]:
-                run.told_under = uuid4().hex
-                self._part(run, RESTARTS)
+                self._leave(run)
 
     def _hand_over(self) -> None:
         self._is_over = True
@@ -96,19 +95,17 @@ class Replica:
 
     def follow(self, run_id: str, session_id: str) -> Run:
         """What goes on here, or elsewhere, under that id."""
-        active = self.active.get(session_id)
-        if active and active.id == run_id:
-            return active
-        if run_id not in self._followed:
-            self._followed[run_id] = Run(session_id, id=run_id)
-        return self._followed[run_id]
+        return self.expect(Run(session_id, id=run_id))
 
     def expect(self, run: Run) -> Run:
         """Somebody will carry it out; if that began here already, the run as it is carried out."""
         active = self.active.get(run.session_id)
         if active and active.id == run.id:
             return active
-        return self._followed.setdefault(run.id, run)
+        run = self._followed.setdefault(run.id, run)
+        if self.is_closing:
+            self._leave(run)
+        return run
 
     def forget(self, run: Run) -> None:
         """It is over, or was never begun."""
@@ -239,6 +236,8 @@ class Replica:
         except LeaseLost:
             log.warning("run %s goes on elsewhere", run.id)
             self._followed[run.id] = run
+            if self.is_closing:
+                self._leave(run)
             raise
         except ShuttingDown:
             await self._work.hand_over(run, lease)
@@ -254,6 +253,11 @@ class Replica:
         finally:
             if self.active.get(run.session_id) is run:
                 del self.active[run.session_id]
+
+    def _leave(self, run: Run) -> None:
+        """It goes on elsewhere, and this process ends: what its readers are told of that uses up none of its ids."""
+        run.told_under = uuid4().hex
+        self._part(run, RESTARTS)
 
     def _part(self, run: Run, sentence: str) -> None:
         """The readers of this process are told where to go on."""
