@@ -71,7 +71,7 @@ class Door:
         if row and (row["held"] or store.first_unfinished(connection, request.session_id)):
             return self._queued(connection, request, run_id)
         if row is None:
-            _decisions(request.message, pause, self.gatekeeper)
+            _decisions(request.message, pause, self.gatekeeper)  # an answer fails here: a deleted session has the id
             store.create(connection, request.session_id, _title(request.message))
         lease = leases.take(connection, request.session_id, self.replica, self.lease_seconds)
         store.add_run(connection, run_id, request, status="running", epoch=lease.epoch, pause=pause)

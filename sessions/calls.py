@@ -79,12 +79,10 @@ def listed(connection: Connection, session_id: str) -> dict[str, dict[str, Any]]
 
 def still_open(connection: Connection, session_id: str, pause: Iterable[OpenCall]) -> list[OpenCall]:
     """Those of a pause that wait for their client: not those whose answer a run works on."""
-    known = listed(connection, session_id)
-    return [each for each in pause if known.get(each.call.call_id, _OLDER)["status"] in OPEN]
-
-
-_OLDER = {"status": "sent"}
-"""What a session waits for that paused before calls had rows."""
+    waited_for = list(pause)
+    mine = and_(calls.c.session_id == session_id, calls.c.call_id.in_([each.call.call_id for each in waited_for]))
+    closed = connection.scalars(select(calls.c.call_id).where(mine, calls.c.status.not_in(OPEN))).all()
+    return [each for each in waited_for if each.call.call_id not in closed]
 
 
 def forget(connection: Connection, session_id: str, call_ids: Iterable[str]) -> None:

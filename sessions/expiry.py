@@ -54,7 +54,8 @@ class Approvals:
             return calls.still_open(connection, session_id, pause.calls) if pause else []
 
         found = await self._database.transact(still_open)
-        late = store.undecided(found, self._seconds)
+        before = calls.ago(self._seconds)
+        late = {each.call.call_id for each in found if each.call.requires_approval and each.created_at < before}
         return late, bool(late) and late == {each.call.call_id for each in found}
 
     async def look_through(self) -> None:

@@ -1,17 +1,21 @@
 """Sessions by the id that a client named."""
 
+import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from sqlalchemy import RowMapping
 
 from graph import wire
 from graph.clean import clean
+from graph.errors import SessionBusy
 from graph.fence import Fence
 from sessions import store
 from sessions.database import Database
 from sessions.replica import Replica
+
+log = logging.getLogger("agent_runtime.janitor")
 
 
 class SessionNotFound(Exception):
@@ -49,3 +53,16 @@ class Finding:
             except KeyError:
                 raise SessionNotFound(session_id) from None
             yield await self.row(session_id, deleted_too=deleted_too), lease
+
+    async def each_held(
+        self, session_ids: Iterable[str], work: Callable[[RowMapping, Fence], Awaitable[None]], *, deleted_too: bool
+    ) -> None:
+        """One after the other; a session that is busy, gone or broken does not stop the rest."""
+        for session_id in session_ids:
+            try:
+                async with self.held(session_id, deleted_too=deleted_too) as (row, lease):
+                    await work(row, lease)
+            except (SessionBusy, SessionNotFound):
+                continue
+            except Exception as error:
+                log.error("session %s could not be looked after, %s", session_id, type(error).__name__)

@@ -3,16 +3,15 @@
 import logging
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from graph import past, threads, turn
 from graph.checkpointer import Remembering
-from graph.errors import SessionBusy
 from graph.fence import Fence
 from graph.turn import Graph
 from sessions import leases, store
 from sessions.database import Database
-from sessions.finding import Finding, SessionNotFound
+from sessions.finding import Finding
 
 log = logging.getLogger("agent_runtime.janitor")
 
@@ -29,18 +28,13 @@ class Pruning:
         """Prunes the sessions at rest that had more runs than that since they were pruned last."""
         if not isinstance(self._graph.checkpointer, Remembering):
             return
-        for session_id in await self._database.transact(lambda c: store.unpruned(c, runs)):
-            try:
-                async with self._finding.held(session_id) as (row, lease):
-                    if row["pause"] is None:
-                        await self._prune(lease)
-            except (SessionBusy, SessionNotFound):
-                continue
-            except Exception as error:
-                log.error("session %s could not be looked after, %s", session_id, type(error).__name__)
+        unpruned = await self._database.transact(lambda c: store.unpruned(c, runs))
+        await self._finding.each_held(unpruned, self._prune, deleted_too=False)
 
-    async def _prune(self, lease: Fence) -> None:
+    async def _prune(self, row: RowMapping, lease: Fence) -> None:
         """The row names the new head before the old ones go: a crash in between leaves them there, and no harm."""
+        if row["pause"]:
+            return
         values: Any = (await self._graph.aget_state(turn.config(lease.session_id))).values
         outcome = await threads.rewrite(self._graph, lease.session_id, past.present(values))
 

@@ -3,16 +3,15 @@
 import logging
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from graph import turn
-from graph.errors import SessionBusy
 from graph.fence import Fence
 from graph.state import now
 from graph.turn import Graph
 from sessions import leases, store
 from sessions.database import Database
-from sessions.finding import Finding, SessionNotFound
+from sessions.finding import Finding
 from sessions.runs import Runs
 
 log = logging.getLogger("agent_runtime.janitor")
@@ -61,14 +60,12 @@ class Removal:
 
     async def expire(self, hours: float) -> None:
         """Erases what had no activity for longer, deleted or not; nothing that waits for somebody or something."""
-        for session_id in await self._database.transact(lambda c: store.forgotten(c, hours * 3600)):
-            try:
-                async with self._finding.held(session_id, deleted_too=True) as (row, lease):
-                    if store.is_forgotten(row, hours * 3600):
-                        await self.hide(lease)
-                        await self.erase(lease)
-                        log.info("session %s had no activity for %g hours; it is erased", session_id, hours)
-            except (SessionBusy, SessionNotFound):
-                continue
-            except Exception as error:
-                log.error("session %s could not be looked after, %s", session_id, type(error).__name__)
+
+        async def expire(row: RowMapping, lease: Fence) -> None:
+            if store.is_forgotten(row, hours * 3600):
+                await self.hide(lease)
+                await self.erase(lease)
+                log.info("session %s had no activity for %g hours; it is erased", lease.session_id, hours)
+
+        forgotten = await self._database.transact(lambda c: store.forgotten(c, hours * 3600))
+        await self._finding.each_held(forgotten, expire, deleted_too=True)

@@ -1,6 +1,6 @@
 """The rows of sessions and runs. Each function is a few statements in the caller's transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from graph.state import now
-from graph.turn import OpenCall, Outcome, Pause
+from graph.turn import Outcome, Pause
 from prompts import ORCHESTRATOR
 from sessions.calls import ago
 from sessions.events import Event
@@ -315,9 +315,3 @@ def rest(connection: Connection, session_id: str, outcome: Outcome, **values: An
 
 def pause_of(row: Any) -> Pause | None:
     return Pause.model_validate(row["pause"]) if row and row["pause"] else None
-
-
-def undecided(calls: Iterable[OpenCall], seconds: float) -> set[str]:
-    """Those that wait for approval longer than that."""
-    before = ago(seconds)
-    return {each.call.call_id for each in calls if each.call.requires_approval and each.created_at < before}

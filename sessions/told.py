@@ -21,9 +21,11 @@ def last(connection: Connection, session_id: str) -> tuple[RowMapping | None, li
 
 def outcomes(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[Event]]:
     """Of the runs that are done, or are not there any more."""
-    rows = {row["id"]: row for row in connection.execute(select(runs).where(runs.c.id.in_(run_ids))).mappings()}
-    done = {run_id: _still_true(connection, row) for run_id, row in rows.items() if row["status"] == "done"}
-    return done | {run_id: [_GONE] for run_id in run_ids if run_id not in rows}
+    mine = runs.c.id.in_(run_ids)
+    there = set(connection.scalars(select(runs.c.id).where(mine)))
+    done = connection.execute(select(runs).where(mine, runs.c.status == "done")).mappings().all()
+    gone = {run_id: [_GONE] for run_id in run_ids if run_id not in there}
+    return gone | {row["id"]: _still_true(connection, row) for row in done}
 
 
 _GONE = Event(ATTEMPT - 1, "error", wire.failure(Interrupted("The message was not taken. Send it again.")).encoded())

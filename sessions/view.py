@@ -64,7 +64,8 @@ def _usage(row: RowMapping) -> dict[str, int]:
 
 def _at_work(connection: Connection, row: RowMapping) -> dict[str, Any]:
     session_id, pause = row["id"], store.pause_of(row)
-    last, unfinished = store.last_run(connection, session_id), store.first_unfinished(connection, session_id)
+    last = store.last_run(connection, session_id)
+    unfinished = last if last and last["status"] != "done" else None
     shown = [_open(each) for each in calls.still_open(connection, session_id, pause.calls if pause else [])]
     return {
         "open_calls": shown,
