@@ -35,7 +35,7 @@ RECURSION_LIMIT = 100_000
 """Supersteps; what bounds a turn is `max_model_calls`."""
 CLOSING = "closing"
 """In the metadata of a checkpoint: the thread is being laid to rest, and whether its run had taken the message in."""
-COUNTED = ("prompt_tokens", "completion_tokens", "total_tokens", "model_calls")
+COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "model_calls")
 
 
 class OpenCall(BaseModel):

@@ -228,10 +228,12 @@ class Error(Outgoing):
 
 
 class Usage(Outgoing):
-    """The tokens of a run, for clients that opted in."""
+    """The tokens of a run, for clients that opted in. Within the service: those of one model call."""
 
     type: Literal["usage"] = "usage"
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of the prompt that the model's service had at hand."""
     completion_tokens: int = 0
     total_tokens: int = 0
     model_calls: int = 0

@@ -4,17 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.asking import ask
 from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
 from graph.gate import Gatekeeper
-from graph.reply import Reply, complete
+from graph.reply import Reply
+from graph.spending import spent
 from graph.state import State
 from graph.stop import stoppable
-from graph.tools import specification
 from prompts import Agent
 
 
@@ -35,16 +36,9 @@ async def specialist(
     limits: Limits,
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
-    tools = [specification(name) for name in agent.tools]
     try:
         _within(state, limits, [])
-        call = complete(
-            llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools),
-            [SystemMessage(agent.prompt), *state["messages"]],
-            _teller(options, runtime),
-            parallel=options.parallel_tools,
-        )
-        reply = await stoppable(call)
+        reply = await stoppable(ask(llm, agent, state["messages"], options, _teller(options, runtime)))
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
         _within(state, limits, reply.message.tool_calls)
@@ -52,7 +46,7 @@ async def specialist(
         runtime.stream_writer(wire.failure(error))
         return {"ended": True}
     ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
-    _tell(reply, any(ends) and not reply.answers, options, runtime)
+    _tell(reply, agent, any(ends) and not reply.answers, options, runtime)
     message = reply.message.model_copy(update={"name": agent.name})
     return {"messages": [message, *reply.answers], "ended": not message.tool_calls}
 
@@ -81,10 +75,11 @@ def _teller(options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -
     return tell
 
 
-def _tell(reply: Reply, ends: bool, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
+def _tell(
+    reply: Reply, agent: Agent, ends: bool, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]
+) -> None:
     """The whole text, unless it is told as part of the answer that a call ends the turn with."""
     if usage := reply.message.usage_metadata:
-        spent = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
-        runtime.stream_writer(wire.Usage(**spent, total_tokens=usage["total_tokens"], model_calls=1))
+        runtime.stream_writer(spent(usage, agent=agent.name, purpose="answer"))
     if (text := str(reply.message.content)) and not ends:
         runtime.stream_writer(wire.whole_text(text, options, is_final=not reply.message.tool_calls))

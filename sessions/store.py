@@ -30,7 +30,7 @@ from sessions.calls import ago
 from sessions.events import Event
 from sessions.leases import HELD
 from sessions.request import Request
-from sessions.tables import UNFINISHED, audit_log, audit_results, calls, grants, runs, sessions
+from sessions.tables import UNFINISHED, audit_log, audit_results, calls, grants, routings, runs, sessions
 
 # Made once: SQLAlchemy spends more on making a statement than SQLite on running it.
 ONE_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
@@ -84,7 +84,7 @@ def create(connection: Connection, session_id: str, title: str = "") -> dict[str
 
 def clear_deleted(connection: Connection, session_id: str) -> None:
     connection.execute(delete(sessions).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None)))
-    for table in (runs, calls, grants):
+    for table in (runs, calls, grants, routings):
         connection.execute(delete(table).where(table.c.session_id == session_id))
 
 
@@ -123,7 +123,7 @@ def change(connection: Connection, session_id: str, **values: Any) -> None:
 
 def erase(connection: Connection, session_id: str) -> None:
     """Every row of the session, its audit as well."""
-    for table in (runs, calls, audit_log, audit_results, grants):
+    for table in (runs, calls, audit_log, audit_results, grants, routings):
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 

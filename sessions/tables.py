@@ -26,6 +26,7 @@ sessions = Table(
     Column("id", String(128), primary_key=True),
     Column("title", Text, nullable=False, default=""),
     Column("title_folded", Text, nullable=False, default=""),
+    Column("titled_by", String(16), nullable=False, default="message", server_default="message"),
     Column("description", Text, nullable=False, default=""),
     Column("agent", String(64), nullable=False),
     Column("message_count", Integer, nullable=False, default=0),
@@ -136,3 +137,20 @@ calls = Table(
     Column("answered_at", String(40)),
     Index("calls_by_status", "status", "sent_at"),
 )
+
+routings = Table(
+    "routings",
+    metadata,
+    Column("run_id", String(40), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("session_id", String(128), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("confidence", String(16), nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("expected", String(64), nullable=False),
+    Column("override", String(64)),
+    Column("created_at", String(40), nullable=False),
+    Index("routings_by_session", "session_id", "created_at"),
+)
+"""Each classification of a request: `expected` is what its words alone say, `override` whom the user chose instead."""

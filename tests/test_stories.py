@@ -325,7 +325,7 @@ async def test_usage_is_told_to_clients_that_opted_in(tmp_path: Path) -> None:
     answer.usage_metadata = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
     async with service(model(chooses("ask"), answer), settings_for(tmp_path)) as client:
         usage, final = (await client.session(usage=True).user("Hello"))[1:]
-    spent = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "model_calls": 1}
+    spent = {"prompt_tokens": 7, "cached_tokens": 0, "completion_tokens": 2, "total_tokens": 9, "model_calls": 1}
     assert usage == {"type": "usage", **spent, "is_final": False}
     assert final == text("Hi.")
 

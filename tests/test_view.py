@@ -20,7 +20,7 @@ ABOUT = {
     "reason": "Writing a file needs the user's approval.",
     "remember": {"pattern": "a.py"},
 }
-NOTHING_SPENT = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "model_calls": 0}
+NOTHING_SPENT = {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "model_calls": 0}
 
 
 async def test_a_session_at_rest(database: str) -> None:
