@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     """Processes that serve the port; more than one needs Postgres."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
+    speculative_routing: bool = False
+    """The specialist that a request's words speak for begins while the model still chooses; a wrong guess is dropped,
+    and its tokens are paid for."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
     llm_model: str = OFFLINE_MODEL

@@ -16,6 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
+from graph.ahead import Ahead
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
 from graph.settings import Settings
@@ -35,12 +36,18 @@ def topology(
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
+    ahead = Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
-    builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode)))
+    guesses = ahead if settings.speculative_routing else None
+    builder.add_node(
+        "orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), ahead=guesses)
+    )
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(name, partial(specialist, agent=agent, llm=llm, gatekeeper=gatekeeper, limits=limits))
+        builder.add_node(
+            name, partial(specialist, agent=agent, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead)
+        )
     builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)

@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages import ToolCall as RequestedCall
+from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.ahead import Ahead
 from graph.asking import ask
 from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
 from graph.gate import Gatekeeper
 from graph.reply import Reply
 from graph.spending import spent
-from graph.state import State
+from graph.state import State, thread_of
 from graph.stop import stoppable
 from prompts import Agent
 
@@ -29,16 +31,22 @@ class Limits(NamedTuple):
 async def specialist(
     state: State,
     runtime: Runtime[wire.StreamOptions],
+    config: RunnableConfig,
     *,
     agent: Agent,
     llm: BaseChatModel,
     gatekeeper: Gatekeeper,
     limits: Limits,
+    ahead: Ahead,
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
+    tell = _teller(options, runtime)
     try:
-        _within(state, limits, [])
-        reply = await stoppable(ask(llm, agent, state["messages"], options, _teller(options, runtime)))
+        with ahead.taken_over(thread_of(config), agent.name) as begun:
+            _within(state, limits, [])
+            reply = await stoppable(
+                begun.followed(tell) if begun else ask(llm, agent, state["messages"], options, tell)
+            )
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
         _within(state, limits, reply.message.tool_calls)

@@ -23,6 +23,8 @@ class Held:
     release: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the model was asked for it."""
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when nobody waits for it any more."""
 
 
 Line = AIMessageChunk | Exception | Held | Callable[[list[BaseMessage]], AIMessageChunk]
@@ -30,6 +32,8 @@ Line = AIMessageChunk | Exception | Held | Callable[[list[BaseMessage]], AIMessa
 
 class ScriptedModel(BaseChatModel):
     lines: Any
+    choices: Any = None
+    """What it says when it is given no tools, in order; None: that is among the lines."""
     heard: list[list[BaseMessage]] = Field(default_factory=list)
     """The messages of each call."""
     asked_with: list[dict[str, Any]] = Field(default_factory=list)
@@ -47,7 +51,7 @@ class ScriptedModel(BaseChatModel):
     def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk | Held:
         self.heard.append(messages)
         self.asked_with.append(parameters)
-        line: Line = next(self.lines)
+        line: Line = next(self.lines if self.choices is None or "tools" in parameters else self.choices)
         if isinstance(line, Exception):
             raise line
         return line if isinstance(line, AIMessageChunk | Held) else line(messages)
@@ -89,12 +93,16 @@ async def _said(line: AIMessageChunk | Held) -> AIMessageChunk:
     if isinstance(line, AIMessageChunk):
         return line
     line.asked.set()
-    await line.release.wait()
+    try:
+        await line.release.wait()
+    except asyncio.CancelledError:
+        line.dropped.set()
+        raise
     return line.line
 
 
-def model(*lines: Line) -> ScriptedModel:
-    return ScriptedModel(lines=iter(lines))
+def model(*lines: Line, choices: Iterable[Line] | None = None) -> ScriptedModel:
+    return ScriptedModel(lines=iter(lines), choices=None if choices is None else iter(choices))
 
 
 def says(text: str) -> AIMessageChunk:
