@@ -27,6 +27,7 @@ async def service(database: str, model: str, **more: str) -> AsyncIterator[Proce
         "llm_proxy_url": model,
         "llm_model": "scripted",
         "log_level": "CRITICAL",
+        "llm_titles": "false",
         **more,
     }
     env = {f"AGENT_RUNTIME__{name.upper()}": value for name, value in settings.items()}

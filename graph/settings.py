@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     llm_api_key: SecretStr = SecretStr("")
     """Sent as `Authorization: Bearer` in place of `X-Internal-Auth`, for services that are not our own proxy."""
     llm_streaming: bool = True
+    llm_titles: bool = True
+    """After its first run a session gets a better title from the model: one short call. The offline model has none."""
     llm_timeout_seconds: float = Field(360, gt=0)
     """One model call in all, retries included."""
     llm_connect_timeout_seconds: float = Field(10, gt=0)

@@ -56,6 +56,9 @@ AGENTS = {path.stem: load(path) for path in sorted((HERE / "agents").glob("*.md"
 CLASSIFIER = load(HERE / "classifier.md", name=ORCHESTRATOR)
 """The orchestrator; its prompt is the classifier's."""
 
+TITLE = (HERE / "title.md").read_text(encoding="utf-8").strip()
+"""How a session is named after its first message."""
+
 
 def team(multi_agent: bool) -> dict[str, Agent]:
     """The specialists that can be chosen: universal alone, or all the others. Raises ValueError if there are none."""
