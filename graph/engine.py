@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpointer import open_checkpointer
 from graph.gate import Gatekeeper
+from graph.memories import Memories
 from graph.remote import open_remote
 from graph.settings import Settings
 from graph.topology import topology
@@ -26,5 +27,9 @@ async def open_graph(
         async with open_remote(settings) as remote:
             yield remote
         return
-    async with model as llm, open_checkpointer(settings, thread) as checkpointer:
-        yield topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer)
+    async with (
+        model as llm,
+        open_checkpointer(settings, thread) as checkpointer,
+        aclosing(Memories(llm, settings.context_tokens)) as memories,
+    ):
+        yield topology(llm, settings, gatekeeper, memories).compile(checkpointer=checkpointer)

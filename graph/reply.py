@@ -30,14 +30,18 @@ async def complete(
     on_text: Callable[[str], None],
     *,
     parallel: bool,
+    history: Sequence[AnyMessage],
 ) -> Reply:
-    """Ask the model, handing on its words as they come; of several calls the first is kept, unless `parallel`."""
+    """Ask the model, handing on its words as they come; of several calls the first is kept, unless `parallel`.
+
+    `history`: the conversation, of which `messages` may be a part; no call's id comes twice in it.
+    """
     chunks: list[Any] = []
     async for chunk in model.astream(messages):
         chunks.append(chunk)
         if text := clean(chunk.text):
             on_text(text)
-    return _reply(_merged(chunks), messages, parallel)
+    return _reply(_merged(chunks), history, parallel)
 
 
 def _merged(chunks: Sequence[Any]) -> AIMessage:
@@ -63,7 +67,8 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
 
 
 def _ids(history: Sequence[AnyMessage]) -> set[str | None]:
-    return {call["id"] for message in history if isinstance(message, AIMessage) for call in message.tool_calls}
+    """Told by their type, in a long history: `isinstance` asks pydantic each time."""
+    return {call["id"] for message in history if message.type == "ai" for call in message.tool_calls}
 
 
 def _requests(said: AIMessage) -> Iterator[tuple[str, Any, str]]:

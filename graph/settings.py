@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """Further attempts after a failed one, as long as nothing of the answer was forwarded."""
     llm_retry_delay_seconds: float = Field(0.5, ge=0)
     """Before the first further attempt; doubled for each one after it."""
+    context_tokens: int = Field(100_000, ge=4_000)
+    """What a model is sent at most: prompt, tools, summary, messages; as estimated. Leave room for its answer."""
 
     graph_url: str = ""
     """A LangGraph server that runs our `langgraph.json`: this service is the edge before it. Empty: it runs here."""

@@ -66,6 +66,21 @@ class Gate(TypedDict):
     warning: NotRequired[str]
 
 
+class Memory(TypedDict):
+    """What the model gets of the conversation; places in `messages`."""
+
+    summary: str
+    upto: int
+    """Up to where the summary tells it."""
+    start: int
+    """From where on messages are sent; what lies between is left out, until a summary tells it."""
+    short: int
+    """Up to where tool results are sent shortened."""
+
+
+FRESH = Memory(summary="", upto=0, start=0, short=0)
+
+
 class Inbox(TypedDict):
     """What starts a turn: the Gateway's own `user_message` or `switch_agent`."""
 
@@ -80,6 +95,7 @@ class State(Inbox):
     """Who holds the conversation."""
     gates: dict[str, Gate]
     """Of the open calls, by call id."""
+    memory: Memory
     ended: bool
     """Nothing is left to do until the user's next message."""
 

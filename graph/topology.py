@@ -18,6 +18,7 @@ from langgraph.graph.state import CompiledStateGraph
 from graph import wire
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
+from graph.memories import Memories
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
 from graph.tools import check
@@ -31,16 +32,19 @@ from prompts import AGENTS, team
 
 
 def topology(
-    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None
+    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None, memories: Memories | None = None
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
+    memories = memories or Memories(llm, settings.context_tokens)
+    memories.check(AGENTS)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
+    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, memories=memories)
     builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode)))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(name, partial(specialist, agent=agent, llm=llm, gatekeeper=gatekeeper, limits=limits))
+        builder.add_node(name, partial(work, agent=agent))
     builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)

@@ -1,4 +1,4 @@
-"""One model call of one specialist: its prompt, its tools, the conversation so far."""
+"""One model call of one specialist: its prompt, its tools, and of the conversation what fits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages import ToolCall as RequestedCall
+from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.asking import ask
 from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
 from graph.gate import Gatekeeper
+from graph.memories import Memories
 from graph.reply import Reply
 from graph.spending import spent
 from graph.state import State
@@ -29,26 +31,32 @@ class Limits(NamedTuple):
 async def specialist(
     state: State,
     runtime: Runtime[wire.StreamOptions],
+    config: RunnableConfig,
     *,
     agent: Agent,
     llm: BaseChatModel,
     gatekeeper: Gatekeeper,
     limits: Limits,
+    memories: Memories,
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
+    given = memories.given(config["configurable"].get("thread_id", ""), state, agent)
+    for cost in given.costs:
+        runtime.stream_writer(cost)
     try:
         _within(state, limits, [])
-        reply = await stoppable(ask(llm, agent, state["messages"], options, _teller(options, runtime)))
+        asking = ask(llm, agent, given.messages, options, _teller(options, runtime), state["messages"])
+        reply = await stoppable(asking)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
         _within(state, limits, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
-        return {"ended": True}
+        return {**given.update, "ended": True}
     ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
     _tell(reply, agent, any(ends) and not reply.answers, options, runtime)
     message = reply.message.model_copy(update={"name": agent.name})
-    return {"messages": [message, *reply.answers], "ended": not message.tool_calls}
+    return {**given.update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
 
 
 def _within(state: State, limits: Limits, asked: Sequence[RequestedCall]) -> None:
