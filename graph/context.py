@@ -90,23 +90,24 @@ class Fit(NamedTuple):
 
 def fit(messages: Sequence[AnyMessage], memory: Memory, room: int) -> Fit:
     """`room`: tokens, LEAST_ROOM or more; never more is sent. Of a sound conversation, so is what is sent."""
-    used = _used(messages, memory, room)
-    if used > FULL * room:
+    sent = _sent(messages, memory, room)
+    if (used := _used(sent, room)) > FULL * room:
         memory = {**memory, "short": max(memory["short"], _place(messages, memory, WHOLE * room))}
-        used = _used(messages, memory, room)
+        sent = _sent(messages, memory, room)
+        used = _used(sent, room)
     is_due = used > FULL * room
     if used > room:
         memory = {**memory, "start": _place(messages, memory, LEFT * room)}
+        sent = _squeezed(messages, memory, room)
     due = _place(messages, memory, REST * room) if is_due or memory["start"] > memory["upto"] else 0
-    sent = _sent(messages, memory, room) if used <= room else _squeezed(messages, memory, room)
     return Fit(sent, memory, due if due > memory["upto"] else 0)
 
 
-def _used(messages: Sequence[AnyMessage], memory: Memory, room: int) -> int:
-    """Tokens of what is sent, from the newest message back; once they are too many, the rest is not looked at."""
-    used = counted(_opening(messages, memory, room))
-    for place in range(len(messages) - 1, _after(messages, memory) - 1, -1):
-        used += tokens(_seen(messages, memory, place))
+def _used(sent: Sequence[AnyMessage], room: int) -> int:
+    """Tokens, from the newest message back; once they are too many, the rest is not looked at."""
+    used = 0
+    for message in reversed(sent):
+        used += tokens(message)
         if used > room:
             break
     return used
@@ -119,25 +120,23 @@ def _place(messages: Sequence[AnyMessage], memory: Memory, most: float) -> int:
     """
     used, turn, step = 0, None, len(messages)
     for place in range(len(messages) - 1, memory["start"] - 1, -1):
-        used += tokens(_seen(messages, memory, place))
-        if messages[place].type == "tool":
+        message = messages[place]
+        used += tokens(message if place >= memory["short"] else brief(message))
+        if message.type == "tool":
             continue
         if used > most and step < len(messages):
             break
         step = place
-        if messages[place].type == "human" and used > most / 2:
+        if message.type == "human" and used > most / 2:
             turn = place
     return step if turn is None else turn
-
-
-def _seen(messages: Sequence[AnyMessage], memory: Memory, place: int) -> AnyMessage:
-    return messages[place] if place >= memory["short"] else brief(messages[place])
 
 
 def _sent(messages: Sequence[AnyMessage], memory: Memory, room: int, most: int | None = None) -> list[AnyMessage]:
     """`most`: characters of any text."""
     opening = _opening(messages, memory, room, most)
-    rest = [_seen(messages, memory, place) for place in range(_after(messages, memory), len(messages))]
+    after = memory["start"] + (memory["start"] < len(messages) and messages[memory["start"]].type == "human")
+    rest = [*map(brief, messages[after : memory["short"]]), *messages[max(after, memory["short"]) :]]
     return [opening, *(rest if most is None else [_cut(message, most) for message in rest])]
 
 
@@ -151,12 +150,6 @@ def _squeezed(messages: Sequence[AnyMessage], memory: Memory, room: int) -> list
                 return sent
             most = most * 3 // 4
     return sent
-
-
-def _after(messages: Sequence[AnyMessage], memory: Memory) -> int:
-    """Where those begin that follow the opening."""
-    start = memory["start"]
-    return start + (start < len(messages) and messages[start].type == "human")
 
 
 def _opening(messages: Sequence[AnyMessage], memory: Memory, room: int, most: int | None = None) -> AnyMessage:

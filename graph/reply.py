@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -66,9 +67,22 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
     return Reply(message, answers)
 
 
+_taken: dict[int, tuple[Any, frozenset[str | None]]] = {}
+"""By the message that was the last one: the ids of all calls up to it, for as long as it lives."""
+
+
 def _ids(history: Sequence[AnyMessage]) -> set[str | None]:
-    """Told by their type, in a long history: `isinstance` asks pydantic each time."""
-    return {call["id"] for message in history if message.type == "ai" for call in message.tool_calls}
+    """A conversation is not walked through again for each answer."""
+    taken: set[str | None] = set()
+    for message in reversed(history):
+        if known := _taken.pop(id(message), None):
+            taken |= known[1]
+            break
+        taken |= {call["id"] for call in message.tool_calls} if isinstance(message, AIMessage) else set()
+    if history:
+        key = id(history[-1])
+        _taken[key] = (weakref.ref(history[-1], lambda _: _taken.pop(key, None)), frozenset(taken))
+    return taken
 
 
 def _requests(said: AIMessage) -> Iterator[tuple[str, Any, str]]:

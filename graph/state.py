@@ -88,7 +88,7 @@ class Inbox(TypedDict):
 
 
 class State(Inbox):
-    messages: Annotated[list[AnyMessage], DeltaChannel(merge, snapshot_frequency=500)]
+    messages: Annotated[list[AnyMessage], DeltaChannel(merge, snapshot_frequency=2_000)]
     switches: Annotated[list[Switch], add]
     """Not a DeltaChannel: it changes seldom, and a load reads all checkpoints back to a channel's last snapshot."""
     agent: str
