@@ -91,16 +91,32 @@ class Fit(NamedTuple):
 def fit(messages: Sequence[AnyMessage], memory: Memory, room: int) -> Fit:
     """`room`: tokens, LEAST_ROOM or more; never more is sent. Of a sound conversation, so is what is sent."""
     sent = _sent(messages, memory, room)
-    if (used := _used(sent, room)) > FULL * room:
-        memory = {**memory, "short": max(memory["short"], _place(messages, memory, WHOLE * room))}
-        sent = _sent(messages, memory, room)
-        used = _used(sent, room)
-    is_due = used > FULL * room
-    if used > room:
-        memory = {**memory, "start": _place(messages, memory, LEFT * room)}
-        sent = _squeezed(messages, memory, room)
-    due = _place(messages, memory, REST * room) if is_due or memory["start"] > memory["upto"] else 0
-    return Fit(sent, memory, due if due > memory["upto"] else 0)
+    used = _used(sent, room)
+    if used > FULL * room:
+        return _moved(messages, memory, room, used)
+    return Fit(sent, memory, _untold(messages, memory, room))
+
+
+def _moved(messages: Sequence[AnyMessage], memory: Memory, room: int, used: int) -> Fit:
+    """The window stays as long as it can if shorter results do not help: the summary will move it."""
+    shorter = Memory({**memory, "short": max(memory["short"], _place(messages, memory, WHOLE * room))})
+    sent = _sent(messages, shorter, room)
+    if _used(sent, room) <= LEFT * room:
+        return Fit(sent, shorter, _untold(messages, shorter, room))
+    if used <= room:
+        return Fit(_sent(messages, memory, room), memory, _due(messages, memory, room))
+    fewer = Memory({**shorter, "start": _place(messages, shorter, LEFT * room)})
+    return Fit(_squeezed(messages, fewer, room), fewer, _due(messages, fewer, room))
+
+
+def _untold(messages: Sequence[AnyMessage], memory: Memory, room: int) -> int:
+    return _due(messages, memory, room) if memory["start"] > memory["upto"] else 0
+
+
+def _due(messages: Sequence[AnyMessage], memory: Memory, room: int) -> int:
+    """Up to where a summary should tell; 0 if it does already."""
+    place = _place(messages, memory, REST * room)
+    return place if place > memory["upto"] else 0
 
 
 def _used(sent: Sequence[AnyMessage], room: int) -> int:

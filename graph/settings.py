@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     session_ttl_hours: float = Field(0, ge=0)
     """Sessions without activity for longer are erased, unless calls of them are open; 0: never."""
     prune_after_runs: int = Field(200, ge=0)
-    """After how many runs the old checkpoints of a session at rest are dropped, and a tenth of its messages; 0: never."""
+    """After how many runs, and no fewer than a tenth of its messages, a session's old checkpoints go; 0: never."""
     shutdown_seconds: int = Field(25, ge=0)
     """How long running work may go on after SIGTERM; what is left is handed to another replica, or the next start."""
     heartbeat_seconds: float = Field(15, gt=0, le=30)

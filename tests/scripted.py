@@ -14,6 +14,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field
 
+from prompts import SUMMARY
+
 
 @dataclass(frozen=True)
 class Held:
@@ -30,6 +32,9 @@ Line = AIMessageChunk | Exception | Held | Callable[[list[BaseMessage]], AIMessa
 
 class ScriptedModel(BaseChatModel):
     lines: Any
+    summaries: Any = iter(())
+    """What it says when a summary is asked for, which comes when it likes; `heard` is what is asked else."""
+    summarized: list[list[BaseMessage]] = Field(default_factory=list)
     heard: list[list[BaseMessage]] = Field(default_factory=list)
     """The messages of each call."""
     asked_with: list[dict[str, Any]] = Field(default_factory=list)
@@ -45,9 +50,13 @@ class ScriptedModel(BaseChatModel):
         return self.bind(tools=tools, **kwargs)
 
     def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk | Held:
-        self.heard.append(messages)
-        self.asked_with.append(parameters)
-        line: Line = next(self.lines)
+        is_summary = str(messages[0].content).startswith(SUMMARY.partition("\n")[0])
+        if is_summary:
+            self.summarized.append(messages)
+        else:
+            self.heard.append(messages)
+            self.asked_with.append(parameters)
+        line: Line = next(self.summaries if is_summary else self.lines)
         if isinstance(line, Exception):
             raise line
         return line if isinstance(line, AIMessageChunk | Held) else line(messages)
@@ -69,7 +78,8 @@ class ScriptedModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         line = await _said(self._next(messages, kwargs))
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(line.content))])
+        said = AIMessage(line.content, usage_metadata=line.usage_metadata)
+        return ChatResult(generations=[ChatGeneration(message=said)])
 
     async def _astream(
         self,
@@ -93,8 +103,8 @@ async def _said(line: AIMessageChunk | Held) -> AIMessageChunk:
     return line.line
 
 
-def model(*lines: Line) -> ScriptedModel:
-    return ScriptedModel(lines=iter(lines))
+def model(*lines: Line, summaries: Iterable[Line] = ()) -> ScriptedModel:
+    return ScriptedModel(lines=iter(lines), summaries=iter(summaries))
 
 
 def says(text: str) -> AIMessageChunk:
