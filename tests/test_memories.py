@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 
 from graph.context import LEFT_OUT, NOTE, asked, counted, overhead
 from graph.errors import LLMUnavailable
@@ -83,7 +83,7 @@ async def test_fifty_turns_in_a_small_window(database: str) -> None:
     ]
     assert [message["content"] for message in history if message["role"] == "tool"] == [FILE] * 50
     assert check_sound(history) == []
-    assert exported["history"]["messages"] == history
+    assert exported["messages"] == history
 
     later = model(*turns(range(50, 52)))
     async with service(later, settings_for(database, **SMALL)) as client:
@@ -127,11 +127,10 @@ async def test_a_summary_that_fails_is_tried_again_after_a_while_and_fails_no_tu
     async with service(llm, settings_for(tmp_path, **SMALL)) as client:
         await read(client.session(), range(40))
     check_all_fit(llm)
-    lengths = [len(json.dumps(material(each))) for each in llm.summarized[:3]]
-    assert lengths == sorted(lengths)
-    first = next(n for n, heard in enumerate(llm.heard) if told(heard) == "Read them.")
-    assert not any(told(heard) for heard in llm.heard[:first])
-    assert any(str(heard[1].content).startswith(LEFT_OUT) for heard in llm.heard[:first]) == (PAUSE > 30)
+    first, second, third = [len(material(each)) for each in llm.summarized[:3]]
+    assert (second - first, third - second) >= (PAUSE - 2, PAUSE - 2)
+    assert [*dict.fromkeys(told(heard) for heard in llm.heard)] == ["", "Read them.", "More."]
+    assert any(str(heard[1].content).startswith(LEFT_OUT) for heard in llm.heard)
 
 
 async def test_what_it_costs_is_told_when_it_is_used(tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ async def test_what_it_costs_is_told_when_it_is_used(tmp_path: Path) -> None:
 
 
 async def test_one_endless_turn_with_parallel_calls(tmp_path: Path) -> None:
-    def step(n: int) -> AIMessage:
+    def step(n: int) -> Line:
         wanted = [("read_file", f"call_{n}_{i}", json.dumps({"path": f"{n}/{i}.py"})) for i in range(3)]
         return asks(*wanted, text=f"Step {n}.")
 
@@ -238,13 +237,13 @@ async def test_a_summary_of_what_was_taken_back_meanwhile_is_thrown_away(tmp_pat
 
 
 async def test_a_pruned_thread_keeps_its_summary(database: str) -> None:
-    llm = model(chooses("ask"), *turns(range(22)), summaries=[says("Read them.")])
+    llm = model(chooses("ask"), *turns(range(18)), summaries=[says("Read them.")])
     app = create_app(settings_for(database, prune_after_runs=1, **SMALL), given(llm))
     async with service(None, settings_for(database), app) as client:
-        await read(client.session(), range(20))
+        await read(client.session(), range(16))
         await app.state.janitor.prune()
-        await read(client.session(), range(20, 22))
-        assert len(await client.session().history()) == 22 * 4
+        await read(client.session(), range(16, 18))
+        assert len(await client.session().history()) == 18 * 4
     assert told(llm.heard[-1]) == "Read them."
     assert len(llm.summarized) == 1
 
