@@ -132,7 +132,8 @@ def _used(sent: Sequence[AnyMessage], room: int) -> int:
 def _place(messages: Sequence[AnyMessage], memory: Memory, most: float) -> int:
     """Where the newest messages begin that take no more than that; with a turn, unless that leaves out too much.
 
-    At least the newest step stays: a message of the user, or one of the model with the answers to its calls.
+    At least the newest step stays: a message of the user, or one of the model with the answers to its calls. The first
+    step of a turn is not parted from what the user said: that is sent in any case.
     """
     used, turn, step = 0, None, len(messages)
     for place in range(len(messages) - 1, memory["start"] - 1, -1):
@@ -145,6 +146,8 @@ def _place(messages: Sequence[AnyMessage], memory: Memory, most: float) -> int:
         step = place
         if message.type == "human" and used > most / 2:
             turn = place
+    if turn is None and step > memory["start"] and messages[step - 1].type == "human":
+        turn = step - 1
     return step if turn is None else turn
 
 

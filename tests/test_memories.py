@@ -85,9 +85,11 @@ async def test_fifty_turns_in_a_small_window(database: str) -> None:
     assert check_sound(history) == []
     assert exported["messages"] == history
 
-    later = model(*turns(range(50, 52)))
+    later = model(*turns(range(50, 52)), calls("read_file", path="a.py", call_id="call_0"))
     async with service(later, settings_for(database, **SMALL)) as client:
         await read(client.session(), range(50, 52))
+        (again,) = await client.session().user("Once more")
+        assert check_sound(await client.session().history()) == [again["call_id"]]
     check_all_fit(later)
     assert later.summarized == []
     assert told(later.heard[0]) == f"Summary {len(summaries) - 1}."
@@ -181,6 +183,7 @@ async def test_one_giant_result_is_shortened_for_the_model_alone(tmp_path: Path)
         assert await session.result("x" * 900_000) == [text("It is long.")]
         assert (await session.history())[2]["content"] == "x" * 900_000
     check_all_fit(llm)
+    assert (llm.summarized, llm.heard[-1][1].content) == ([], "Read a.py")
     result = str(llm.heard[-1][-1].content)
     assert result.startswith("xxx")
     assert result.endswith("xxx")
