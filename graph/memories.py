@@ -127,7 +127,8 @@ class Memories:
         told = material(messages, found.memory, found.due, int(FULL * room))
         prompt = Template(SUMMARY).substitute(words=summary_size(self._room(agent)) * 2 // 5)
         # in a context of its own: the callbacks and the streams of this run are not the summary's
-        task = asyncio.get_running_loop().create_task(self._summarized(thread, prompt, told), context=Context())
+        making = self._summarized(thread, prompt, told)
+        task = asyncio.get_running_loop().create_task(making, name="summary", context=Context())
         self._making[thread] = Making(task, found.memory, told.upto, messages[told.upto - 1], len(messages), agent.name)
         self._making.move_to_end(thread)
         self._forget()
