@@ -180,14 +180,14 @@ def _opening(messages: Sequence[AnyMessage], memory: Memory, room: int, most: in
         return messages[place]
     request = str(messages[place].content)
     if place < memory["start"]:
-        request = _clipped(request, int(REQUEST * room))
+        request = clipped(request, int(REQUEST * room))
     request = request if most is None else shortened(request, most)
     return HumanMessage(f"{note}{SAYS}\n{request}" if note else request)
 
 
 def _note(memory: Memory, room: int) -> str:
     """Quoted line by line: what was summarised cannot end the quotation and speak as the user."""
-    lines = _clipped(memory["summary"], summary_size(room)).splitlines()
+    lines = clipped(memory["summary"], summary_size(room)).splitlines()
     quoted = "\n".join(f"> {line}" for line in lines if line.strip())
     notes = [f"{NOTE}\n{quoted}"] if quoted else []
     if memory["start"] > memory["upto"]:
@@ -241,7 +241,7 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:head]}{marker}{text[len(text) - tail :]}"
 
 
-def _clipped(text: str, most: int) -> str:
+def clipped(text: str, most: int) -> str:
     """To about so many tokens."""
     return text if size(text) <= most else shortened(text, max(LEAST, most * len(text) // size(text)))
 
@@ -266,7 +266,7 @@ def material(messages: Sequence[AnyMessage], memory: Memory, upto: int, room: in
         told = "\n".join(_told(message) for message in messages[begin:end])
         if size(told) > left and reached > memory["upto"]:
             break
-        parts.append(_clipped(told, left))
+        parts.append(clipped(told, left))
         left, reached = left - size(told), end
     return Material("\n".join(parts), reached)
 

@@ -18,7 +18,7 @@ from langchain_core.messages.ai import UsageMetadata
 
 from graph import wire
 from graph.clean import clean
-from graph.context import FULL, LEAST_ROOM, Fit, Material, counted, fit, material, overhead, summary_size
+from graph.context import FULL, LEAST_ROOM, Fit, Material, clipped, counted, fit, material, overhead, summary_size
 from graph.spending import spent
 from graph.state import FRESH, Memory, State
 from prompts import SUMMARY, Agent
@@ -144,7 +144,7 @@ class Memories:
         except Exception as error:
             log.warning("thread %s was not summarised: %r", thread, error)
             return None
-        text = str(clean(answer.text)).strip()
+        text = clipped(str(clean(answer.text)).strip(), summary_size(self._budget))
         return Summary(text, answer.usage_metadata) if text else None
 
 

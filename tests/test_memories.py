@@ -137,6 +137,16 @@ async def test_a_summary_that_fails_is_tried_again_after_a_while_and_fails_no_tu
     assert any(str(heard[1].content).startswith(LEFT_OUT) for heard in llm.heard)
 
 
+async def test_a_summary_that_is_too_long_is_cut(tmp_path: Path) -> None:
+    llm = model(chooses("ask"), *turns(range(30)), summaries=[says("word " * 9_000)] * 3)
+    async with service(llm, settings_for(tmp_path, **SMALL)) as client:
+        await read(client.session(), range(30))
+    check_all_fit(llm)
+    before = material(llm.summarized[1])[0]["summary so far"]
+    assert len(before) <= BUDGET // 10 * 3
+    assert before.startswith("word word")
+
+
 async def test_what_it_costs_is_told_when_it_is_used(tmp_path: Path) -> None:
     summary = says("Read them.")
     summary.usage_metadata = {"input_tokens": 70, "output_tokens": 20, "total_tokens": 90}
