@@ -19,35 +19,36 @@ from graph import wire
 from graph.ahead import Ahead
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
+from graph.memories import Memories
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
 from graph.tools import check
 from nodes.approval import approval
 from nodes.ide import ide
 from nodes.local import local
-from nodes.orchestrator import orchestrator
+from nodes.orchestrator import Guessing, orchestrator
 from nodes.permission import permission
 from nodes.specialist import Limits, specialist
 from prompts import AGENTS, team
 
 
 def topology(
-    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None
+    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None, memories: Memories | None = None
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
+    memories = memories or Memories(llm, settings.context_tokens)
+    memories.check(AGENTS)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
     ahead = Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
-    guesses = ahead if settings.speculative_routing else None
-    builder.add_node(
-        "orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), ahead=guesses)
-    )
+    guessing = Guessing(ahead, memories) if settings.speculative_routing else None
+    choose = partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), guessing=guessing)
+    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, memories=memories, ahead=ahead)
+    builder.add_node("orchestrator", choose)
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(
-            name, partial(specialist, agent=agent, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead)
-        )
+        builder.add_node(name, partial(work, agent=agent))
     builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)

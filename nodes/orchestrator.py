@@ -1,7 +1,7 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
 from collections.abc import Coroutine, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage
@@ -13,11 +13,19 @@ from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
 from graph.errors import AgentRuntimeError, InvalidMessage
+from graph.memories import Memories
 from graph.routing import Choice, by_keywords, classify
 from graph.spending import spent
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
 from prompts import Agent
+
+
+class Guessing(NamedTuple):
+    """What it takes to begin before the choice."""
+
+    ahead: Ahead
+    memories: Memories
 
 
 async def orchestrator(
@@ -27,9 +35,9 @@ async def orchestrator(
     *,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
-    ahead: Ahead | None = None,
+    guessing: Guessing | None = None,
 ) -> dict[str, Any]:
-    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
+    """With `guessing`, the specialist whom the words of the request speak for begins while the model still chooses."""
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
@@ -43,7 +51,9 @@ async def orchestrator(
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
         choosing = classify(llm, last_request(after), team)
-        choice = await stoppable(_guessing(choosing, ahead, after, runtime, config, llm, team) if ahead else choosing)
+        if guessing:
+            choosing = _guessed(choosing, guessing, after, runtime, config, llm, team)
+        choice = await stoppable(choosing)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -54,9 +64,9 @@ async def orchestrator(
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
 
 
-async def _guessing(
+async def _guessed(
     choosing: Coroutine[Any, Any, Choice],
-    ahead: Ahead,
+    guessing: Guessing,
     state: State,
     runtime: Runtime[wire.StreamOptions],
     config: RunnableConfig,
@@ -66,11 +76,13 @@ async def _guessing(
     agent = team[by_keywords(last_request(state), team).agent]
     options = runtime.context or wire.StreamOptions()
 
-    def begin() -> Begun:
-        return Begun(agent.name, lambda tell: ask(llm, agent, state["messages"], options, tell))
+    sent = guessing.memories.shown(state, agent)
 
-    choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
-    if dropped and (usage := wasted(dropped, agent, state["messages"])):
+    def begin() -> Begun:
+        return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
+
+    choice, dropped = await guessing.ahead.choose(thread_of(config), choosing, begin)
+    if dropped and (usage := wasted(dropped, agent, sent)):
         runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
     return choice
 
