@@ -71,9 +71,9 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
         with ThreadPoolExecutor(1, "sqlite") as thread:
             async with (
                 open_database(settings, thread) as database,
-                open_graph(settings, model or open_model(settings), gatekeeper, thread) as graph,
+                open_graph(settings, model or open_model(settings), gatekeeper, thread) as (graph, namer),
             ):
-                runs = Runs(database, graph, gatekeeper, settings)
+                runs = Runs(database, graph, gatekeeper, settings, namer)
                 app.state.database, app.state.runs = database, runs
                 app.state.sessions = Sessions(database, graph, runs)
                 app.state.janitor = janitor = Janitor(database, runs, app.state.sessions, settings)
@@ -210,7 +210,7 @@ async def _try_out(settings: Settings) -> None:
     with ThreadPoolExecutor(1, "sqlite") as thread:
         async with (
             open_database(settings, thread) as database,
-            open_graph(settings, open_model(settings), Gatekeeper(settings.policy_file), thread) as graph,
+            open_graph(settings, open_model(settings), Gatekeeper(settings.policy_file), thread) as (graph, _),
         ):
             try:
                 await database.prepare(graph.checkpointer.prepare)

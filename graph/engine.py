@@ -3,16 +3,24 @@
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpointer import open_checkpointer
 from graph.gate import Gatekeeper
 from graph.memories import Memories
+from graph.offline import OfflineModel
 from graph.remote import open_remote
 from graph.settings import Settings
 from graph.topology import topology
 from graph.turn import Graph
+
+
+class Engine(NamedTuple):
+    graph: Graph
+    namer: BaseChatModel | None
+    """Who finds titles: not the offline model, nor one that is on another server."""
 
 
 @asynccontextmanager
@@ -21,15 +29,16 @@ async def open_graph(
     model: AbstractAsyncContextManager[BaseChatModel],
     gatekeeper: Gatekeeper,
     thread: ThreadPoolExecutor,
-) -> AsyncIterator[Graph]:
+) -> AsyncIterator[Engine]:
     """The model is opened only if the graph runs here. `thread` owns an SQLite file."""
     if settings.graph_url:
         async with open_remote(settings) as remote:
-            yield remote
+            yield Engine(remote, None)
         return
     async with (
         model as llm,
         open_checkpointer(settings, thread) as checkpointer,
         aclosing(Memories(llm, settings.context_tokens)) as memories,
     ):
-        yield topology(llm, settings, gatekeeper, memories).compile(checkpointer=checkpointer)
+        namer = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
+        yield Engine(topology(llm, settings, gatekeeper, memories).compile(checkpointer=checkpointer), namer)

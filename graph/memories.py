@@ -92,6 +92,10 @@ class Memories:
             self._begin(thread, messages, found, agent)
         return Given(found.messages, {} if found.memory == before else {"memory": found.memory}, costs)
 
+    def seen(self, state: State, agent: Agent) -> Sequence[AnyMessage]:
+        """What it would be sent now; nothing comes of it."""
+        return fit(state["messages"], state.get("memory") or FRESH, self._room(agent)).messages
+
     async def aclose(self) -> None:
         tasks = [making.task for making in self._making.values() if making.is_under_way]
         for task in tasks:

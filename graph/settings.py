@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     """Processes that serve the port; more than one needs Postgres."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
+    speculative_routing: bool = False
+    """The specialist that a request's words speak for begins while the model still chooses; a wrong guess is dropped,
+    and its tokens are paid for."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
     llm_model: str = OFFLINE_MODEL
@@ -51,15 +54,25 @@ class Settings(BaseSettings):
     llm_api_key: SecretStr = SecretStr("")
     """Sent as `Authorization: Bearer` in place of `X-Internal-Auth`, for services that are not our own proxy."""
     llm_streaming: bool = True
+    llm_titles: bool = True
+    """After its first run a session gets a better title from the model: one short call. The offline model has none."""
     llm_timeout_seconds: float = Field(360, gt=0)
     """One model call in all, retries included."""
     llm_connect_timeout_seconds: float = Field(10, gt=0)
+    llm_first_byte_timeout_seconds: float = Field(120, gt=0)
+    """From the request to the first byte of its answer."""
     llm_idle_timeout_seconds: float = Field(120, gt=0)
     """The longest silence within an answer."""
     llm_retries: int = Field(2, ge=0, le=10)
     """Further attempts after a failed one, as long as nothing of the answer was forwarded."""
     llm_retry_delay_seconds: float = Field(0.5, ge=0)
     """Before the first further attempt; doubled for each one after it."""
+    llm_fallback_model: str = ""
+    """Asked when a model is down and has said nothing yet; empty: there is none."""
+    llm_breaker_failures: int = Field(5, ge=0)
+    """After so many failed attempts in a row a model is left alone; 0: never."""
+    llm_breaker_seconds: float = Field(30, gt=0)
+    """For how long; then one attempt finds out whether it is back."""
     context_tokens: int = Field(100_000, ge=4_000)
     """What a model is sent at most: prompt, tools, summary, messages; as estimated. Leave room for its answer."""
 

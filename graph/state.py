@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
+from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -175,6 +176,11 @@ def said(content: str, state: State, run_id: str) -> HumanMessage:
     """What the user said, with what it found: whoever takes it back needs no older checkpoint for that."""
     found = {"run": run_id, "agent": holder(state), "switches": len(state.get("switches", []))}
     return HumanMessage(content, additional_kwargs={"found": found})
+
+
+def thread_of(config: RunnableConfig) -> str:
+    """Empty for a graph that runs without a checkpointer."""
+    return str((config.get("configurable") or {}).get("thread_id") or "")
 
 
 def holder(state: State) -> str:

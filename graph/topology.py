@@ -16,6 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
+from graph.ahead import Ahead
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
 from graph.memories import Memories
@@ -38,10 +39,13 @@ def topology(
     memories = memories or Memories(llm, settings.context_tokens)
     memories.check(AGENTS)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
+    ahead = Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
-    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, memories=memories)
-    builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode)))
+    team_now, guesses = team(settings.multi_agent_mode), ahead if settings.speculative_routing else None
+    choose = partial(orchestrator, llm=llm, team=team_now, ahead=guesses, memories=memories)
+    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead, memories=memories)
+    builder.add_node("orchestrator", choose)
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
         builder.add_node(name, partial(work, agent=agent))

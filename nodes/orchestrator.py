@@ -1,6 +1,6 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -9,10 +9,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
+from graph.asking import ask
 from graph.errors import AgentRuntimeError, InvalidMessage
-from graph.routing import classify
-from graph.state import State, hand_over, holder, last_request, said
+from graph.memories import Memories
+from graph.routing import Choice, by_keywords, classify
+from graph.spending import spent
+from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
 from prompts import Agent
 
@@ -24,7 +28,10 @@ async def orchestrator(
     *,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    ahead: Ahead | None = None,
+    memories: Memories,
 ) -> dict[str, Any]:
+    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
@@ -37,7 +44,10 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        choice = await stoppable(classify(llm, last_request(after), team))
+        choosing = classify(llm, last_request(after), team)
+        choice = await stoppable(
+            _guessing(choosing, ahead, after, runtime, config, llm, team, memories) if ahead else choosing
+        )
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -46,6 +56,29 @@ async def orchestrator(
     )
     runtime.stream_writer(told)
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
+
+
+async def _guessing(
+    choosing: Coroutine[Any, Any, Choice],
+    ahead: Ahead,
+    state: State,
+    runtime: Runtime[wire.StreamOptions],
+    config: RunnableConfig,
+    llm: BaseChatModel,
+    team: Mapping[str, Agent],
+    memories: Memories,
+) -> Choice:
+    agent = team[by_keywords(last_request(state), team).agent]
+    options = runtime.context or wire.StreamOptions()
+    sent = memories.seen(state, agent)
+
+    def begin() -> Begun:
+        return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
+
+    choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
+    if dropped and (usage := wasted(dropped, agent, sent)):
+        runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
+    return choice
 
 
 def _taken_in(

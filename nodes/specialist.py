@@ -10,13 +10,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.ahead import Ahead
 from graph.asking import ask
 from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
 from graph.gate import Gatekeeper
 from graph.memories import Memories
 from graph.reply import Reply
 from graph.spending import spent
-from graph.state import State
+from graph.state import State, thread_of
 from graph.stop import stoppable
 from prompts import Agent
 
@@ -37,16 +38,19 @@ async def specialist(
     llm: BaseChatModel,
     gatekeeper: Gatekeeper,
     limits: Limits,
+    ahead: Ahead,
     memories: Memories,
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
-    given = memories.given(config["configurable"].get("thread_id", ""), state, agent)
+    tell = _teller(options, runtime)
+    given = memories.given(thread_of(config), state, agent)
     for cost in given.costs:
         runtime.stream_writer(cost)
     try:
-        _within(state, limits, [])
-        asking = ask(llm, agent, given.messages, options, _teller(options, runtime), state["messages"])
-        reply = await stoppable(asking)
+        with ahead.taken_over(thread_of(config), agent.name) as begun:
+            _within(state, limits, [])
+            asked = begun.followed(tell) if begun else ask(llm, agent, given.messages, options, tell, state["messages"])
+            reply = await stoppable(asked)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
         _within(state, limits, reply.message.tool_calls)

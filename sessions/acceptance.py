@@ -12,7 +12,7 @@ from graph.errors import CallNotOpen, IdempotencyConflict, Interrupted, SessionB
 from graph.fence import Fence
 from graph.gate import Gatekeeper
 from graph.turn import OpenCall, Pause
-from sessions import audit, calls, grants, leases, store
+from sessions import audit, calls, grants, leases, store, titles
 from sessions.request import Request
 
 
@@ -23,6 +23,8 @@ class Started:
     lease: Fence
     pause: Pause | None
     """What the message answers, or leaves behind."""
+    names: bool = False
+    """Whether the session is called after this message, and could be called better."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,11 @@ class Door:
             return self._queued(connection, request, run_id)
         if row is None:
             _decisions(request.message, pause, self.gatekeeper)  # an answer fails here: a deleted session has the id
-            store.create(connection, request.session_id, _title(request.message))
+            store.create(connection, request.session_id, titles.first(request.message))
         lease = leases.take(connection, request.session_id, self.replica, self.lease_seconds)
         store.add_run(connection, run_id, request, status="running", epoch=lease.epoch, pause=pause)
         self.decide(connection, request, pause)
-        return Started(lease, pause)
+        return Started(lease, pause, _named(connection, row, request))
 
     def decide(self, connection: Connection, request: Request, pause: Pause | None) -> None:
         """What a message changes beyond its run. Raises CallNotOpen, EditRefused, InvalidDecision."""
@@ -91,9 +93,11 @@ class Door:
 
         Raises what `take_in` raises, Withdrawn and LeaseLost.
         """
-        pause = store.pause_of(leases.checked(connection, lease))
+        row = leases.checked(connection, lease)
+        pause = store.pause_of(row)
         if store.begin(connection, run_id, lease.epoch, pause):
             self.decide(connection, request, pause)
+            _named(connection, row, request)
         elif store.run(connection, run_id) is None:
             raise Withdrawn("The message was not taken. Send it again.")
         return pause
@@ -193,9 +197,12 @@ def _answered(pause: Pause | None, said: wire.ToolResult | wire.HitlDecision) ->
     return next(each for each in open_calls if each.call is call)
 
 
-def _title(message: wire.Message) -> str:
-    content = message.content if isinstance(message, wire.UserMessage | wire.SwitchAgent) else ""
-    return content.strip().split("\n", maxsplit=1)[0][: store.TITLE]
+def _named(connection: Connection, row: RowMapping | None, request: Request) -> bool:
+    """After the message, if the session, whose row is new without one, has no name yet; whether it could be better."""
+    title = titles.first(request.message)
+    if row and not row["title"] and title and row["titled_by"] == "message":
+        store.entitle(connection, request.session_id, title, by="message")
+    return bool(title) and (row is None or row["titled_by"] == "message")
 
 
 def _known_before(connection: Connection, request: Request, pause: Pause | None) -> Joined | Told | None:

@@ -107,7 +107,8 @@ def _hidden(connection: Connection, fork_id: str, row: RowMapping) -> None:
     """Nobody sees it before its thread is there."""
     if store.row(connection, fork_id) is None:
         store.create(connection, fork_id, row["title"])
-        store.change(connection, fork_id, description=row["description"], deleted_at=now())
+        named_by = "user" if row["titled_by"] == "user" else "model"
+        store.change(connection, fork_id, description=row["description"], titled_by=named_by, deleted_at=now())
 
 
 def _shown(connection: Connection, fork_id: str, outcome: Outcome) -> RowMapping:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 
+from langchain_core.language_models import BaseChatModel
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -20,13 +21,23 @@ from sessions.expiry import Approvals
 from sessions.replica import Replica
 from sessions.request import Request
 from sessions.run import Run
+from sessions.titles import Titles
 from sessions.work import Work
 
 
 class Runs:
-    def __init__(self, database: Database, graph: Graph, gatekeeper: Gatekeeper, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        graph: Graph,
+        gatekeeper: Gatekeeper,
+        settings: Settings,
+        namer: BaseChatModel | None = None,
+    ) -> None:
+        """`namer`: the model that finds titles, if there is one."""
         self._database = database
         self._graph = graph
+        self.titles = Titles(database, namer)
         self._patience = settings.session_busy_seconds
         self._team = team(settings.multi_agent_mode)
         name = leases.replica()
@@ -55,9 +66,11 @@ class Runs:
             run.end()
             return run
         match accepted:
-            case Started(lease, pause):
+            case Started(lease, pause, names):
                 work = self.work.carry_out(run, lease, request.message, request.options, pause)
                 self.replica.tend(lease, run, work)
+                if names:
+                    self.replica.spawn(self.titles.after(run, request.message))
             case Waiting(stopped):
                 if stopped:
                     self.replica.stop(stopped, run.session_id)

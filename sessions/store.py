@@ -112,9 +112,15 @@ def shown(row: RowMapping) -> dict[str, Any]:
 
 
 def rename(connection: Connection, session_id: str, names: dict[str, str]) -> None:
-    """Databases fold only some of the letters of the world, so the folded title is a column of its own."""
-    folded = {"title_folded": names["title"].casefold()} if "title" in names else {}
-    change(connection, session_id, **names, **folded)
+    if "title" in names:
+        entitle(connection, session_id, names["title"], by="user")
+    if "description" in names:
+        change(connection, session_id, description=names["description"])
+
+
+def entitle(connection: Connection, session_id: str, title: str, *, by: str) -> None:
+    """`by`: message, model or user. Databases fold only some of the letters of the world, so that is a column too."""
+    change(connection, session_id, title=title, title_folded=title.casefold(), titled_by=by)
 
 
 def change(connection: Connection, session_id: str, **values: Any) -> None:

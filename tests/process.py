@@ -32,7 +32,7 @@ class Process(Client):
 async def serving(database: str, *command: str, **settings: str) -> AsyncIterator[Process]:
     """Killed when the block ends. Raises RuntimeError with what it said if it does not start."""
     port = free_port()
-    given = {"db_url": database, "internal_api_key": KEY, "port": str(port), "log_level": "INFO"}
+    given = {"db_url": database, "internal_api_key": KEY, "port": str(port), "log_level": "INFO", "llm_titles": "false"}
     given |= {"lease_seconds": "1", **settings}
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_RUNTIME__")}
     process = await asyncio.create_subprocess_exec(

@@ -25,6 +25,8 @@ class Held:
     release: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the model was asked for it."""
+    dropped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when nobody waits for it any more."""
 
 
 Line = AIMessageChunk | Exception | Held | Callable[[list[BaseMessage]], AIMessageChunk]
@@ -32,6 +34,8 @@ Line = AIMessageChunk | Exception | Held | Callable[[list[BaseMessage]], AIMessa
 
 class ScriptedModel(BaseChatModel):
     lines: Any
+    choices: Any = None
+    """What it says when it is given no tools, in order; None: that is among the lines."""
     summaries: Any = iter(())
     """What it says when a summary is asked for, which comes when it likes; `heard` is what is asked else."""
     summarized: list[list[BaseMessage]] = Field(default_factory=list)
@@ -50,13 +54,14 @@ class ScriptedModel(BaseChatModel):
         return self.bind(tools=tools, **kwargs)
 
     def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk | Held:
-        is_summary = str(messages[0].content).startswith(SUMMARY.partition("\n")[0])
-        if is_summary:
+        if str(messages[0].content).startswith(SUMMARY.partition("\n")[0]):
             self.summarized.append(messages)
+            lines = self.summaries
         else:
             self.heard.append(messages)
             self.asked_with.append(parameters)
-        line: Line = next(self.summaries if is_summary else self.lines)
+            lines = self.lines if self.choices is None or "tools" in parameters else self.choices
+        line: Line = next(lines)
         if isinstance(line, Exception):
             raise line
         return line if isinstance(line, AIMessageChunk | Held) else line(messages)
@@ -99,12 +104,17 @@ async def _said(line: AIMessageChunk | Held) -> AIMessageChunk:
     if isinstance(line, AIMessageChunk):
         return line
     line.asked.set()
-    await line.release.wait()
+    try:
+        await line.release.wait()
+    except asyncio.CancelledError:
+        line.dropped.set()
+        raise
     return line.line
 
 
-def model(*lines: Line, summaries: Iterable[Line] = ()) -> ScriptedModel:
-    return ScriptedModel(lines=iter(lines), summaries=iter(summaries))
+def model(*lines: Line, choices: Iterable[Line] | None = None, summaries: Iterable[Line] = ()) -> ScriptedModel:
+    chosen = None if choices is None else iter(choices)
+    return ScriptedModel(lines=iter(lines), choices=chosen, summaries=iter(summaries))
 
 
 def says(text: str) -> AIMessageChunk:

@@ -23,7 +23,8 @@ KEY = "a-key-for-the-tests"
 def settings_for(url: str | Path, **changes: Any) -> Settings:
     """`url`: of a database, or a folder for a SQLite file."""
     db_url = url if isinstance(url, str) else f"sqlite:///{url}/test.db"
-    return Settings(_env_file=None, **{"db_url": db_url, "internal_api_key": KEY, "log_level": "ERROR", **changes})
+    given = {"db_url": db_url, "internal_api_key": KEY, "log_level": "ERROR", "llm_titles": False, **changes}
+    return Settings(_env_file=None, **given)
 
 
 @asynccontextmanager

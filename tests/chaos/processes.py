@@ -30,7 +30,13 @@ class Replica:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = output
-        given = {"internal_api_key": KEY, "port": str(self.port), "heartbeat_seconds": "1", **settings}
+        given = {
+            "internal_api_key": KEY,
+            "port": str(self.port),
+            "heartbeat_seconds": "1",
+            "llm_titles": "false",
+            **settings,
+        }
         self._environment = {f"AGENT_RUNTIME__{name.upper()}": value for name, value in given.items()}
         self._environment["CHAOS_WITHOUT"] = without
         self._process: ForkServerProcess | None = None

@@ -1,0 +1,77 @@
+"""What a session is called: its first message at once, then, while nobody waits, what the model makes of that."""
+
+import logging
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import HumanMessage, SystemMessage
+from sqlalchemy import Connection
+
+from graph import wire
+from graph.clean import visible
+from graph.errors import AgentRuntimeError
+from graph.outage import DATABASE_ERRORS
+from graph.spending import spent
+from graph.turn import COUNTED
+from prompts import ORCHESTRATOR, TITLE
+from sessions import leases, store
+from sessions.database import Database
+from sessions.run import Run
+
+log = logging.getLogger("agent_runtime.titles")
+LONGEST_READ = 4_000
+"""Characters of a message that the model reads."""
+
+
+class Titles:
+    """Without a model the first message stays the title."""
+
+    def __init__(self, database: Database, namer: BaseChatModel | None) -> None:
+        self._database = database
+        self._namer = namer
+        self._at_work: set[str] = set()
+
+    async def after(self, run: Run, message: wire.Message) -> None:
+        """When the run of a first message is over. A fault of the model is in the log; the next message tries again."""
+        if self._namer is None or run.session_id in self._at_work:
+            return
+        self._at_work.add(run.session_id)
+        try:
+            await run.over.wait()
+            said = await self._namer.ainvoke([SystemMessage(TITLE), HumanMessage(content_of(message)[:LONGEST_READ])])
+            cost = spent(said.usage_metadata, agent=ORCHESTRATOR, purpose="title")
+            title = usable(str(said.text))
+            await self._database.transact(lambda connection: improved(connection, run.session_id, title, cost))
+        except (AgentRuntimeError, *DATABASE_ERRORS) as error:
+            log.warning("session %s keeps its first title: %s", run.session_id, type(error).__name__)
+        finally:
+            self._at_work.discard(run.session_id)
+
+
+def content_of(message: wire.Message) -> str:
+    return message.content.strip() if isinstance(message, wire.UserMessage | wire.SwitchAgent) else ""
+
+
+def first(message: wire.Message) -> str:
+    """The first line of what the user said."""
+    return content_of(message).split("\n", maxsplit=1)[0][: store.TITLE]
+
+
+def usable(answer: str) -> str:
+    """The title in a model's answer; empty if there is none."""
+    if answer.lstrip().startswith(("{", "[", "<", "```")):
+        return ""
+    lines = [line.strip(" \t#*_`\"'«»“”.") for line in answer.splitlines()]
+    title = next(filter(None, lines), "")
+    return visible(title) if len(title) <= store.TITLE else ""
+
+
+def improved(connection: Connection, session_id: str, title: str, cost: wire.Usage) -> None:
+    """Unless its user named it meanwhile. Without a title it keeps the one it has, and the model is not asked again."""
+    row = leases.locked(connection, session_id)
+    if row is None:
+        return
+    store.change(
+        connection, session_id, usage=store.added(row["usage"], {name: getattr(cost, name) for name in COUNTED})
+    )
+    if row["titled_by"] == "message":
+        store.entitle(connection, session_id, title or row["title"], by="model")
