@@ -12,9 +12,9 @@ from typing import Any
 from langchain_core.messages import AnyMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from graph.context import overhead, size, tokens
 from graph.reply import Reply
 from graph.routing import Choice
+from graph.tokens import tokens
 from prompts import Agent
 
 Tell = Callable[[str], None]
@@ -53,8 +53,8 @@ def wasted(begun: Begun, agent: Agent, conversation: Sequence[AnyMessage]) -> Us
         return begun.reply.message.usage_metadata
     if begun.task.done() and not begun.task.cancelled():
         return None
-    read = overhead(agent) + sum(map(tokens, conversation))
-    written = size("".join(begun.words))
+    read = tokens(agent.prompt) + sum(tokens(str(message.content)) for message in conversation)
+    written = tokens("".join(begun.words))
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
 

@@ -12,11 +12,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from graph.state import FRESH, Memory
+from graph.tokens import tokens
 from graph.tools import specification
 from prompts import Agent
 
 BYTES_A_TOKEN = 3
-"""Of UTF-8. Prose and code have more; dense data (hex, base64) can have less, and is estimated too low."""
+"""As `tokens` estimates. Prose has more; dense data (hex, base64) can have less, and is estimated too low."""
 A_MESSAGE, A_CALL = 8, 16
 """Tokens around the text."""
 LEAST_ROOM = 1_000
@@ -55,29 +56,23 @@ class Remembered(Generic[T]):
         return made
 
 
-def size(text: str) -> int:
-    """In tokens."""
-    length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    return -(-length // BYTES_A_TOKEN)
-
-
 def counted(message: AnyMessage) -> int:
     calls = message.tool_calls if isinstance(message, AIMessage) else ()
-    of_calls = sum(A_CALL + size(f"{call['id']}{call['name']}{_json(call['args'])}") for call in calls)
+    of_calls = sum(A_CALL + tokens(f"{call['id']}{call['name']}{_json(call['args'])}") for call in calls)
     about = f"{message.name or ''}{getattr(message, 'tool_call_id', '')}"
-    return A_MESSAGE + size(str(message.content)) + size(about) + of_calls
+    return A_MESSAGE + tokens(str(message.content)) + tokens(about) + of_calls
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-tokens = Remembered(counted)
+weight = Remembered(counted)
 
 
 def overhead(agent: Agent) -> int:
     """What is sent with every conversation: the prompt, and the tools."""
-    return counted(SystemMessage(agent.prompt)) + size(_json([specification(name) for name in agent.tools]))
+    return counted(SystemMessage(agent.prompt)) + tokens(_json([specification(name) for name in agent.tools]))
 
 
 class Fit(NamedTuple):
@@ -123,7 +118,7 @@ def _used(sent: Sequence[AnyMessage], room: int) -> int:
     """Tokens, from the newest message back; once they are too many, the rest is not looked at."""
     used = 0
     for message in reversed(sent):
-        used += tokens(message)
+        used += weight(message)
         if used > room:
             break
     return used
@@ -138,7 +133,7 @@ def _place(messages: Sequence[AnyMessage], memory: Memory, most: float) -> int:
     used, turn, step = 0, None, len(messages)
     for place in range(len(messages) - 1, memory["start"] - 1, -1):
         message = messages[place]
-        used += tokens(message if place >= memory["short"] else brief(message))
+        used += weight(message if place >= memory["short"] else brief(message))
         if message.type == "tool":
             continue
         if used > most and step < len(messages):
@@ -243,7 +238,7 @@ def shortened(text: str, most: int) -> str:
 
 def clipped(text: str, most: int) -> str:
     """To about so many tokens."""
-    return text if size(text) <= most else shortened(text, max(LEAST, most * len(text) // size(text)))
+    return text if tokens(text) <= most else shortened(text, max(LEAST, most * len(text) // tokens(text)))
 
 
 def summary_size(room: int) -> int:
@@ -261,13 +256,13 @@ class Material(NamedTuple):
 
 def material(messages: Sequence[AnyMessage], memory: Memory, upto: int, room: int) -> Material:
     parts = [_json({"summary so far": memory["summary"]})] if memory["summary"] else []
-    left, reached = room - sum(map(size, parts)), memory["upto"]
+    left, reached = room - sum(map(tokens, parts)), memory["upto"]
     for begin, end in _steps(messages, memory["upto"], upto):
         told = "\n".join(_told(message) for message in messages[begin:end])
-        if size(told) > left and reached > memory["upto"]:
+        if tokens(told) > left and reached > memory["upto"]:
             break
         parts.append(clipped(told, left))
-        left, reached = left - size(told), end
+        left, reached = left - tokens(told), end
     return Material("\n".join(parts), reached)
 
 

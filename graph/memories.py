@@ -92,8 +92,8 @@ class Memories:
             self._begin(thread, messages, found, agent)
         return Given(found.messages, {} if found.memory == before else {"memory": found.memory}, costs)
 
-    def shown(self, state: State, agent: Agent) -> Sequence[AnyMessage]:
-        """What the agent's model would be sent now; no summary is begun or handed over."""
+    def seen(self, state: State, agent: Agent) -> Sequence[AnyMessage]:
+        """What it would be sent now; nothing comes of it."""
         return fit(state["messages"], state.get("memory") or FRESH, self._room(agent)).messages
 
     async def aclose(self) -> None:

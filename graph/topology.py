@@ -26,7 +26,7 @@ from graph.tools import check
 from nodes.approval import approval
 from nodes.ide import ide
 from nodes.local import local
-from nodes.orchestrator import Guessing, orchestrator
+from nodes.orchestrator import orchestrator
 from nodes.permission import permission
 from nodes.specialist import Limits, specialist
 from prompts import AGENTS, team
@@ -42,9 +42,9 @@ def topology(
     ahead = Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
-    guessing = Guessing(ahead, memories) if settings.speculative_routing else None
-    choose = partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), guessing=guessing)
-    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, memories=memories, ahead=ahead)
+    team_now, guesses = team(settings.multi_agent_mode), ahead if settings.speculative_routing else None
+    choose = partial(orchestrator, llm=llm, team=team_now, ahead=guesses, memories=memories)
+    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead, memories=memories)
     builder.add_node("orchestrator", choose)
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)

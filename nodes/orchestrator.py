@@ -1,7 +1,7 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
 from collections.abc import Coroutine, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage
@@ -21,13 +21,6 @@ from graph.stop import stoppable
 from prompts import Agent
 
 
-class Guessing(NamedTuple):
-    """What it takes to begin before the choice."""
-
-    ahead: Ahead
-    memories: Memories
-
-
 async def orchestrator(
     state: State,
     runtime: Runtime[wire.StreamOptions],
@@ -35,9 +28,10 @@ async def orchestrator(
     *,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
-    guessing: Guessing | None = None,
+    ahead: Ahead | None = None,
+    memories: Memories,
 ) -> dict[str, Any]:
-    """With `guessing`, the specialist whom the words of the request speak for begins while the model still chooses."""
+    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
@@ -51,9 +45,9 @@ async def orchestrator(
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
         choosing = classify(llm, last_request(after), team)
-        if guessing:
-            choosing = _guessed(choosing, guessing, after, runtime, config, llm, team)
-        choice = await stoppable(choosing)
+        choice = await stoppable(
+            _guessing(choosing, ahead, after, runtime, config, llm, team, memories) if ahead else choosing
+        )
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -64,24 +58,24 @@ async def orchestrator(
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
 
 
-async def _guessed(
+async def _guessing(
     choosing: Coroutine[Any, Any, Choice],
-    guessing: Guessing,
+    ahead: Ahead,
     state: State,
     runtime: Runtime[wire.StreamOptions],
     config: RunnableConfig,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    memories: Memories,
 ) -> Choice:
     agent = team[by_keywords(last_request(state), team).agent]
     options = runtime.context or wire.StreamOptions()
-
-    sent = guessing.memories.shown(state, agent)
+    sent = memories.seen(state, agent)
 
     def begin() -> Begun:
         return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
-    choice, dropped = await guessing.ahead.choose(thread_of(config), choosing, begin)
+    choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
     if dropped and (usage := wasted(dropped, agent, sent)):
         runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
     return choice

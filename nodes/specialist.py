@@ -38,8 +38,8 @@ async def specialist(
     llm: BaseChatModel,
     gatekeeper: Gatekeeper,
     limits: Limits,
-    memories: Memories,
     ahead: Ahead,
+    memories: Memories,
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
     tell = _teller(options, runtime)
@@ -49,10 +49,8 @@ async def specialist(
     try:
         with ahead.taken_over(thread_of(config), agent.name) as begun:
             _within(state, limits, [])
-            if begun:
-                reply = await stoppable(begun.followed(tell))
-            else:
-                reply = await stoppable(ask(llm, agent, given.messages, options, tell, state["messages"]))
+            asked = begun.followed(tell) if begun else ask(llm, agent, given.messages, options, tell, state["messages"])
+            reply = await stoppable(asked)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
         _within(state, limits, reply.message.tool_calls)

@@ -54,14 +54,14 @@ class ScriptedModel(BaseChatModel):
         return self.bind(tools=tools, **kwargs)
 
     def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk | Held:
-        is_summary = str(messages[0].content).startswith(SUMMARY.partition("\n")[0])
-        if is_summary:
+        if str(messages[0].content).startswith(SUMMARY.partition("\n")[0]):
             self.summarized.append(messages)
-            line: Line = next(self.summaries)
+            lines = self.summaries
         else:
             self.heard.append(messages)
             self.asked_with.append(parameters)
-            line = next(self.lines if self.choices is None or "tools" in parameters else self.choices)
+            lines = self.lines if self.choices is None or "tools" in parameters else self.choices
+        line: Line = next(lines)
         if isinstance(line, Exception):
             raise line
         return line if isinstance(line, AIMessageChunk | Held) else line(messages)
@@ -113,8 +113,8 @@ async def _said(line: AIMessageChunk | Held) -> AIMessageChunk:
 
 
 def model(*lines: Line, choices: Iterable[Line] | None = None, summaries: Iterable[Line] = ()) -> ScriptedModel:
-    said = None if choices is None else iter(choices)
-    return ScriptedModel(lines=iter(lines), choices=said, summaries=iter(summaries))
+    chosen = None if choices is None else iter(choices)
+    return ScriptedModel(lines=iter(lines), choices=chosen, summaries=iter(summaries))
 
 
 def says(text: str) -> AIMessageChunk:
