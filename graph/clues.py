@@ -145,18 +145,33 @@ def _replaced(word: str) -> str:
 
 
 class Element(NamedTuple):
+    """One word, or one of several in a row."""
+
     exact: frozenset[str]
     stems: tuple[str, ...]
     ends: tuple[str, ...]
+    rows: tuple[tuple["Element", ...], ...]
 
-    def fits(self, word: str) -> bool:
-        if word in self.exact or word.startswith(self.stems):
-            return True
-        return bool(self.ends) and word.endswith(self.ends) and word not in self.ends
+    def fits(self, words: Sequence[str], place: int) -> int:
+        """Where it ends that begins there; 0: it does not."""
+        if place >= len(words):
+            return 0
+        word = words[place]
+        if word in self.exact or word.startswith(self.stems) or (word.endswith(self.ends) and word not in self.ends):
+            return place + 1
+        return next((end for row in self.rows if (end := _row_fits(row, words, place))), 0)
+
+
+def _row_fits(row: Sequence[Element], words: Sequence[str], place: int) -> int:
+    for element in row:
+        if not (place := element.fits(words, place)):
+            return 0
+    return place
 
 
 class Term:
-    """Words in a row. `stem*`, `*end`, `a|b`; `...` up to GAP words of the sentence; `^` only where it opens."""
+    """Words in a row: `stem*`, `*end`, `a|b`, `a_b|c` with a row in an alternative, `...` up to GAP words of the
+    sentence, `^` only where it opens."""
 
     def __init__(self, written: str) -> None:
         parts = normal(written).split()
@@ -166,25 +181,26 @@ class Term:
     def found(self, words: Sequence[str], place: int) -> int:
         """Where it ends that begins there; 0: it does not."""
         gap = 0
-        at = place
         for part in self.parts:
             if part is None:
                 gap = GAP
                 continue
-            while not (at < len(words) and part.fits(words[at])):
-                if at >= len(words) or gap == 0 or words[at] in ENDS:
+            while not (end := part.fits(words, place)):
+                if place >= len(words) or gap == 0 or words[place] in ENDS:
                     return 0
-                at, gap = at + 1, gap - 1
-            at, gap = at + 1, 0
-        return at
+                place, gap = place + 1, gap - 1
+            place, gap = end, 0
+        return place
 
 
 def _element(written: str) -> Element:
     each = written.split("|")
+    single = [one for one in each if "_" not in one]
     return Element(
-        frozenset(one for one in each if "*" not in one),
-        tuple(one[:-1] for one in each if one.endswith("*")),
-        tuple(one[1:] for one in each if one.startswith("*")),
+        frozenset(one for one in single if "*" not in one),
+        tuple(one[:-1] for one in single if one.endswith("*")),
+        tuple(one[1:] for one in single if one.startswith("*")),
+        tuple(tuple(map(_element, one.split("_"))) for one in each if "_" in one),
     )
 
 
@@ -202,13 +218,14 @@ class Index:
 
     def _add(self, term: Term, clue: Clue) -> None:
         first = term.parts[0]
-        assert first, written
-        for word in first.exact:
-            self._by_word.setdefault(word, []).append((term, clue))
-        for stem in first.stems:
-            self._by_stem.setdefault(stem, []).append((term, clue))
-        if first.ends:
-            self._others.append((term, clue))
+        assert first, term
+        for element in (first, *(row[0] for row in first.rows)):
+            for word in element.exact:
+                self._by_word.setdefault(word, []).append((term, clue))
+            for stem in element.stems:
+                self._by_stem.setdefault(stem, []).append((term, clue))
+            if element.ends:
+                self._others.append((term, clue))
 
     def candidates(self, word: str) -> Iterator[tuple[Term, Clue]]:
         yield from self._by_word.get(word, ())
