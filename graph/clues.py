@@ -24,6 +24,8 @@ ERROR = "<error>"
 NAME = "<name>"
 """Stands for a path, a name of code, or code."""
 
+_COMMAND = re.compile(r"(?!\w*ли$)\w*(?:й|йте|ь|ьте|и|ите|[еи]м|[еи]мте|ти|ка)(?:ся|сь)?|")
+"""How a Russian verb ends that tells somebody to do something, or names what is to be done."""
 _ERROR = re.compile(r"[\w.:$]*[a-z0-9_](?:error|exception|fault|panic)\b|\b(?:sig[a-z]{3,4}|e[a-z]{5,8})(?=:)|errno")
 _CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`", re.DOTALL)
 _NAME = re.compile(r"\S*(?:/|\w\.[a-z_]|_|\w::|\(\)|@\w|\.\w{1,5}$)\S*")
@@ -149,6 +151,7 @@ class Element(NamedTuple):
 
     exact: frozenset[str]
     stems: tuple[str, ...]
+    verbs: tuple[str, ...]
     ends: tuple[str, ...]
     rows: tuple[tuple["Element", ...], ...]
 
@@ -158,6 +161,8 @@ class Element(NamedTuple):
             return 0
         word = words[place]
         if word in self.exact or word.startswith(self.stems) or (word.endswith(self.ends) and word not in self.ends):
+            return place + 1
+        if any(word.startswith(verb) and _COMMAND.fullmatch(word, len(verb)) for verb in self.verbs):
             return place + 1
         return next((end for row in self.rows if (end := _row_fits(row, words, place))), 0)
 
@@ -170,7 +175,7 @@ def _row_fits(row: Sequence[Element], words: Sequence[str], place: int) -> int:
 
 
 class Term:
-    """Words in a row: `stem*`, `*end`, `a|b`, `a_b|c` with a row in an alternative, `...` up to GAP words of the
+    """Words in a row: `stem*`, `verb!`, `*end`, `a|b`, `a_b|c` with a row in an alternative, `...` up to GAP words of the
     sentence, `^` only where it opens."""
 
     def __init__(self, written: str) -> None:
@@ -197,8 +202,9 @@ def _element(written: str) -> Element:
     each = written.split("|")
     single = [one for one in each if "_" not in one]
     return Element(
-        frozenset(one for one in single if "*" not in one),
+        frozenset(one for one in single if one[-1] not in "*!" and one[0] != "*"),
         tuple(one[:-1] for one in single if one.endswith("*")),
+        tuple(one[:-1] for one in single if one.endswith("!")),
         tuple(one[1:] for one in single if one.startswith("*")),
         tuple(tuple(map(_element, one.split("_"))) for one in each if "_" in one),
     )
@@ -222,7 +228,7 @@ class Index:
         for element in (first, *(row[0] for row in first.rows)):
             for word in element.exact:
                 self._by_word.setdefault(word, []).append((term, clue))
-            for stem in element.stems:
+            for stem in element.stems + element.verbs:
                 self._by_stem.setdefault(stem, []).append((term, clue))
             if element.ends:
                 self._others.append((term, clue))
@@ -247,7 +253,7 @@ class Index:
 
 _TRACE = re.compile(
     r"traceback|^\s*file \"|\bat [\w.$<>]+ ?\(|\.\w{1,5}:\d+|goroutine \d|0x[0-9a-f]{4}|exit (?:code|status) [1-9]|"
-    r"^[\w.]+(?:error|exception)\b|stderr|core dumped|\bcode [1-9]\d?\b|\[\w*err\w*\]|\berror[: \[]",
+    r"^[\w.]+(?:error|exception)\b|stderr|core dumped|\bcode [1-9]\d?\b|\[\w*err\w*\]|\berror[:\[]",
     re.IGNORECASE | re.MULTILINE,
 )
 

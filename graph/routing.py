@@ -12,6 +12,7 @@ from graph.clues import KEYWORDS, LONGEST, Hit, evidence, scores
 from graph.errors import AgentRuntimeError
 from prompts import AGENTS, CLASSIFIER, Agent
 
+
 class Choice(NamedTuple):
     agent: str
     confidence: str
