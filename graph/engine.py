@@ -8,6 +8,7 @@ from typing import NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpointer import open_checkpointer
+from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.offline import OfflineModel
 from graph.remote import open_remote
@@ -28,6 +29,7 @@ async def open_graph(
     model: AbstractAsyncContextManager[BaseChatModel],
     gatekeeper: Gatekeeper,
     thread: ThreadPoolExecutor,
+    known: Classifications | None = None,
 ) -> AsyncIterator[Engine]:
     """The model is opened only if the graph runs here. `thread` owns an SQLite file."""
     if settings.graph_url:
@@ -36,4 +38,4 @@ async def open_graph(
         return
     async with model as llm, open_checkpointer(settings, thread) as checkpointer:
         namer = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
-        yield Engine(topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer), namer)
+        yield Engine(topology(llm, settings, gatekeeper, known).compile(checkpointer=checkpointer), namer)

@@ -1,36 +1,47 @@
 """Who should answer a request: one model call, or, without a usable answer of it, the words of the request."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from graph.classifications import Choice, Classifications
 from graph.clean import clean
-from graph.clues import KEYWORDS, LONGEST, Hit, evidence, scores
+from graph.clues import KEYWORDS, LONGEST, Hit, evidence, normal, scores
 from graph.errors import AgentRuntimeError
-from prompts import AGENTS, CLASSIFIER, Agent
+from prompts import CLASSIFIER, Agent
 
 
-class Choice(NamedTuple):
-    agent: str
-    confidence: str
-    """high, medium or low."""
-    reasoning: str
-    method: str
-    """llm or keywords."""
-
-
-async def classify(llm: BaseChatModel, text: str, team: Mapping[str, Agent]) -> Choice:
+async def classify(
+    llm: BaseChatModel,
+    text: str,
+    team: Mapping[str, Agent],
+    known: Classifications | None = None,
+    heard: Callable[[AIMessage], None] = lambda _: None,
+) -> Choice:
+    """`known`: what was chosen before; `heard`: is told the model's answer, which has its cost."""
     if len(team) == 1:
         return by_keywords(text, team)
-    request = [SystemMessage(classification_prompt(team)), HumanMessage(text[:LONGEST])]
+    prompt = classification_prompt(team)
+    key = (" ".join(normal(text[:LONGEST]).split()), _name(llm), prompt)
+    if known and (before := known.get(key)):
+        return before
     try:
-        answer = await llm.bind(temperature=0.3).ainvoke(request)
+        answer = await llm.bind(temperature=0.3).ainvoke([SystemMessage(prompt), HumanMessage(text[:LONGEST])])
     except AgentRuntimeError:
         return by_keywords(text, team)
-    return _chosen(str(answer.text), team) or by_keywords(text, team)
+    heard(answer)
+    choice = _chosen(str(answer.text), team)
+    if known and choice:
+        known.keep(key, choice)
+    return choice or by_keywords(text, team)
+
+
+def _name(llm: BaseChatModel) -> Hashable:
+    return tuple(sorted(map(str, llm._identifying_params.items())))
 
 
 def classification_prompt(team: Mapping[str, Agent]) -> str:
@@ -81,3 +92,14 @@ def _reason(hits: Sequence[Hit]) -> str:
 
 def _confidence(best: int, second: int) -> str:
     return "high" if best >= second + 6 else "medium" if best >= second + 2 else "low"
+
+
+def explanation(text: str, team: Collection[str]) -> dict[str, Any]:
+    """What the words of a request say, and whom they speak for."""
+    hits = evidence(text)
+    points = scores(hits)
+    return {
+        **by_keywords(text, team)._asdict(),
+        "points": {agent: points.get(agent, 0) for agent in team},
+        "evidence": [{"clue": hit.clue, "words": hit.words, "points": dict(hit.points)} for hit in hits],
+    }

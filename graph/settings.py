@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     """Processes that serve the port; more than one needs Postgres."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
+    routing_cache_size: int = Field(1_000, ge=0)
+    """How many of the models' choices of an agent a process remembers; 0: none."""
+    routing_cache_seconds: float = Field(3_600, ge=0)
     speculative_routing: bool = False
     """The specialist that a request's words speak for begins while the model still chooses; a wrong guess is dropped,
     and its tokens are paid for."""

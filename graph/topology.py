@@ -17,6 +17,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
 from graph.ahead import Ahead
+from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
 from graph.settings import Settings
@@ -32,17 +33,20 @@ from prompts import AGENTS, team
 
 
 def topology(
-    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None
+    llm: BaseChatModel,
+    settings: Settings,
+    gatekeeper: Gatekeeper | None = None,
+    known: Classifications | None = None,
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
+    known = known or Classifications(settings.routing_cache_size, settings.routing_cache_seconds)
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
     ahead = Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
     guesses = ahead if settings.speculative_routing else None
-    builder.add_node(
-        "orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), ahead=guesses)
-    )
+    mates = team(settings.multi_agent_mode)
+    builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=mates, known=known, ahead=guesses))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
         builder.add_node(
