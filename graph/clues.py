@@ -26,7 +26,7 @@ NAME = "<name>"
 
 _COMMAND = re.compile(r"(?!\w*ли$)\w*(?:й|йте|ь|ьте|и|ите|[еи]м|[еи]мте|ти|ка)(?:ся|сь)?|")
 """How a Russian verb ends that tells somebody to do something, or names what is to be done."""
-_ERROR = re.compile(r"[\w.:$]*[a-z0-9_](?:error|exception|fault|panic)\b|\b(?:sig[a-z]{3,4}|e[a-z]{5,8})(?=:)|errno")
+_ERROR = re.compile(r"[a-z0-9_](?:error|exception|fault|panic)\b|\b(?:sig[a-z]{3,4}|e[a-z]{5,8})(?=:)|errno")
 _CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`", re.DOTALL)
 _NAME = re.compile(r"\S*(?:/|\w\.[a-z_]|_|\w::|\(\)|@\w|\.\w{1,5}$)\S*")
 _WORD = re.compile(r"<\w+>|\w+(?:['-]\w+)*|[.!;:\n,?]|[—–-]+(?=\s)")
