@@ -41,6 +41,8 @@ class Clue(BaseModel):
     terms: list[str] = Field(min_length=1)
     request: bool = False
     """Whether it says what is wanted."""
+    alone: bool = False
+    """Whether it counts only where no other clue says so."""
 
     @field_validator("points")
     @classmethod
@@ -104,7 +106,7 @@ class Text:
 
     def __init__(self, text: str, fillers: frozenset[str]) -> None:
         self.raw = text[:LONGEST]
-        self.words = _WORD.findall(_spoken(normal(self.raw)))
+        self.words = [*_WORD.findall(_spoken(normal(self.raw))), "."]
         self.openings = {*self._openings(fillers)}
 
     def _openings(self, fillers: frozenset[str]) -> Iterator[int]:
@@ -119,7 +121,7 @@ class Text:
     def sentences(self) -> Iterator[tuple[list[str], str]]:
         """The words of each, and the mark that ends it."""
         sentence: list[str] = []
-        for word in [*self.words, "."]:
+        for word in self.words:
             if word not in ENDS:
                 sentence.append(word)
             elif sentence:
@@ -293,14 +295,18 @@ KEYWORDS = load(prompts.HERE / "keywords.yaml")
 FILLERS = frozenset(map(normal, KEYWORDS.fillers))
 INDEX = Index(KEYWORDS.clues)
 REQUESTS = {clue.name for clue in KEYWORDS.clues if clue.request}
+ALONE = {clue.name for clue in KEYWORDS.clues if clue.alone}
 
 
 def evidence(text: str) -> list[Hit]:
     """Every clue in the text, in the order of its words; then its forms."""
     read = Text(text, FILLERS)
     hits = [*INDEX.hits(read)]
+    wanted = REQUESTS & {hit.clue for hit in hits}
+    if wanted - ALONE:
+        hits = [hit for hit in hits if hit.clue not in ALONE]
     forms = {name for name, has in FORMS.items() if has(read)}
-    if "question" in forms or REQUESTS & {hit.clue for hit in hits}:
+    if "question" in forms or wanted:
         forms.discard("statement")
     return [*hits, *(Hit(f"is a {name}", "", KEYWORDS.forms[name]) for name in FORMS if name in forms)]
 
