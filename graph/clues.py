@@ -255,7 +255,7 @@ class Index:
 
 _TRACE = re.compile(
     r"traceback|^\s*file \"|\bat [\w.$<>]+ ?\(|\.\w{1,5}:\d+|goroutine \d|0x[0-9a-f]{4}|exit (?:code|status) [1-9]|"
-    r"^[\w.]+(?:error|exception)\b|stderr|core dumped|\bcode [1-9]\d?\b|\[\w*err\w*\]|\berror[:\[]",
+    r"^[\w.]+(?:error|exception)\b|(?:error|exception): \S|^(?:panic|fatal): |stderr|core dumped|\bcode [1-9]\d?\b|\[\w*err\w*\]|\berror[:\[]",
     re.IGNORECASE | re.MULTILINE,
 )
 
