@@ -66,7 +66,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     """
     gatekeeper = Gatekeeper(settings.policy_file)
     readiness = Readiness()
-    known = Classifications(settings.routing_cache_size, settings.routing_cache_seconds)
+    known = Classifications(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

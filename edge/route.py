@@ -9,7 +9,7 @@ from edge import openapi
 from edge.bodies import read
 from graph import wire
 from graph.classifications import Classifications
-from graph.routing import explanation
+from graph.routing import explanation, remembered
 from graph.settings import Settings
 from prompts import team
 
@@ -21,11 +21,14 @@ class Asked(wire.Incoming):
 
 
 def route_routes(app: FastAPI, settings: Settings, known: Classifications) -> None:
+    mates = team(settings.multi_agent_mode)
+
     @app.post("/route/explain", openapi_extra=openapi.body(Asked))
     async def explain(request: Request) -> dict[str, Any]:
         """Whom the words of a request speak for, and why; no model is asked, nothing is run or stored.
 
-        A model that is asked first may choose another one. `cache`: what this process remembers of models' choices.
+        A model, which is asked first, may choose another one: `remembered` is what it chose if this process knows it.
         """
         asked = await read(request, Asked)
-        return {**explanation(asked.text, team(settings.multi_agent_mode)), "cache": known.told()}
+        before = remembered(asked.text, mates, known)
+        return {**explanation(asked.text, mates), "remembered": before and before._asdict(), "cache": known.told()}

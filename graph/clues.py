@@ -177,8 +177,7 @@ def _row_fits(row: Sequence[Element], words: Sequence[str], place: int) -> int:
 
 
 class Term:
-    """Words in a row: `stem*`, `verb!`, `*end`, `a|b`, `a_b|c` with a row in an alternative, `...` up to GAP words of the
-    sentence, `^` only where it opens."""
+    """Words in a row, in the notation of prompts/keywords.yaml."""
 
     def __init__(self, written: str) -> None:
         parts = normal(written).split()
@@ -254,8 +253,9 @@ class Index:
 
 
 _TRACE = re.compile(
-    r"traceback|^\s*file \"|\bat [\w.$<>]+ ?\(|\.\w{1,5}:\d+|goroutine \d|0x[0-9a-f]{4}|exit (?:code|status) [1-9]|"
-    r"^[\w.]+(?:error|exception)\b|(?:error|exception): \S|^(?:panic|fatal): |stderr|core dumped|\bcode [1-9]\d?\b|\[\w*err\w*\]|\berror[:\[]",
+    r"traceback|^[ \t]*file \"|\bat [\w.$<>]+ ?\(|\.\w{1,5}:\d+|goroutine \d|0x[0-9a-f]{4}|exit (?:code|status) [1-9]|"
+    r"^[\w.]+(?:error|exception)\b|(?:error|exception): \S|^(?:panic|fatal): |stderr|core dumped|\bcode [1-9]\d?\b|"
+    r"\[err(?:or)?\]|\berror[:\[]",
     re.IGNORECASE | re.MULTILINE,
 )
 

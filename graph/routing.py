@@ -1,5 +1,6 @@
 """Who should answer a request: one model call, or, without a usable answer of it, the words of the request."""
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from string import Template
@@ -25,23 +26,24 @@ async def classify(
     """`known`: what was chosen before; `heard`: is told the model's answer, which has its cost."""
     if len(team) == 1:
         return by_keywords(text, team)
-    prompt = classification_prompt(team)
-    key = (" ".join(normal(text[:LONGEST]).split()), _name(llm), prompt)
-    if known and (before := known.get(key)):
+    if known and (before := known.get(_key(text, team, known.model))):
         return before
+    request = [SystemMessage(classification_prompt(team)), HumanMessage(text[:LONGEST])]
     try:
-        answer = await llm.bind(temperature=0.3).ainvoke([SystemMessage(prompt), HumanMessage(text[:LONGEST])])
+        answer = await llm.bind(temperature=0.3).ainvoke(request)
     except AgentRuntimeError:
         return by_keywords(text, team)
     heard(answer)
     choice = _chosen(str(answer.text), team)
     if known and choice:
-        known.keep(key, choice)
+        known.keep(_key(text, team, known.model), choice)
     return choice or by_keywords(text, team)
 
 
-def _name(llm: BaseChatModel) -> Hashable:
-    return tuple(sorted(map(str, llm._identifying_params.items())))
+def _key(text: str, team: Mapping[str, Agent], model: str) -> Hashable:
+    """Case and space do not matter; another model, prompt or team is another question."""
+    version = hashlib.sha256(classification_prompt(team).encode()).digest()
+    return " ".join(normal(text[:LONGEST]).split()), model, version
 
 
 def classification_prompt(team: Mapping[str, Agent]) -> str:
@@ -92,6 +94,11 @@ def _reason(hits: Sequence[Hit]) -> str:
 
 def _confidence(best: int, second: int) -> str:
     return "high" if best >= second + 6 else "medium" if best >= second + 2 else "low"
+
+
+def remembered(text: str, team: Mapping[str, Agent], known: Classifications) -> Choice | None:
+    """What the model said of a request before."""
+    return known.peek(_key(text, team, known.model))
 
 
 def explanation(text: str, team: Collection[str]) -> dict[str, Any]:

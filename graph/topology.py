@@ -38,7 +38,7 @@ def topology(
     gatekeeper: Gatekeeper | None = None,
     known: Classifications | None = None,
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
-    known = known or Classifications(settings.routing_cache_size, settings.routing_cache_seconds)
+    known = known or Classifications(settings)
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
     ahead = Ahead()

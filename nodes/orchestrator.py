@@ -13,9 +13,9 @@ from graph import wire
 from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
-from graph.classifications import Classifications
+from graph.classifications import Choice, Classifications
 from graph.errors import AgentRuntimeError, InvalidMessage
-from graph.routing import Choice, by_keywords, classify
+from graph.routing import by_keywords, classify
 from graph.spending import spent
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
@@ -45,7 +45,7 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        choosing = classify(llm, last_request(after), team, known, partial(_tell_cost, runtime))
+        choosing = classify(llm, last_request(after), team, known if update else None, partial(_tell_cost, runtime))
         choice = await stoppable(_guessing(choosing, ahead, after, runtime, config, llm, team) if ahead else choosing)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))

@@ -16,6 +16,8 @@ from sessions.tables import routings, runs
 
 SHOWN = ("text", "agent", "confidence", "method", "expected", "override", "created_at")
 TEAM = team(multi_agent=True)
+LOOKED_AT = 500
+"""Runs of one turn, among which the one is that began it."""
 
 
 def add(connection: Connection, session_id: str, run_id: str, events: Sequence[Event]) -> None:
@@ -51,8 +53,8 @@ def _request(connection: Connection, session_id: str, run_id: str) -> str:
     """What the user said last, in this run or in one before it."""
     until = select(runs.c.number).where(runs.c.id == run_id).scalar_subquery()
     before = select(runs.c.input).where(runs.c.session_id == session_id, runs.c.number <= until)
-    said = (_said(given) for given in connection.scalars(before.order_by(runs.c.number.desc())))
-    return next(filter(None, said), "")
+    newest = before.order_by(runs.c.number.desc()).limit(LOOKED_AT)
+    return next(filter(None, map(_said, connection.scalars(newest))), "")
 
 
 def _said(given: dict[str, Any]) -> str:
