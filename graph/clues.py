@@ -26,7 +26,7 @@ NAME = "<name>"
 
 _COMMAND = re.compile(r"(?!\w*ли$)\w*(?:й|йте|ь|ьте|и|ите|[еи]м|[еи]мте|ти|ка)(?:ся|сь)?|")
 """How a Russian verb ends that tells somebody to do something, or names what is to be done."""
-_ERROR = re.compile(r"[a-z0-9_](?:error|exception|fault|panic)\b|\b(?:sig[a-z]{3,4}|e[a-z]{5,8})(?=:)|errno")
+_ERROR = re.compile(r"[a-z0-9_]{2}(?:error|exception|panic)\b|\b(?:sig[a-z]{3,4}|e[a-z]{5,8})(?=:)|errno")
 _CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`", re.DOTALL)
 _NAME = re.compile(r"\S*(?:/|\w\.[a-z_]|_|\w::|\(\)|@\w|\.\w{1,5}$)\S*")
 _WORD = re.compile(r"<\w+>|\w+(?:['-]\w+)*|[.!;:\n,?]|[—–-]+(?=\s)")
@@ -59,6 +59,8 @@ class Clue(BaseModel):
     def _say_something(cls, terms: list[str]) -> list[str]:
         if not all(set(term.split()) - {"^", "..."} for term in terms):
             raise ValueError("there is an empty term")
+        if any(term.removeprefix("^ ").startswith("...") for term in terms):
+            raise ValueError("a term begins with a gap")
         return terms
 
 
@@ -278,7 +280,7 @@ def _is_long(text: Text) -> bool:
 
 
 def _is_told(text: Text) -> bool:
-    return len(text.words) >= SHORTEST
+    return len(text.words) > SHORTEST  # the mark at its end is one of them
 
 
 FORMS = {"trace": _is_trace, "question": _is_question, "choice": _is_choice, "long": _is_long, "statement": _is_told}
