@@ -26,7 +26,10 @@ NAME = "<name>"
 
 _COMMAND = re.compile(r"(?!\w*ли$)\w*(?:й|йте|ь|ьте|и|ите|[еи]м|[еи]мте|ти|ка)(?:ся|сь)?|")
 """How a Russian verb ends that tells somebody to do something, or names what is to be done."""
-_ERROR = re.compile(r"[a-z0-9_]{2}(?:error|exception|panic)\b|\b(?:sig[a-z]{3,4}|e[a-z]{5,8})(?=:)|errno")
+_ERROR = re.compile(
+    r"[a-z0-9_]{2}(?:error|exception|panic)\b|\bsig(?:segv|kill|abrt|term|bus|fpe|ill)\b|\berrno\b|"
+    r"\be(?:conn\w+|noent|acces|perm|addrinuse|timedout|resolve|pipe|nomem|exist|mfile)\b"
+)
 _CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`", re.DOTALL)
 _NAME = re.compile(r"\S*(?:/|\w\.[a-z_]|_|\w::|\(\)|@\w|\.\w{1,5}$)\S*")
 _WORD = re.compile(r"<\w+>|\w+(?:['-]\w+)*|[.!;:\n,?]|[—–-]+(?=\s)")

@@ -73,7 +73,8 @@ class ScriptedModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         line = await _said(self._next(messages, kwargs))
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(line.content))])
+        message = AIMessage(line.content, usage_metadata=line.usage_metadata)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _astream(
         self,

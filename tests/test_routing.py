@@ -10,9 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from graph.errors import LLMUnavailable
 from graph.classifications import Choice
 from graph.clues import LONGEST, load
+from graph.errors import LLMUnavailable
 from graph.routing import by_keywords, classify
 from prompts import AGENTS, team
 
