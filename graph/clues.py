@@ -1,31 +1,21 @@
 """What the words of a request say about who should answer it: clues, their points, and where they were found."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-import prompts
-from prompts import AGENTS
+from graph.keywords import KEYWORDS, Clue, Form
+from graph.terms import ENDS, Term, normal
 
 LONGEST = 4_000
 """Characters of a request that are looked at."""
-GAP = 8
-"""Words that `...` may stand for."""
-SHORTEST = 4
-"""Words of a statement."""
-ENDS = {".", "!", ";", ":", "\n", "?"}
-"""Of a sentence."""
+SHORTEST, LONG = 4, 45
+"""Words of a statement, and of a long text."""
 ERROR = "<error>"
 """Stands for the name of an error or of an exception."""
 NAME = "<name>"
 """Stands for a path, a name of code, or code."""
 
-_COMMAND = re.compile(r"(?!\w*ли$)\w*(?:й|йте|ь|ьте|и|ите|[еи]м|[еи]мте|ти|ка)(?:ся|сь)?|")
-"""How a Russian verb ends that tells somebody to do something, or names what is to be done."""
 _ERROR = re.compile(
     r"[a-z0-9_]{2}(?:error|exception|panic)\b|\bsig(?:segv|kill|abrt|term|bus|fpe|ill)\b|\berrno\b|"
     r"\be(?:conn\w+|noent|acces|perm|addrinuse|timedout|resolve|pipe|nomem|exist|mfile)\b"
@@ -33,71 +23,6 @@ _ERROR = re.compile(
 _CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`", re.DOTALL)
 _NAME = re.compile(r"\S*(?:/|\w\.[a-z_]|_|\w::|\(\)|@\w|\.\w{1,5}$)\S*")
 _WORD = re.compile(r"<\w+>|\w+(?:['-]\w+)*|[.!;:\n,?]|[—–-]+(?=\s)")
-
-
-class Clue(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1)
-    points: dict[str, int] = Field(min_length=1)
-    """For each agent it speaks for, or against."""
-    terms: list[str] = Field(min_length=1)
-    request: bool = False
-    """Whether it says what is wanted."""
-    alone: bool = False
-    """Whether it counts only where no other clue says so."""
-
-    @field_validator("points")
-    @classmethod
-    def _of_agents(cls, points: dict[str, int]) -> dict[str, int]:
-        return _known(points)
-
-    @field_validator("terms", mode="before")
-    @classmethod
-    def _separated(cls, terms: Any) -> Any:
-        return [each.strip() for each in terms.strip().rstrip(",").split(",")] if isinstance(terms, str) else terms
-
-    @field_validator("terms")
-    @classmethod
-    def _say_something(cls, terms: list[str]) -> list[str]:
-        if not all(set(term.split()) - {"^", "..."} for term in terms):
-            raise ValueError("there is an empty term")
-        if any(term.removeprefix("^ ").startswith("...") for term in terms):
-            raise ValueError("a term begins with a gap")
-        return terms
-
-
-def _known(points: dict[str, int]) -> dict[str, int]:
-    if unknown := sorted(points.keys() - AGENTS.keys()):
-        raise ValueError(f"there is no agent {', '.join(unknown)}; there are {', '.join(AGENTS)}")
-    return points
-
-
-class Keywords(BaseModel):
-    """prompts/keywords.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    default: str
-    fillers: list[str] = Field(min_length=1)
-    forms: dict[str, dict[str, int]]
-    """What is known of a text by its form: see `forms`."""
-    clues: list[Clue] = Field(min_length=1)
-
-    @field_validator("default")
-    @classmethod
-    def _exists(cls, name: str) -> str:
-        _known({name: 0})
-        return name
-
-    @field_validator("forms")
-    @classmethod
-    def _are_forms(cls, forms: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-        if unknown := sorted(forms.keys() - FORMS.keys()):
-            raise ValueError(f"there is no form {', '.join(unknown)}; there are {', '.join(FORMS)}")
-        for points in forms.values():
-            _known(points)
-        return forms
 
 
 class Hit(NamedTuple):
@@ -134,10 +59,6 @@ class Text:
                 sentence = []
 
 
-def normal(text: str) -> str:
-    return text.casefold().replace("ё", "е").replace("’", "'")
-
-
 def _spoken(text: str) -> str:
     """With names and errors replaced by what they are."""
     text = _CODE.sub(f" {NAME} ", text)
@@ -151,69 +72,6 @@ def _replaced(word: str) -> str:
     if _NAME.fullmatch(core.lstrip("(«\"'")):
         return f" {NAME} {word[len(core) :]}"
     return word
-
-
-class Element(NamedTuple):
-    """One word, or one of several in a row."""
-
-    exact: frozenset[str]
-    stems: tuple[str, ...]
-    verbs: tuple[str, ...]
-    ends: tuple[str, ...]
-    rows: tuple[tuple["Element", ...], ...]
-
-    def fits(self, words: Sequence[str], place: int) -> int:
-        """Where it ends that begins there; 0: it does not."""
-        if place >= len(words):
-            return 0
-        word = words[place]
-        if word in self.exact or word.startswith(self.stems) or (word.endswith(self.ends) and word not in self.ends):
-            return place + 1
-        if any(word.startswith(verb) and _COMMAND.fullmatch(word, len(verb)) for verb in self.verbs):
-            return place + 1
-        return next((end for row in self.rows if (end := _row_fits(row, words, place))), 0)
-
-
-def _row_fits(row: Sequence[Element], words: Sequence[str], place: int) -> int:
-    for element in row:
-        if not (place := element.fits(words, place)):
-            return 0
-    return place
-
-
-class Term:
-    """Words in a row, in the notation of prompts/keywords.yaml."""
-
-    def __init__(self, written: str) -> None:
-        parts = normal(written).split()
-        self.opens = parts[0] == "^"
-        self.parts = [None if part == "..." else _element(part) for part in parts[self.opens :]]
-
-    def found(self, words: Sequence[str], place: int) -> int:
-        """Where it ends that begins there; 0: it does not."""
-        gap = 0
-        for part in self.parts:
-            if part is None:
-                gap = GAP
-                continue
-            while not (end := part.fits(words, place)):
-                if place >= len(words) or gap == 0 or words[place] in ENDS:
-                    return 0
-                place, gap = place + 1, gap - 1
-            place, gap = end, 0
-        return place
-
-
-def _element(written: str) -> Element:
-    each = written.split("|")
-    single = [one for one in each if "_" not in one]
-    return Element(
-        frozenset(one for one in single if one[-1] not in "*!" and one[0] != "*"),
-        tuple(one[:-1] for one in single if one.endswith("*")),
-        tuple(one[:-1] for one in single if one.endswith("!")),
-        tuple(one[1:] for one in single if one.startswith("*")),
-        tuple(tuple(map(_element, one.split("_"))) for one in each if "_" in one),
-    )
 
 
 class Index:
@@ -279,24 +137,21 @@ def _is_choice(text: Text) -> bool:
 
 
 def _is_long(text: Text) -> bool:
-    return len(text.words) > 45
+    return len(text.words) > LONG
 
 
 def _is_told(text: Text) -> bool:
     return len(text.words) > SHORTEST  # the mark at its end is one of them
 
 
-FORMS = {"trace": _is_trace, "question": _is_question, "choice": _is_choice, "long": _is_long, "statement": _is_told}
+FORMS: dict[Form, Callable[[Text], bool]] = {
+    "trace": _is_trace,
+    "question": _is_question,
+    "choice": _is_choice,
+    "long": _is_long,
+    "statement": _is_told,
+}
 
-
-def load(path: Path) -> Keywords:
-    try:
-        return Keywords.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-KEYWORDS = load(prompts.HERE / "keywords.yaml")
 FILLERS = frozenset(map(normal, KEYWORDS.fillers))
 INDEX = Index(KEYWORDS.clues)
 REQUESTS = {clue.name for clue in KEYWORDS.clues if clue.request}
@@ -313,11 +168,11 @@ def evidence(text: str) -> list[Hit]:
     forms = {name for name, has in FORMS.items() if has(read)}
     if "question" in forms or wanted:
         forms.discard("statement")
-    return [*hits, *(Hit(f"is a {name}", "", KEYWORDS.forms[name]) for name in FORMS if name in forms)]
+    return [*hits, *(Hit(f"is a {name}", "", points) for name, points in KEYWORDS.forms.items() if name in forms)]
 
 
 def scores(hits: Sequence[Hit]) -> dict[str, int]:
-    found: dict[str, Any] = {}
+    found: dict[str, int] = {}
     for hit in hits:
         for agent, points in hit.points.items():
             found[agent] = found.get(agent, 0) + points

@@ -11,8 +11,10 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from graph.classifications import Choice, Classifications
 from graph.clean import clean
-from graph.clues import KEYWORDS, LONGEST, Hit, evidence, normal, scores
+from graph.clues import LONGEST, Hit, evidence, scores
 from graph.errors import AgentRuntimeError
+from graph.keywords import KEYWORDS
+from graph.terms import normal
 from prompts import CLASSIFIER, Agent
 
 

@@ -11,8 +11,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from graph.classifications import Choice
-from graph.clues import LONGEST, load
+from graph.clues import LONGEST
 from graph.errors import LLMUnavailable
+from graph.keywords import load
 from graph.routing import by_keywords, classify
 from prompts import AGENTS, team
 
@@ -224,7 +225,7 @@ def test_good_data_is_read(tmp_path: Path) -> None:
         (GOOD.replace("{coder:", "{painter:"), "painter"),
         (GOOD.replace("{debug:", "{painter:"), "painter"),
         (GOOD.replace("default: coder", "default: painter"), "painter"),
-        (GOOD.replace("trace:", "poem:"), "there is no form poem"),
+        (GOOD.replace("trace:", "poem:"), "forms.poem"),
         (GOOD.replace("write, ^", "write, , ^"), "empty term"),
         (GOOD.replace("write, ^ put ... in", "^ ..."), "empty term"),
         (GOOD.replace("write, ^ put ... in", "... in"), "begins with a gap"),
