@@ -17,8 +17,10 @@ async def ask(
     conversation: Sequence[AnyMessage],
     options: wire.StreamOptions,
     on_text: Callable[[str], None],
+    history: Sequence[AnyMessage] = (),
 ) -> Reply:
-    """Raises what the model raises."""
+    """`history`: what the model is not sent of the conversation as well. Raises what the model raises."""
     tools = [specification(name) for name in agent.tools]
-    model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools)
-    return await complete(model, [SystemMessage(agent.prompt), *conversation], on_text, parallel=options.parallel_tools)
+    model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
+    sent = [SystemMessage(agent.prompt), *conversation]
+    return await complete(model, sent, on_text, parallel=options.parallel_tools, history=history or sent)

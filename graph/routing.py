@@ -32,7 +32,7 @@ async def classify(
         return before
     request = [SystemMessage(classification_prompt(team)), HumanMessage(text[:LONGEST])]
     try:
-        answer = await llm.bind(temperature=0.3).ainvoke(request)
+        answer = await llm.bind(**{"temperature": 0.3, **CLASSIFIER.parameters}).ainvoke(request)
     except AgentRuntimeError:
         return by_keywords(text, team)
     heard(answer)

@@ -63,12 +63,22 @@ class Settings(BaseSettings):
     llm_timeout_seconds: float = Field(360, gt=0)
     """One model call in all, retries included."""
     llm_connect_timeout_seconds: float = Field(10, gt=0)
+    llm_first_byte_timeout_seconds: float = Field(120, gt=0)
+    """From the request to the first byte of its answer."""
     llm_idle_timeout_seconds: float = Field(120, gt=0)
     """The longest silence within an answer."""
     llm_retries: int = Field(2, ge=0, le=10)
     """Further attempts after a failed one, as long as nothing of the answer was forwarded."""
     llm_retry_delay_seconds: float = Field(0.5, ge=0)
     """Before the first further attempt; doubled for each one after it."""
+    llm_fallback_model: str = ""
+    """Asked when a model is down and has said nothing yet; empty: there is none."""
+    llm_breaker_failures: int = Field(5, ge=0)
+    """After so many failed attempts in a row a model is left alone; 0: never."""
+    llm_breaker_seconds: float = Field(30, gt=0)
+    """For how long; then one attempt finds out whether it is back."""
+    context_tokens: int = Field(100_000, ge=4_000)
+    """What a model is sent at most: prompt, tools, summary, messages; as estimated. Leave room for its answer."""
 
     graph_url: str = ""
     """A LangGraph server that runs our `langgraph.json`: this service is the edge before it. Empty: it runs here."""
@@ -101,7 +111,7 @@ class Settings(BaseSettings):
     session_ttl_hours: float = Field(0, ge=0)
     """Sessions without activity for longer are erased, unless calls of them are open; 0: never."""
     prune_after_runs: int = Field(200, ge=0)
-    """After how many runs the old checkpoints of a session at rest are dropped; 0: never."""
+    """After how many runs, and no fewer than a tenth of its messages, a session's old checkpoints go; 0: never."""
     shutdown_seconds: int = Field(25, ge=0)
     """How long running work may go on after SIGTERM; what is left is handed to another replica, or the next start."""
     heartbeat_seconds: float = Field(15, gt=0, le=30)

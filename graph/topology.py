@@ -20,6 +20,7 @@ from graph.ahead import Ahead
 from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
+from graph.memories import Memories
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
 from graph.tools import check
@@ -36,22 +37,24 @@ def topology(
     llm: BaseChatModel,
     settings: Settings,
     gatekeeper: Gatekeeper | None = None,
+    memories: Memories | None = None,
     known: Classifications | None = None,
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
     known = known or Classifications(settings)
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
+    memories = memories or Memories(llm, settings.context_tokens)
+    memories.check(AGENTS)
     limits = Limits(settings.max_model_calls, settings.max_tool_calls)
     ahead = Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
-    guesses = ahead if settings.speculative_routing else None
-    mates = team(settings.multi_agent_mode)
-    builder.add_node("orchestrator", partial(orchestrator, llm=llm, team=mates, known=known, ahead=guesses))
+    team_now, guesses = team(settings.multi_agent_mode), ahead if settings.speculative_routing else None
+    choose = partial(orchestrator, llm=llm, team=team_now, known=known, ahead=guesses, memories=memories)
+    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead, memories=memories)
+    builder.add_node("orchestrator", choose)
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(
-            name, partial(specialist, agent=agent, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead)
-        )
+        builder.add_node(name, partial(work, agent=agent))
     builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)

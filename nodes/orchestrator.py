@@ -15,6 +15,7 @@ from graph.answers import available, cancelled
 from graph.asking import ask
 from graph.classifications import Choice, Classifications
 from graph.errors import AgentRuntimeError, InvalidMessage
+from graph.memories import Memories
 from graph.routing import by_keywords, classify
 from graph.spending import spent
 from graph.state import State, hand_over, holder, last_request, said, thread_of
@@ -31,6 +32,7 @@ async def orchestrator(
     team: Mapping[str, Agent],
     known: Classifications | None = None,
     ahead: Ahead | None = None,
+    memories: Memories,
 ) -> dict[str, Any]:
     """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
     update: dict[str, Any] = {}
@@ -46,7 +48,9 @@ async def orchestrator(
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
         choosing = classify(llm, last_request(after), team, known if update else None, partial(_tell_cost, runtime))
-        choice = await stoppable(_guessing(choosing, ahead, after, runtime, config, llm, team) if ahead else choosing)
+        choice = await stoppable(
+            _guessing(choosing, ahead, after, runtime, config, llm, team, memories) if ahead else choosing
+        )
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -70,15 +74,17 @@ async def _guessing(
     config: RunnableConfig,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    memories: Memories,
 ) -> Choice:
     agent = team[by_keywords(last_request(state), team).agent]
     options = runtime.context or wire.StreamOptions()
+    sent = memories.seen(state, agent)
 
     def begin() -> Begun:
-        return Begun(agent.name, lambda tell: ask(llm, agent, state["messages"], options, tell))
+        return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
     choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
-    if dropped and (usage := wasted(dropped, agent, state["messages"])):
+    if dropped and (usage := wasted(dropped, agent, sent)):
         runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
     return choice
 

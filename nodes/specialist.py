@@ -1,4 +1,4 @@
-"""One model call of one specialist: its prompt, its tools, the conversation so far."""
+"""One model call of one specialist: its prompt, its tools, and of the conversation what fits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from graph.ahead import Ahead
 from graph.asking import ask
 from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
 from graph.gate import Gatekeeper
+from graph.memories import Memories
 from graph.reply import Reply
 from graph.spending import spent
 from graph.state import State, thread_of
@@ -38,25 +39,28 @@ async def specialist(
     gatekeeper: Gatekeeper,
     limits: Limits,
     ahead: Ahead,
+    memories: Memories,
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
     tell = _teller(options, runtime)
+    given = memories.given(thread_of(config), state, agent)
+    for cost in given.costs:
+        runtime.stream_writer(cost)
     try:
         with ahead.taken_over(thread_of(config), agent.name) as begun:
             _within(state, limits, [])
-            reply = await stoppable(
-                begun.followed(tell) if begun else ask(llm, agent, state["messages"], options, tell)
-            )
+            asked = begun.followed(tell) if begun else ask(llm, agent, given.messages, options, tell, state["messages"])
+            reply = await stoppable(asked)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
         _within(state, limits, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
-        return {"ended": True}
+        return {**given.update, "ended": True}
     ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
     _tell(reply, agent, any(ends) and not reply.answers, options, runtime)
     message = reply.message.model_copy(update={"name": agent.name})
-    return {"messages": [message, *reply.answers], "ended": not message.tool_calls}
+    return {**given.update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
 
 
 def _within(state: State, limits: Limits, asked: Sequence[RequestedCall]) -> None:
