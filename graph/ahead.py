@@ -12,8 +12,8 @@ from typing import Any
 from langchain_core.messages import AnyMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from graph.classifications import Choice
 from graph.reply import Reply
-from graph.routing import Choice
 from graph.tokens import tokens
 from prompts import Agent
 

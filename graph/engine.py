@@ -8,6 +8,7 @@ from typing import NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpointer import open_checkpointer
+from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.memories import Memories
 from graph.offline import OfflineModel
@@ -29,6 +30,7 @@ async def open_graph(
     model: AbstractAsyncContextManager[BaseChatModel],
     gatekeeper: Gatekeeper,
     thread: ThreadPoolExecutor,
+    known: Classifications | None = None,
 ) -> AsyncIterator[Engine]:
     """The model is opened only if the graph runs here. `thread` owns an SQLite file."""
     if settings.graph_url:
@@ -41,4 +43,4 @@ async def open_graph(
         aclosing(Memories(llm, settings.context_tokens)) as memories,
     ):
         namer = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
-        yield Engine(topology(llm, settings, gatekeeper, memories).compile(checkpointer=checkpointer), namer)
+        yield Engine(topology(llm, settings, gatekeeper, memories, known).compile(checkpointer=checkpointer), namer)

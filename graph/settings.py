@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     """Processes that serve the port; more than one needs Postgres."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
+    routing_cache_size: int = Field(1_000, ge=0)
+    """How many of the model's choices of an agent a process remembers; 0: none."""
+    routing_cache_seconds: float = Field(3_600, ge=0)
+    """How long it does; 0: not at all."""
     speculative_routing: bool = False
     """The specialist that a request's words speak for begins while the model still chooses; a wrong guess is dropped,
     and its tokens are paid for."""

@@ -17,6 +17,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
 from graph.ahead import Ahead
+from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
 from graph.memories import Memories
@@ -33,8 +34,13 @@ from prompts import AGENTS, team
 
 
 def topology(
-    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None, memories: Memories | None = None
+    llm: BaseChatModel,
+    settings: Settings,
+    gatekeeper: Gatekeeper | None = None,
+    memories: Memories | None = None,
+    known: Classifications | None = None,
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
+    known = known or Classifications(settings)
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
     memories = memories or Memories(llm, settings.context_tokens)
     memories.check(AGENTS)
@@ -43,7 +49,7 @@ def topology(
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
     team_now, guesses = team(settings.multi_agent_mode), ahead if settings.speculative_routing else None
-    choose = partial(orchestrator, llm=llm, team=team_now, ahead=guesses, memories=memories)
+    choose = partial(orchestrator, llm=llm, team=team_now, known=known, ahead=guesses, memories=memories)
     work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead, memories=memories)
     builder.add_node("orchestrator", choose)
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/

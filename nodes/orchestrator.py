@@ -1,10 +1,11 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
@@ -12,13 +13,14 @@ from graph import wire
 from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
+from graph.classifications import Choice, Classifications
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.memories import Memories
-from graph.routing import Choice, by_keywords, classify
+from graph.routing import by_keywords, classify
 from graph.spending import spent
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
-from prompts import Agent
+from prompts import ORCHESTRATOR, Agent
 
 
 async def orchestrator(
@@ -28,6 +30,7 @@ async def orchestrator(
     *,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    known: Classifications | None = None,
     ahead: Ahead | None = None,
     memories: Memories,
 ) -> dict[str, Any]:
@@ -44,7 +47,7 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        choosing = classify(llm, last_request(after), team)
+        choosing = classify(llm, last_request(after), team, known if update else None, partial(_tell_cost, runtime))
         choice = await stoppable(
             _guessing(choosing, ahead, after, runtime, config, llm, team, memories) if ahead else choosing
         )
@@ -56,6 +59,11 @@ async def orchestrator(
     )
     runtime.stream_writer(told)
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
+
+
+def _tell_cost(runtime: Runtime[wire.StreamOptions], answer: AIMessage) -> None:
+    if usage := answer.usage_metadata:
+        runtime.stream_writer(spent(usage, agent=ORCHESTRATOR, purpose="classification"))
 
 
 async def _guessing(

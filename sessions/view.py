@@ -11,7 +11,7 @@ from graph.clean import visible
 from graph.llm.openai import to_openai
 from graph.state import now
 from graph.turn import COUNTED, OpenCall
-from sessions import audit, calls, grants, store
+from sessions import audit, calls, grants, routings, store
 from sessions.moment import Moments
 
 VERSION = 1
@@ -103,6 +103,7 @@ def _everything(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "audit": {"entries": audit.entries(connection, session_id), "results": audit.results(connection, session_id)},
         "grants": grants.all_of(connection, session_id),
         "calls": calls.listed(connection, session_id),
+        "routings": routings.of_session(connection, session_id),
         "runs": [_run(each) for each in store.runs_of(connection, session_id)],
     }
 
