@@ -1,0 +1,122 @@
+"""The model's side of the evening: a server that says what is recorded, and judges each request that it gets."""
+
+import asyncio
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, SUMMARY, TITLE
+from tests.evening.recording import Call, Line, Turn
+from tests.evening.valid import faults
+from tests.llm_server import Exchange, Reply, Request, Step, calls_raw, chooses, delta, raw, resets, says, sse, status
+
+THE_TITLE = "Вечер над сервисом агентов"
+SHORT = 1_000
+"""Characters of a message that is sent whole, whatever else is not."""
+BEGUN = sse(delta(content="I will "))
+HALF_A_CALL = sse(delta(tool_calls=[{"index": 0, "id": "half", "function": {"name": "read_file", "arguments": '{"pa'}}]))
+FAULTS: dict[str, Step] = {
+    "500": status(500),
+    "429": status(429, Retry_After="0"),
+    "400": status(400),
+    "reset": resets(),
+    "reset in the text": resets(BEGUN),
+    "reset in a call": resets(BEGUN + HALF_A_CALL),
+    "garbage": raw(bytes(range(256)) * 9),
+    "html": raw(b"<!doctype html><title>502 Bad Gateway</title>", content_type="text/html"),
+    "nothing": says(""),
+    "10,000 calls": Reply(tool_calls=calls_raw("echo", '{"text": "a"}').tool_calls * 10_000),
+}
+
+
+@dataclass
+class Model:
+    """`answer` is for `ScriptedLLM(otherwise=...)`."""
+
+    budget: int
+    failures: list[str] = field(default_factory=list)
+    """Turn by turn, what was wrong with a request."""
+    summaries: list[list[dict[str, Any]]] = field(default_factory=list)
+    """What each was to be made of."""
+    asked: int = 0
+    """Requests of specialists and of the classifier."""
+    titles: list[str] = field(default_factory=list)
+    _turn: int = 0
+    _words: str = ""
+    _lines: deque[Line] = field(default_factory=deque)
+
+    def begin(self, number: int, turn: Turn) -> None:
+        self.end()
+        self._turn, self._words, self._lines = number, turn.words, deque(turn.model)
+
+    def end(self) -> None:
+        if self._lines:
+            self._fail(f"nobody asked for {[*self._lines]}")
+
+    def answer(self, request: Request) -> Step:
+        prompt, said = (message["content"] for message in request.body["messages"][:2])
+        for fault in faults(request.body, self.budget):
+            self._fail(fault)
+        match _who(prompt):
+            case "summary":
+                return self._summary(said)
+            case "title":
+                self.titles.append(said)
+                return says(THE_TITLE)
+            case who:
+                return self._next(who, request)
+
+    def _summary(self, material: str) -> Step:
+        self.summaries.append([json.loads(line) for line in material.splitlines()])
+        return says(f"{self._latest()} The user works on the service. " + "Сделано: docs/, policy/, ide/. " * 40)
+
+    def _latest(self) -> str:
+        return f"This is summary {len(self.summaries)}."
+
+    def _next(self, who: str, request: Request) -> Step:
+        self.asked += 1
+        said = [message["content"] or "" for message in request.body["messages"] if message["role"] == "user"]
+        if len(self._words) <= SHORT and not any(self._words in text for text in said):
+            self._fail("the user's own words are missing")
+        if who != ORCHESTRATOR and self.summaries and self._latest() not in said[0]:
+            self._fail(f"it does not tell the latest summary, {len(self.summaries)}")
+        if not self._lines or self._lines[0].by != who:
+            self._fail(f"{who} was asked, but recorded is {[*self._lines][:1]}")
+            return status(418)
+        return _after_summaries(self._said(self._lines.popleft()))
+
+    def _said(self, line: Line) -> Step:
+        if line.fault:
+            return FAULTS[line.fault]
+        if line.chooses:
+            return chooses(line.chooses)
+        reply = says(line.text)
+        for place, call in enumerate(line.calls):
+            reply &= calls_raw(call.tool, _arguments(call), call.id or f"call_{self._turn}_{self.asked}_{place}")
+        return reply
+
+    def _fail(self, what: str) -> None:
+        self.failures.append(f"turn {self._turn}, request {self.asked}: {what}")
+
+
+def _arguments(call: Call) -> str:
+    return call.args if isinstance(call.args, str) else json.dumps(call.args)
+
+
+def _who(prompt: str) -> str:
+    known = {agent.prompt: name for name, agent in AGENTS.items()}
+    for name, text in ((ORCHESTRATOR, CLASSIFIER.prompt), ("summary", SUMMARY), ("title", TITLE)):
+        if prompt.startswith(text.partition("$")[0]):
+            return name
+    return known[prompt]
+
+
+def _after_summaries(step: Step) -> Step:
+    """A summary that is under way comes first, so that each evening goes the same way."""
+
+    async def answer(exchange: Exchange) -> None:
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "summary"))
+        await step(exchange)
+
+    return answer

@@ -1,0 +1,96 @@
+"""A long evening over a real project's files: 300 turns in a small window, and at every model call all is in order."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import audit
+from tests.evening.model import THE_TITLE, Model
+from tests.evening.recording import Call, Turn, calls, recorded, switches, tree, written
+from tests.evening.user import User
+from tests.llm_server import ScriptedLLM
+from tests.service import Session, service, settings_for
+from tests.test_properties import check_sound
+
+pytestmark = pytest.mark.anyio
+
+BUDGET = 12_000
+PROJECT = Path(__file__).parents[2]
+PARTS = ("graph", "policy", "ide", "nodes", "prompts")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of this one, as far as it was worked on."""
+    folder = tmp_path / "project"
+    for part in PARTS:
+        shutil.copytree(PROJECT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "README.md", folder)
+    return folder
+
+
+async def test_an_evening_of_300_turns(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR", "sed -i s/DRAFT/FINAL/g")
+    turns, model, before = recorded(), Model(BUDGET), tree(project)
+    async with ScriptedLLM(otherwise=model.answer) as llm:
+        settings = settings_for(tmp_path, **of_the_evening(llm.url))
+        async with service(None, settings) as client, User(str(client.http.base_url), project, "s-1") as user:
+            for number, turn in enumerate(turns, start=1):
+                model.begin(number, turn)
+                await user.plays(turn)
+            model.end()
+            assert model.failures == []
+            check_requests(model, turns)
+            await check_session(client.session(), turns)
+            await check_audit(client.session(), turns)
+    assert tree(project) == written(turns, before)
+
+
+def of_the_evening(url: str) -> dict[str, Any]:
+    model = {"llm_model": "scripted", "llm_proxy_url": url, "llm_retry_delay_seconds": 0, "llm_titles": True}
+    return {**model, "context_tokens": BUDGET, "log_level": "CRITICAL"}
+
+
+def check_requests(model: Model, turns: list[Turn]) -> None:
+    """Each line was asked for; each summary goes on where the one before it ended, and none tells anything twice."""
+    assert len(turns) == 300
+    assert model.asked == sum(len(turn.model) for turn in turns)
+    assert model.titles == [turns[0].words]
+    assert len(model.summaries) >= 20
+    before = [material[0].get("summary so far", "").partition(".")[0] for material in model.summaries]
+    assert before == ["", *(f"This is summary {n}" for n in range(1, len(model.summaries)))]
+    told = [line["text"] for material in model.summaries for line in material if line.get("from") == "user"]
+    assert [text[:200] for text in told] == [turn.words[:200] for turn in turns[: len(told)]]
+
+
+async def check_session(session: Session, turns: list[Turn]) -> None:
+    """What clients see is whole."""
+    found = await session.get("/sessions/{id}/history")
+    messages = found["messages"]
+    assert check_sound(messages) == []
+    assert [message["content"] for message in messages if message["role"] == "user"] == [turn.words for turn in turns]
+    assert [_told(call) for message in messages for call in message.get("tool_calls", ())] == [
+        (call.tool, call.kept) for call in calls(turns)
+    ]
+    assert [(switch["from"], switch["to"]) for switch in found["agent_history"]] == switches(turns)
+    assert (await session.get("/sessions/{id}"))["title"] == THE_TITLE
+
+
+def _told(call: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return call["function"]["name"], json.loads(call["function"]["arguments"])
+
+
+async def check_audit(session: Session, turns: list[Turn]) -> None:
+    found = await session.get("/sessions/{id}/audit")
+    assert audit.broken_at(session.id, found["entries"], found["results"]) is None
+    by_hand = [entry for entry in found["entries"] if entry["decided_by"] == "hitl_decision"]
+    assert [(entry["tool_name"], entry["decision"], entry["feedback"]) for entry in by_hand] == [
+        (call.tool, call.decision, _feedback(call)) for call in calls(turns) if call.decision
+    ]
+
+
+def _feedback(call: Call) -> str | None:
+    return call.user[1] if call.decision == "reject" else None
