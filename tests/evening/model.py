@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,9 @@ THE_TITLE = "Вечер над сервисом агентов"
 SHORT = 1_000
 """Characters of a message that is sent whole, whatever else is not."""
 BEGUN = sse(delta(content="I will "))
-HALF_A_CALL = sse(delta(tool_calls=[{"index": 0, "id": "half", "function": {"name": "read_file", "arguments": '{"pa'}}]))
+HALF_A_CALL = sse(
+    delta(tool_calls=[{"index": 0, "id": "half", "function": {"name": "read_file", "arguments": '{"pa'}}])
+)
 FAULTS: dict[str, Step] = {
     "500": status(500),
     "429": status(429, Retry_After="0"),
@@ -42,15 +45,19 @@ class Model:
     asked: int = 0
     """Requests of specialists and of the classifier."""
     titles: list[str] = field(default_factory=list)
+    _failed: bool = False
+    """Whether the last one did: then the next may be the same again."""
     _turn: int = 0
     _words: str = ""
     _lines: deque[Line] = field(default_factory=deque)
 
     def begin(self, number: int, turn: Turn) -> None:
-        self.end()
         self._turn, self._words, self._lines = number, turn.words, deque(turn.model)
 
-    def end(self) -> None:
+    def end(self, failures: Sequence[str]) -> None:
+        """`failures`: what went wrong on the user's side."""
+        for failure in failures:
+            self._fail(failure)
         if self._lines:
             self._fail(f"nobody asked for {[*self._lines]}")
 
@@ -72,19 +79,21 @@ class Model:
         return says(f"{self._latest()} The user works on the service. " + "Сделано: docs/, policy/, ide/. " * 40)
 
     def _latest(self) -> str:
-        return f"This is summary {len(self.summaries)}."
+        return f"This is summary {len(self.summaries)}." if self.summaries else ""
 
     def _next(self, who: str, request: Request) -> Step:
         self.asked += 1
         said = [message["content"] or "" for message in request.body["messages"] if message["role"] == "user"]
         if len(self._words) <= SHORT and not any(self._words in text for text in said):
             self._fail("the user's own words are missing")
-        if who != ORCHESTRATOR and self.summaries and self._latest() not in said[0]:
-            self._fail(f"it does not tell the latest summary, {len(self.summaries)}")
+        if who != ORCHESTRATOR and not self._failed and self._latest() not in said[0]:
+            self._fail(f"it does not tell the latest summary: {said[0][:200]}")
         if not self._lines or self._lines[0].by != who:
             self._fail(f"{who} was asked, but recorded is {[*self._lines][:1]}")
             return status(418)
-        return _after_summaries(self._said(self._lines.popleft()))
+        line = self._lines.popleft()
+        self._failed = bool(line.fault)
+        return _after_summaries(self._said(line))
 
     def _said(self, line: Line) -> Step:
         if line.fault:

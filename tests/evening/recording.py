@@ -12,7 +12,7 @@ RECORDING = Path(__file__).with_name("recording.jsonl")
 DRAFT, FINAL = "DRAFT", "FINAL"
 """The user who edits a call puts the one in the place of the other."""
 CTRL_C = "^C"
-DECISIONS = {"a": "approve", "s": "approve", "e": "edit", "r": "reject"}
+DECISIONS = {"a": "approve", "t": "approve", "s": "approve", "e": "edit", "r": "reject"}
 
 
 class Recorded(BaseModel):

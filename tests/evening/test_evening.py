@@ -40,9 +40,8 @@ async def test_an_evening_of_300_turns(tmp_path: Path, project: Path, monkeypatc
         async with service(None, settings) as client, User(str(client.http.base_url), project, "s-1") as user:
             for number, turn in enumerate(turns, start=1):
                 model.begin(number, turn)
-                await user.plays(turn)
-            model.end()
-            assert model.failures == []
+                model.end(await user.plays(turn))
+            assert "\n".join(model.failures) == ""
             check_requests(model, turns)
             await check_session(client.session(), turns)
             await check_audit(client.session(), turns)

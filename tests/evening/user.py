@@ -32,7 +32,9 @@ class Watched(Screen):
 
 class User:
     def __init__(self, url: str, folder: Path, session_id: str) -> None:
-        self._screen, self._answers = Watched(), deque[str]()
+        self._screen = Watched()
+        self._answers: deque[str] = deque()
+        self._failures: list[str] = []
         workspace = Workspace(folder)
         self._client = Client(url, KEY, delays=(), notice=self._screen.notice)
         approver = Approver(self._screen, workspace, self._read)
@@ -45,16 +47,23 @@ class User:
     async def __aexit__(self, *_: object) -> None:
         await self._client.http.aclose()
 
-    async def plays(self, turn: Turn) -> None:
+    async def plays(self, turn: Turn) -> list[str]:
+        """What was not as recorded."""
         self._screen.errors.clear()
-        self._answers.extend(turn.typed)
+        self._answers = deque(turn.typed)
+        self._failures = []
         for line in [*turn.before, turn.user]:
             await self._loop.take(line)
-        assert [*self._answers] == [], "the user was asked less than recorded"
-        assert self._screen.errors == turn.errors
+        if self._answers:
+            self._failures.append(f"the user was not asked for {[*self._answers]}")
+        if self._screen.errors != turn.errors:
+            self._failures.append(f"the user saw {self._screen.errors}, and recorded is {turn.errors}")
+        return self._failures
 
     async def _read(self, prompt: str) -> str:
-        assert self._answers, f"nothing is recorded for: {prompt}"
+        if not self._answers:
+            self._failures.append(f"nothing is recorded for {prompt!r}")
+            raise Stopped
         answer = self._answers.popleft()
         if answer == CTRL_C:
             raise Stopped
