@@ -47,6 +47,8 @@ class Model:
     largest: int = 0
     """Tokens of a request, estimated."""
     titles: list[str] = field(default_factory=list)
+    _told: int = 0
+    """How many summaries a specialist was told of."""
     _failed: bool = False
     """Whether the last one did: then the next may be the same again."""
     _turn: int = 0
@@ -63,6 +65,10 @@ class Model:
             self._fail(failure)
         if self._lines:
             self._fail(f"nobody asked for {[*self._lines]}")
+
+    def restarted(self) -> None:
+        """A summary that nobody was told of yet is gone with the service, and is made again."""
+        del self.summaries[self._told :]
 
     def answer(self, request: Request) -> Step:
         prompt, said = (message["content"] for message in request.body["messages"][:2])
@@ -95,6 +101,7 @@ class Model:
         if not self._lines or self._lines[0].by != who:
             self._fail(f"{who} was asked, but recorded is {[*self._lines][:1]}")
             return status(418)
+        self._told = len(self.summaries)
         line = self._lines.popleft()
         self._failed = bool(line.fault)
         return _after_summaries(self._said(line))

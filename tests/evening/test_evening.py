@@ -42,6 +42,7 @@ async def test_an_evening_of_300_turns(tmp_path: Path, project: Path, monkeypatc
                 for turn in part:
                     model.begin(turn)
                     model.end(await user.plays(turn))
+            model.restarted()
         async with service(None, settings) as client:
             assert "\n".join(model.failures) == ""
             check_requests(model, turns)
