@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import add
 from typing import Annotated, Any, Literal, NotRequired
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
@@ -67,6 +68,27 @@ class Gate(TypedDict):
     warning: NotRequired[str]
 
 
+class Amount(TypedDict):
+    """Of model calls. `calls` are those that answered as a specialist; `money` is exact."""
+
+    calls: int
+    tokens: int
+    money: str
+
+
+class Spent(TypedDict):
+    """What a thread's model calls used, for its budgets: since the user's last message, and ever."""
+
+    turn: Amount
+    session: Amount
+    agreed: list[str]
+    """The budgets beyond whose warning the user let it go."""
+
+
+NOTHING = Amount(calls=0, tokens=0, money="0")
+NOTHING_SPENT = Spent(turn=NOTHING, session=NOTHING, agreed=[])
+
+
 class Inbox(TypedDict):
     """What starts a turn: the Gateway's own `user_message` or `switch_agent`."""
 
@@ -83,6 +105,8 @@ class State(Inbox):
     """Of the open calls, by call id."""
     ended: bool
     """Nothing is left to do until the user's next message."""
+    spent: NotRequired[Spent]
+    """Undoing gives nothing back."""
 
 
 def open_calls(state: State) -> list[RequestedCall]:
@@ -165,6 +189,30 @@ def said(content: str, state: State, run_id: str) -> HumanMessage:
 def thread_of(config: RunnableConfig) -> str:
     """Empty for a graph that runs without a checkpointer."""
     return str((config.get("configurable") or {}).get("thread_id") or "")
+
+
+def own(text: str, *, calls: Sequence[RequestedCall] = (), **about: Any) -> AIMessage:
+    """What the service says in the agent's place, marked where no text of a model can be."""
+    kwargs = {"own": True, **about}
+    return AIMessage(text, id=f"msg_{uuid4().hex}", tool_calls=[*calls], additional_kwargs=kwargs)
+
+
+def asked_by_us(state: State) -> AIMessage | None:
+    """The service's own question, if that is what was said last, answered or not."""
+    said = next((m for m in reversed(state.get("messages", [])) if not isinstance(m, ToolMessage)), None)
+    return said if isinstance(said, AIMessage) and "question" in said.additional_kwargs else None
+
+
+def for_model(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """Without what the service asked its user, and the answers to that."""
+    ours = {call["id"] for m in messages if "question" in m.additional_kwargs for call in getattr(m, "tool_calls", ())}
+    if not ours:
+        return [*messages]
+    return [
+        message
+        for message in messages
+        if "question" not in message.additional_kwargs and getattr(message, "tool_call_id", None) not in ours
+    ]
 
 
 def holder(state: State) -> str:
