@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks import bare, replicas
+from benchmarks import bare, first_word, replicas
 from benchmarks.gate import cost_of_a_verdict
 from benchmarks.load import Closed, Late, closed_loop, cpu_of_a_token, long_session
 from benchmarks.service import scripted_model, service
@@ -22,10 +22,12 @@ class Effort(NamedTuple):
     token_rounds: int
     hostile: int
     """Commands of 4 kB."""
+    first_words: int
+    """First messages at each latency of the model."""
 
 
-FULL = Effort(10, {1: 32, 16: 4, 64: 2}, 5, 20_000)
-QUICK = Effort(5, {1: 8, 16: 2, 64: 1}, 1, 1_000)
+FULL = Effort(10, {1: 32, 16: 4, 64: 2}, 5, 20_000, 8)
+QUICK = Effort(5, {1: 8, 16: 2, 64: 1}, 1, 1_000, 2)
 LOOKED_AT = [10, 100, 500]
 TOKENS = 2_000
 
@@ -34,6 +36,7 @@ async def main(effort: Effort) -> None:
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.platform()}")
     with TemporaryDirectory() as folder:
         await _one_process(effort, f"sqlite:///{Path(folder, 'bench.db')}")
+        await first_word.report(f"sqlite:///{Path(folder, 'words.db')}", effort.first_words)
     await replicas.report(effort.turns)
 
 

@@ -1,4 +1,6 @@
-"""The scripted model: an OpenAI-compatible server, in a process of its own. `python -m benchmarks.model PORT`.
+"""The scripted model: an OpenAI-compatible server, in a process of its own.
+
+`python -m benchmarks.model PORT [CHOICE WORD]`: the seconds it takes to choose an agent, and until its first word.
 
 Without tools it chooses the coder; after a tool's result it says a sentence; asked for "tokens N" it says N words, one
 every PACE seconds; asked to "wait N" it says a sentence after N seconds; asked for anything else it reads a file.
@@ -21,16 +23,17 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 calls = count()
 
 
-async def main(port: int) -> None:
-    server = await asyncio.start_server(_serve, "127.0.0.1", port)
+async def main(port: int, choice: float = 0, word: float = 0) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                request = await _request(reader)
+                await asyncio.sleep(word if "tools" in request else choice)
+                await _answer(request, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     await server.serve_forever()
-
-
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError, asyncio.IncompleteReadError):
-        while True:
-            await _answer(await _request(reader), writer)
-    writer.close()
 
 
 async def _request(reader: asyncio.StreamReader) -> dict[str, Any]:
@@ -50,7 +53,7 @@ async def _answer(request: dict[str, Any], writer: asyncio.StreamWriter) -> None
         last["role"] = "tool"
     writer.write(HEAD % b"text/event-stream")
     if "tools" in request and last["role"] == "user" and last["content"].startswith("tokens "):
-        for number in range(int(last["content"].removeprefix("tokens "))):
+        for number in range(int(last["content"].split()[1])):
             writer.write(_chunk(_event({"content": f"word{number} "})))
             await writer.drain()
             await asyncio.sleep(PACE)
@@ -93,4 +96,4 @@ def _chunk(data: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *map(float, sys.argv[2:])))

@@ -8,10 +8,10 @@ from benchmarks.process import Process, free_port, running
 
 
 @asynccontextmanager
-async def scripted_model() -> AsyncIterator[str]:
-    """Its URL."""
+async def scripted_model(*latencies: float) -> AsyncIterator[str]:
+    """Its URL. `latencies`: seconds to choose an agent, and to the first word."""
     port = free_port()
-    async with running("-m", "benchmarks.model", str(port), port=port, env={}):
+    async with running("-m", "benchmarks.model", str(port), *map(str, latencies), port=port, env={}):
         yield f"http://127.0.0.1:{port}"
 
 

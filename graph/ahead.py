@@ -6,7 +6,7 @@ Nothing of it is told, stored or counted as an answer until its specialist takes
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 from langchain_core.messages import AnyMessage
@@ -33,10 +33,11 @@ class Begun:
         self.task.add_done_callback(_retrieved)
 
     async def followed(self, tell: Tell) -> Reply:
-        """Tells what it has said, and goes on telling. Raises what the call raises."""
+        """Tells what it has said, and goes on telling, in the caller's context. Raises what the call raises."""
         for text in self.words:
             tell(text)
-        self._tell = tell
+        context = copy_context()
+        self._tell = lambda text: context.run(tell, text)
         return await self.task
 
     @property

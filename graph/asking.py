@@ -20,5 +20,5 @@ async def ask(
 ) -> Reply:
     """Raises what the model raises."""
     tools = [specification(name) for name in agent.tools]
-    model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools)
+    model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
     return await complete(model, [SystemMessage(agent.prompt), *conversation], on_text, parallel=options.parallel_tools)

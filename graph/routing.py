@@ -35,7 +35,7 @@ async def classify(llm: BaseChatModel, text: str, team: Mapping[str, Agent]) -> 
         return by_keywords(text, team)
     request = [SystemMessage(classification_prompt(team)), HumanMessage(text[:LONGEST])]
     try:
-        answer = await llm.bind(temperature=0.3).ainvoke(request)
+        answer = await llm.bind(**{"temperature": 0.3, **CLASSIFIER.parameters}).ainvoke(request)
     except AgentRuntimeError:
         return by_keywords(text, team)
     return _chosen(str(answer.text), team) or by_keywords(text, team)

@@ -63,12 +63,20 @@ class Settings(BaseSettings):
     llm_timeout_seconds: float = Field(360, gt=0)
     """One model call in all, retries included."""
     llm_connect_timeout_seconds: float = Field(10, gt=0)
+    llm_first_byte_timeout_seconds: float = Field(120, gt=0)
+    """From the request to the first byte of its answer."""
     llm_idle_timeout_seconds: float = Field(120, gt=0)
     """The longest silence within an answer."""
     llm_retries: int = Field(2, ge=0, le=10)
     """Further attempts after a failed one, as long as nothing of the answer was forwarded."""
     llm_retry_delay_seconds: float = Field(0.5, ge=0)
     """Before the first further attempt; doubled for each one after it."""
+    llm_fallback_model: str = ""
+    """Asked when a model is down and has said nothing yet; empty: there is none."""
+    llm_breaker_failures: int = Field(5, ge=0)
+    """After so many failed attempts in a row a model is left alone; 0: never."""
+    llm_breaker_seconds: float = Field(30, gt=0)
+    """For how long; then one attempt finds out whether it is back."""
 
     graph_url: str = ""
     """A LangGraph server that runs our `langgraph.json`: this service is the edge before it. Empty: it runs here."""

@@ -31,7 +31,16 @@ class Agent(BaseModel):
     """Globs, ignoring case, of which one must match the whole path or the file's name."""
     read_only_commands: bool = False
     """A command that is not proven read-only needs approval, whatever else is configured."""
+    model: str | None = Field(None, min_length=1)
+    """Its name at the proxy, in place of LLM_MODEL."""
+    temperature: float | None = Field(None, ge=0, le=2)
     prompt: str = Field(min_length=20)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What its model calls ask for beyond the settings."""
+        given = {"model": self.model, "temperature": self.temperature}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def load(path: Path, name: str | None = None) -> Agent:

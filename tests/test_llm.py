@@ -6,20 +6,25 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, ClassVar
 
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
+from graph.asking import ask as ask_agent
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
 from graph.llm import ProxyModel, endpoint, open_model, studio_model
 from graph.llm.openai import to_openai
 from graph.llm.stream import MAX_BYTES, PROXY_FAULT
 from graph.offline import OfflineModel
 from graph.settings import Settings
+from graph.wire import StreamOptions
+from prompts import AGENTS
 from tests.llm_server import (
     EVENTS,
     HTML,
@@ -338,7 +343,8 @@ SILENT = [hangs(), hangs(b": hello\n\n"), hangs(event("One"))]
 
 def impatient(step: Step) -> dict[str, float]:
     """Only where silence is the story: a slow machine is silent, too."""
-    return {"llm_idle_timeout_seconds": 0.2} if step in SILENT else {}
+    short = {"llm_first_byte_timeout_seconds": 0.2, "llm_idle_timeout_seconds": 0.2}
+    return short if step in SILENT else {}
 
 
 TRANSIENT: list[tuple[Step, type[AgentRuntimeError]]] = [
@@ -546,7 +552,7 @@ class TestLife:
                 model = studio_model(settings(llm.url))
                 assert isinstance(model, ProxyModel)
                 text = str((await model.ainvoke("Hi")).text)
-                await model.client().aclose()
+                await model.service.client().aclose()
                 return text
 
         assert [asyncio.run(greet()), asyncio.run(greet())] == ["Hello."] * 2
@@ -582,3 +588,154 @@ def test_a_call_that_a_model_made_up_is_sent_back_in_a_form_that_services_take()
         "content": None,
         "tool_calls": [{"id": "", "type": "function", "function": function}],
     }
+
+
+class TestDown:
+    """A model that is down is left alone, and another one asked."""
+
+    FAST: ClassVar[dict[str, Any]] = {"llm_retries": 0, "llm_breaker_failures": 2, "llm_breaker_seconds": 60}
+
+    async def test_after_failures_in_a_row_a_model_is_left_alone(self, ask: Ask) -> None:
+        async with talk(status(500), resets(), says("Too early."), **self.FAST) as (llm, model):
+            for _ in range(2):
+                with pytest.raises(LLMUnavailable):
+                    await ask(model)
+            with pytest.raises(LLMUnavailable, match=r"It is asked again in \d+ seconds\."):
+                await ask(model)
+            assert len(llm.requests) == 2
+
+    async def test_retries_end_when_a_model_is_left_alone(self, ask: Ask) -> None:
+        async with talk(*[status(500)] * 5, llm_retries=4, llm_breaker_failures=2) as (llm, model):
+            with pytest.raises(LLMUnavailable, match="It is asked again"):
+                await ask(model)
+            assert len(llm.requests) == 2
+
+    @pytest.mark.parametrize("between", [says("Fine."), status(400), raw(sse(END, done=True))])
+    async def test_an_answer_ends_the_row_of_failures_and_so_does_a_refusal(self, ask: Ask, between: Step) -> None:
+        async with talk(status(500), between, status(500), says("Still asked."), **self.FAST) as (_, model):
+            for _ in range(3):
+                with suppress(AgentRuntimeError):
+                    await ask(model)
+            assert (await ask(model)).content == "Still asked."
+
+    async def test_when_its_time_is_over_one_attempt_finds_out(self, ask: Ask) -> None:
+        given = {**self.FAST, "llm_breaker_seconds": 1e-9}
+        gate = asyncio.Event()
+        steps: list[Step] = [status(500), status(500), says("Back.", after=gate), says("All is well.")]
+        async with talk(*steps, **given) as (llm, model):
+            for _ in range(2):
+                with pytest.raises(LLMUnavailable):
+                    await ask(model)
+            probe = asyncio.ensure_future(ask(model))
+            await llm.received(3)
+            with pytest.raises(LLMUnavailable, match="asked again in a moment"):
+                await ask(model)
+            gate.set()
+            assert (await probe).content == "Back."
+            assert (await ask(model)).content == "All is well."
+
+    async def test_a_probe_that_is_cancelled_leaves_room_for_another(self, ask: Ask) -> None:
+        given = {**self.FAST, "llm_breaker_seconds": 1e-9}
+        async with talk(status(500), status(500), hangs(), says("Back."), **given) as (llm, model):
+            for _ in range(2):
+                with pytest.raises(LLMUnavailable):
+                    await ask(model)
+            probe = asyncio.ensure_future(ask(model))
+            await llm.received(3)
+            probe.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await probe
+            assert (await ask(model)).content == "Back."
+
+    async def test_the_fallback_answers_when_the_attempts_are_used_up(self, ask: Ask) -> None:
+        steps: list[Step] = [status(500), resets(), says("From the other.")]
+        async with talk(*steps, llm_retries=1, llm_fallback_model="other") as (llm, model):
+            answer = await ask(model)
+        assert (answer.content, answer.response_metadata["model_name"]) == ("From the other.", "other")
+        assert [request.body["model"] for request in llm.requests] == ["scripted", "scripted", "other"]
+
+    async def test_who_answered_is_told(self, ask: Ask) -> None:
+        async with talk(says("Hello."), llm_fallback_model="other") as (_, model):
+            assert (await ask(model)).response_metadata["model_name"] == "scripted"
+
+    async def test_a_model_that_is_left_alone_costs_the_fallback_no_time(self, ask: Ask) -> None:
+        steps: list[Step] = [status(500), status(500), says("One."), says("Two.")]
+        async with talk(*steps, **{**self.FAST, "llm_breaker_failures": 1}, llm_fallback_model="other") as (llm, model):
+            with pytest.raises(LLMUnavailable):
+                await ask(model)
+            with pytest.raises(LLMUnavailable, match="It is asked again"):
+                await ask(model)
+            assert [request.body["model"] for request in llm.requests] == ["scripted", "other"]
+
+    @pytest.mark.parametrize("step", [status(400), status(401), status(404)])
+    async def test_a_refused_request_is_not_the_models_fault(self, ask: Ask, step: Step) -> None:
+        async with talk(step, says("No."), llm_fallback_model="other") as (llm, model):
+            with pytest.raises(LLMUnavailable, match="refused"):
+                await ask(model)
+            assert len(llm.requests) == 1
+
+    async def test_a_limit_longer_than_anybody_waits_goes_to_the_fallback(self, ask: Ask) -> None:
+        async with talk(status(429, Retry_After="3600"), says("Here."), llm_fallback_model="other") as (_, model):
+            assert (await ask(model)).content == "Here."
+
+    async def test_after_a_word_nobody_else_is_asked(self) -> None:
+        heard: list[str] = []
+        async with talk(resets(event("One")), says("Two."), llm_fallback_model="other") as (llm, model):
+            with pytest.raises(LLMUnavailable, match="broke off"):
+                await hear(model, heard.append)
+            assert len(llm.requests) == 1
+        assert heard == ["One"]
+
+    async def test_a_silent_model_leaves_the_fallback_half_of_the_time(self, ask: Ask) -> None:
+        async with talk(hangs(), says("In time."), llm_timeout_seconds=4, llm_fallback_model="other") as (_, model):
+            assert (await ask(model)).content == "In time."
+
+    async def test_the_first_byte_may_take_longer_than_the_next_one(self) -> None:
+        gate = asyncio.Event()
+        patience = {"llm_first_byte_timeout_seconds": 60, "llm_idle_timeout_seconds": 0.2, "llm_retries": 0}
+
+        async def thinks(exchange: Exchange) -> None:
+            await gate.wait()
+            await exchange.start(event("One"))
+            await asyncio.Event().wait()
+
+        async with talk(thinks, **patience) as (llm, model):
+            heard: list[str] = []
+            asking = asyncio.create_task(hear(model, heard.append))
+            await llm.received(1)
+            gate.set()
+            with pytest.raises(LLMUnavailable, match="broke off"):
+                await asking
+        assert heard == ["One"]
+
+    async def test_a_date_to_come_back_is_waited_for_or_told(self, ask: Ask) -> None:
+        far = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+        past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
+        async with talk(status(429, Retry_After=past), says("Hello.")) as (_, model):
+            assert (await ask(model)).content == "Hello."
+        async with talk(status(429, Retry_After=far)) as (llm, model):
+            with pytest.raises(LLMUnavailable, match=r"Try again in (3599|3600) seconds\."):
+                await ask(model)
+            assert len(llm.requests) == 1
+
+
+class TestAgents:
+    """An agent's file may name a model and a temperature of its own."""
+
+    async def test_they_go_into_its_requests(self) -> None:
+        agent = AGENTS["ask"].model_copy(update={"model": "small", "temperature": 0.0})
+        async with talk(says("Hello."), llm_fallback_model="other") as (llm, model):
+            await ask_agent(model, agent, [HumanMessage("Hi")], StreamOptions(), lambda _: None)
+        assert (llm.requests[0].body["model"], llm.requests[0].body["temperature"]) == ("small", 0.0)
+
+    async def test_without_them_the_settings_and_the_service_decide(self) -> None:
+        async with talk(says("Hello.")) as (llm, model):
+            await ask_agent(model, AGENTS["ask"], [HumanMessage("Hi")], StreamOptions(), lambda _: None)
+        assert llm.requests[0].body["model"] == "scripted"
+        assert "temperature" not in llm.requests[0].body
+
+    async def test_the_fallback_stands_in_for_it_as_well(self) -> None:
+        agent = AGENTS["ask"].model_copy(update={"model": "small"})
+        async with talk(status(500), says("Hello."), llm_retries=0, llm_fallback_model="other") as (llm, model):
+            await ask_agent(model, agent, [HumanMessage("Hi")], StreamOptions(), lambda _: None)
+        assert [request.body["model"] for request in llm.requests] == ["small", "other"]

@@ -91,6 +91,8 @@ HEAD = "title: T\ndescription: Does this and that, for a test.\ntools: [read_fil
         ("---\ntitle: [\n---\nYou are an agent of the team.", "flow"),
         ("---\n- a\n---\nYou are an agent of the team.", ""),
         (f"---\n{HEAD}read_only_commands: perhaps\n---\nYou are an agent of the team.", "read_only_commands"),
+        (f"---\n{HEAD}temperature: 2.5\n---\nYou are an agent of the team.", "temperature"),
+        (f"---\n{HEAD}model: ''\n---\nYou are an agent of the team.", "model"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_fault(tmp_path: Path, text: str, fault: str) -> None:

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessageChunk
 from graph.errors import LLMUnavailable
 from graph.settings import Settings
 from tests.scripted import Held, calls, chooses, model, says
-from tests.service import service, settings_for, text
+from tests.service import Client, service, settings_for, text
 
 pytestmark = pytest.mark.anyio
 DOWN = LLMUnavailable("The model service could not be reached. Try again in a moment.")
@@ -41,11 +41,20 @@ async def test_the_expected_specialist_is_asked_while_the_model_still_chooses(tm
         await choice.asked.wait()
         await answer.asked.wait()
         choice.release.set()
+        await _switched(client)
         answer.release.set()
         switched, *words, final = await said
     assert switched["metadata"]["to_agent"] == "coder"
     assert (words, final) == ([token("It"), token(" is"), token(" made.")], whole("It is made."))
     assert len(llm.heard) == 2
+
+
+async def _switched(client: Client) -> None:
+    """When the run has told who answers."""
+    async with client.http.stream("GET", "/sessions/s-1/stream") as response:
+        async for line in response.aiter_lines():
+            if "agent_switched" in line:
+                return
 
 
 async def test_words_that_come_before_the_choice_are_told_after_it(tmp_path: Path) -> None:

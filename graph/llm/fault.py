@@ -1,6 +1,8 @@
 """What can go wrong between us and the model, in sentences for the user."""
 
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -14,9 +16,21 @@ LONGEST_WAIT = 30.0
 class Fault(Exception):
     """One attempt that failed: what the user would be told, what the log says, and whether another one may help."""
 
-    def __init__(self, error: AgentRuntimeError, cause: str, *, retry: bool = True, wait: float = 0) -> None:
+    def __init__(
+        self,
+        error: AgentRuntimeError,
+        cause: str,
+        *,
+        retry: bool = True,
+        wait: float = 0,
+        down: bool | None = None,
+        elsewhere: bool | None = None,
+    ) -> None:
+        """`down`: whether it says that the service is; `elsewhere`: whether another model may help. Both as `retry`."""
         super().__init__(cause)
         self.error, self.cause, self.retry, self.wait = error, cause, retry, wait
+        self.down = retry if down is None else down
+        self.elsewhere = retry if elsewhere is None else elsewhere
 
 
 def unreadable(cause: str) -> Fault:
@@ -24,7 +38,9 @@ def unreadable(cause: str) -> Fault:
 
 
 def empty() -> Fault:
-    return Fault(LLMInvalidAnswer("The model gave an empty answer. Try again, or put it in other words."), "empty")
+    return Fault(
+        LLMInvalidAnswer("The model gave an empty answer. Try again, or put it in other words."), "empty", down=False
+    )
 
 
 def broken_off(cause: str) -> Fault:
@@ -38,12 +54,23 @@ def unavailable(cause: str) -> Fault:
 def of_status(status: int, retry_after: str = "") -> Fault:
     cause = f"status {status}"
     if status in (408, 429) or status >= 500:
-        wait = float(retry_after) if re.fullmatch(r"\d{1,6}(\.\d+)?", retry_after.strip()) else 0.0
+        wait = _seconds(retry_after.strip())
         when = f"in {wait:.0f} seconds" if wait > LONGEST_WAIT else "in a moment"
         sentence = f"The model service is overloaded or down (status {status}). Try again {when}."
-        return Fault(LLMUnavailable(sentence), cause, retry=wait <= LONGEST_WAIT, wait=wait)
+        return Fault(LLMUnavailable(sentence), cause, retry=wait <= LONGEST_WAIT, wait=wait, down=True, elsewhere=True)
     sentence = f"The model service refused the request (status {status}). Check its address, key and model name."
     return Fault(LLMUnavailable(sentence), cause, retry=False)
+
+
+def _seconds(retry_after: str) -> float:
+    """Of a `Retry-After`: seconds, or the time of an HTTP date."""
+    if re.fullmatch(r"\d{1,6}(\.\d+)?", retry_after):
+        return float(retry_after)
+    try:
+        when = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
 
 def of_error_object(error: Any) -> Fault:
@@ -60,5 +87,5 @@ def of_transport(error: Exception) -> Fault:
         return Fault(LLMUnavailable("The model service could not be reached. Try again in a moment."), cause)
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         sentence = "The model did not answer in time. Try again, or ask for less in one step."
-        return Fault(LLMUnavailable(sentence), cause, retry=not isinstance(error, TimeoutError))
+        return Fault(LLMUnavailable(sentence), cause, retry=not isinstance(error, TimeoutError), down=True)
     return broken_off(cause)

@@ -1,15 +1,9 @@
-"""The chat model over the LLM proxy: one shared HTTP client, retries until the first word, then the words as they come.
-
-Reading an answer is `stream`, what is said when there is none `fault`.
-"""
+"""The chat model over the LLM proxy, and how it is opened. Asking the service is `service`."""
 
 import asyncio
 import json
-import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
-from itertools import count
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,31 +15,23 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from graph.errors import AgentRuntimeError, LLMUnavailable
-from graph.llm.fault import Fault, broken_off, of_status, of_transport
 from graph.llm.openai import as_json
-from graph.llm.stream import Answer
+from graph.llm.service import Service
 from graph.offline import OfflineModel
 from graph.settings import OFFLINE_MODEL, Settings
-
-log = logging.getLogger("agent_runtime.llm")
-
-DRAIN_SECONDS = 0.25
-"""For the end of a stream after its [DONE]: a connection read to its end can be used again."""
 
 
 class ProxyModel(BaseChatModel):
     """Async only. What is bound to it (temperature, tools, model, ...) goes into the request as it is."""
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     model: str
-    url: str = Field(repr=False)
-    client: Callable[[], httpx.AsyncClient] = Field(repr=False, exclude=True)
-    """The client of the running event loop."""
-    timeout_seconds: float
-    retries: int
-    retry_delay_seconds: float
+    fallback: str = ""
+    """Who is asked when a model is down; empty: nobody."""
+    service: Service = Field(repr=False, exclude=True)
 
     @property
     def _llm_type(self) -> str:
@@ -81,8 +67,7 @@ class ProxyModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, {"stop": stop, **kwargs}, streaming=False)
-        chunks = [chunk async for chunk in self._answer(request)]
+        chunks = [chunk async for chunk in self._answer(messages, {"stop": stop, **kwargs}, streaming=False)]
         message = AIMessage(
             content="".join(str(chunk.content) for chunk in chunks),
             tool_calls=chunks[-1].tool_calls,
@@ -99,78 +84,29 @@ class ProxyModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # BaseChatModel.astream tells it of each chunk
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        request = self._request(messages, {"stop": stop, **kwargs}, streaming=True)
-        async with aclosing(self._answer(request)) as chunks:
+        async with aclosing(self._answer(messages, {"stop": stop, **kwargs}, streaming=True)) as chunks:
             async for chunk in chunks:
                 yield ChatGenerationChunk(message=chunk)
 
-    def _request(self, messages: list[BaseMessage], options: dict[str, Any], streaming: bool) -> bytes:
-        given = {name: value for name, value in options.items() if value is not None and value != []}
-        if "tools" not in given:
-            given.pop("parallel_tool_calls", None)  # refused without tools
-        body = {"model": self.model, **given, "stream": streaming}
-        if streaming:
-            body["stream_options"] = {"include_usage": True}
-        return f'{json.dumps(body)[:-1]}, "messages": {as_json(messages)}}}'.encode()
+    def _answer(
+        self, messages: list[BaseMessage], options: dict[str, Any], streaming: bool
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        first = options.pop("model", None) or self.model
+        models = [first, *([self.fallback] if self.fallback not in ("", first) else [])]
+        body = _body(options, streaming)
+        told = as_json(messages)
+        return self.service.answer(models, lambda model: _request(model, body, told))
 
-    async def _answer(self, request: bytes) -> AsyncGenerator[AIMessageChunk, None]:
-        """Pieces of the text, then one chunk with the rest. Tries again as long as nothing was yielded."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self.timeout_seconds
-        for attempt in count():
-            started = False
-            try:
-                async with aclosing(self._attempt(request, deadline)) as chunks:
-                    async for chunk in chunks:
-                        started = True
-                        yield chunk
-                return
-            except Fault as fault:
-                failed = fault
-            log.warning("model %s, attempt %d: %s", self.model, attempt + 1, failed.cause)
-            if started:
-                raise _cut_short(failed)
-            wait = max(failed.wait, self._delay(attempt))
-            if not failed.retry or attempt >= self.retries or clock() + wait >= deadline:
-                raise failed.error
-            await asyncio.sleep(wait)
 
-    def _delay(self, attempt: int) -> float:
-        jitter: float = random.uniform(0.5, 1.0)  # noqa: S311
-        return self.retry_delay_seconds * 2.0**attempt * jitter
+def _body(options: dict[str, Any], streaming: bool) -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if value is not None and value != []}
+    if "tools" not in given:
+        given.pop("parallel_tool_calls", None)  # refused without tools
+    return {**given, "stream": streaming, **({"stream_options": {"include_usage": True}} if streaming else {})}
 
-    async def _attempt(self, request: bytes, deadline: float) -> AsyncGenerator[AIMessageChunk, None]:
-        answer = Answer()
-        try:
-            async with aclosing(self._received(request, deadline)) as stream:
-                async for data in stream:
-                    if text := answer.feed(data):
-                        yield AIMessageChunk(content=text)
-                    if answer.done:
-                        await _drain(stream)
-                        break
-        except (httpx.HTTPError, httpx.StreamError, OSError) as error:  # OSError: TimeoutError is one
-            if not answer.complete:
-                raise of_transport(error) from None
-        yield answer.finish()
 
-    async def _received(self, request: bytes, deadline: float) -> AsyncGenerator[bytes, None]:
-        """The timeout is set anew for each read: across a yield it would strike whoever reads this."""
-        client = self.client()
-        async with asyncio.timeout_at(deadline):
-            response = await client.send(client.build_request("POST", self.url, content=request), stream=True)
-        try:
-            if not response.is_success:
-                raise of_status(response.status_code, response.headers.get("retry-after", ""))
-            received = response.aiter_bytes()
-            while True:
-                async with asyncio.timeout_at(deadline):
-                    data = await anext(received, None)
-                if data is None:
-                    return
-                yield data
-        finally:
-            await response.aclose()
+def _request(model: str, body: dict[str, Any], messages: str) -> bytes:
+    return f'{json.dumps({"model": model, **body})[:-1]}, "messages": {messages}}}'.encode()
 
 
 @asynccontextmanager
@@ -213,11 +149,8 @@ def endpoint(base: str) -> str:
 def _proxy_model(settings: Settings, client: Callable[[], httpx.AsyncClient]) -> ProxyModel:
     return ProxyModel(
         model=settings.llm_model,
-        url=endpoint(settings.llm_proxy_url),
-        client=client,
-        timeout_seconds=settings.llm_timeout_seconds,
-        retries=settings.llm_retries,
-        retry_delay_seconds=settings.llm_retry_delay_seconds,
+        fallback=settings.llm_fallback_model,
+        service=Service(endpoint(settings.llm_proxy_url), client, settings),
         disable_streaming=not settings.llm_streaming,
     )
 
@@ -225,7 +158,9 @@ def _proxy_model(settings: Settings, client: Callable[[], httpx.AsyncClient]) ->
 def _client(settings: Settings, certificates: Any = True) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         headers=_headers(settings),
-        timeout=httpx.Timeout(settings.llm_idle_timeout_seconds, connect=settings.llm_connect_timeout_seconds),
+        timeout=httpx.Timeout(
+            settings.llm_idle_timeout_seconds, read=None, connect=settings.llm_connect_timeout_seconds
+        ),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30),
         follow_redirects=False,
         trust_env=False,
@@ -242,14 +177,3 @@ def _headers(settings: Settings) -> dict[bytes, bytes]:
     elif own:
         headers[b"X-Internal-Auth"] = own.encode()
     return headers
-
-
-def _cut_short(fault: Fault) -> AgentRuntimeError:
-    return broken_off(fault.cause).error if isinstance(fault.error, LLMUnavailable) else fault.error
-
-
-async def _drain(stream: AsyncIterator[bytes]) -> None:
-    with suppress(httpx.HTTPError, httpx.StreamError, OSError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            async for _ in stream:
-                pass
