@@ -1,5 +1,6 @@
 """One model call of one specialist: its prompt, its tools, the conversation so far."""
 
+import json
 from collections.abc import Callable, Sequence
 
 from langchain_core.language_models import BaseChatModel
@@ -7,6 +8,9 @@ from langchain_core.messages import AnyMessage, SystemMessage
 
 from graph import wire
 from graph.reply import Reply, complete
+from graph.spending import size
+from graph.state import for_model
+from graph.tokens import tokens
 from graph.tools import specification
 from prompts import Agent
 
@@ -21,4 +25,11 @@ async def ask(
     """Raises what the model raises."""
     tools = [specification(name) for name in agent.tools]
     model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
-    return await complete(model, [SystemMessage(agent.prompt), *conversation], on_text, parallel=options.parallel_tools)
+    sent = [SystemMessage(agent.prompt), *for_model(conversation)]
+    return await complete(model, sent, on_text, parallel=options.parallel_tools)
+
+
+def sent_tokens(agent: Agent, conversation: Sequence[AnyMessage]) -> int:
+    """About how many such a call sends."""
+    tools = sum(tokens(json.dumps(specification(name))) for name in agent.tools)
+    return size([SystemMessage(agent.prompt), *for_model(conversation)]) + tools

@@ -11,7 +11,7 @@ from langchain_core.messages import ToolCall as RequestedCall
 from graph import prices
 from graph.errors import LimitReached
 from graph.settings import Settings
-from graph.state import NOTHING, NOTHING_SPENT, Spent, State, own
+from graph.state import NOTHING, NOTHING_SPENT, Spent, State, own, own_question
 from graph.tools import CONTINUE
 
 
@@ -73,7 +73,7 @@ class Budgets:
             "reason": f"The work has used {used}. Approve to go on up to the limit, reject to stop here.",
             "budgets": [each.key for each in new],
         }
-        return own("", calls=[call], question=about)
+        return own("", calls=[call], aside=True, question=about)
 
     def shown(self, spent: Spent | None) -> dict[str, Any]:
         return {each.setting: each.shown(spent or NOTHING_SPENT) for each in self._budgets}
@@ -93,6 +93,16 @@ def next_turn(spent: Spent | None) -> Spent:
     """The user has said something."""
     spent = spent or NOTHING_SPENT
     return {**spent, "turn": NOTHING, "agreed": [key for key in spent["agreed"] if key.startswith("session")]}
+
+
+def declined(state: State) -> AIMessage | None:
+    """The question, if the user has just said no to it."""
+    question = own_question(state)
+    return question if question and "rejected" in state["messages"][-1].additional_kwargs else None
+
+
+def stopped(question: AIMessage) -> str:
+    return f"Stopped here: {question.tool_calls[0]['args']['used']} are used. Send a message to go on."
 
 
 def agreed(state: State, question: AIMessage) -> Spent:

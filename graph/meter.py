@@ -13,7 +13,7 @@ from graph.settings import OFFLINE_MODEL, Settings
 from graph.state import NOTHING_SPENT, Amount, Spent, State
 
 FREE = Price(prompt=Decimal(0), completion=Decimal(0))
-Node = Callable[[State, Runtime[wire.StreamOptions], RunnableConfig], Awaitable[dict[str, Any]]]
+Node = Callable[..., Awaitable[dict[str, Any]]]
 
 
 class Meter:

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 from ipaddress import ip_address
-from typing import Literal
+from typing import Literal, Self
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -11,7 +11,6 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from typing_extensions import Self
 
 from graph.prices import Price
 

@@ -193,26 +193,23 @@ def thread_of(config: RunnableConfig) -> str:
 
 def own(text: str, *, calls: Sequence[RequestedCall] = (), **about: Any) -> AIMessage:
     """What the service says in the agent's place, marked where no text of a model can be."""
-    kwargs = {"own": True, **about}
-    return AIMessage(text, id=f"msg_{uuid4().hex}", tool_calls=[*calls], additional_kwargs=kwargs)
+    return AIMessage(text, id=f"msg_{uuid4().hex}", tool_calls=[*calls], additional_kwargs=about)
 
 
-def asked_by_us(state: State) -> AIMessage | None:
-    """The service's own question, if that is what was said last, answered or not."""
+def own_question(state: State) -> AIMessage | None:
+    """What the service asked its user as if it were a tool's approval, if nothing was said since; answered or not."""
     said = next((m for m in reversed(state.get("messages", [])) if not isinstance(m, ToolMessage)), None)
     return said if isinstance(said, AIMessage) and "question" in said.additional_kwargs else None
 
 
-def for_model(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
-    """Without what the service asked its user, and the answers to that."""
-    ours = {call["id"] for m in messages if "question" in m.additional_kwargs for call in getattr(m, "tool_calls", ())}
-    if not ours:
-        return [*messages]
-    return [
-        message
-        for message in messages
-        if "question" not in message.additional_kwargs and getattr(message, "tool_call_id", None) not in ours
-    ]
+def for_model(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+    """Without what is between the service and its user."""
+    asides = [message for message in messages if "aside" in message.additional_kwargs]
+    if not asides:
+        return messages
+    left_out = {call["id"] for message in asides if isinstance(message, AIMessage) for call in message.tool_calls}
+    left_out |= {message.id for message in asides}
+    return [m for m in messages if (m.tool_call_id if isinstance(m, ToolMessage) else m.id) not in left_out]
 
 
 def holder(state: State) -> str:

@@ -17,8 +17,10 @@ from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
 from graph.ahead import Ahead
+from graph.budgets import Budgets
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
+from graph.meter import Meter, metered
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
 from graph.tools import check
@@ -27,7 +29,7 @@ from nodes.ide import ide
 from nodes.local import local
 from nodes.orchestrator import orchestrator
 from nodes.permission import permission
-from nodes.specialist import Limits, specialist
+from nodes.specialist import specialist
 from prompts import AGENTS, team
 
 
@@ -35,19 +37,19 @@ def topology(
     llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
-    limits = Limits(settings.max_model_calls, settings.max_tool_calls)
+    budgets, meter = Budgets(settings), Meter(settings)
     ahead = Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
     guesses = ahead if settings.speculative_routing else None
-    builder.add_node(
-        "orchestrator", partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), ahead=guesses)
+    routed = partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), budgets=budgets, ahead=guesses)
+    work = partial(
+        specialist, llm=llm, gatekeeper=gatekeeper, budgets=budgets, tool_calls=settings.max_tool_calls, ahead=ahead
     )
+    builder.add_node("orchestrator", metered(routed, meter))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(
-            name, partial(specialist, agent=agent, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead)
-        )
+        builder.add_node(name, metered(partial(work, agent=agent), meter))
     builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)

@@ -12,9 +12,9 @@ from graph import wire
 from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
+from graph.budgets import Budgets, next_turn
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.routing import Choice, by_keywords, classify
-from graph.spending import spent
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
 from prompts import Agent
@@ -27,6 +27,7 @@ async def orchestrator(
     *,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    budgets: Budgets,
     ahead: Ahead | None = None,
 ) -> dict[str, Any]:
     """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
@@ -42,8 +43,11 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
+        budgets.check(after.get("spent"))
         choosing = classify(llm, last_request(after), team)
-        choice = await stoppable(_guessing(choosing, ahead, after, runtime, config, llm, team) if ahead else choosing)
+        guesses = None if budgets.question(after.get("spent")) else ahead
+        choosing = _guessing(choosing, guesses, after, runtime, config, llm, team) if guesses else choosing
+        choice = await stoppable(choosing)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -70,8 +74,8 @@ async def _guessing(
         return Begun(agent.name, lambda tell: ask(llm, agent, state["messages"], options, tell))
 
     choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
-    if dropped and (usage := wasted(dropped, agent, state["messages"])):
-        runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
+    if dropped and (cost := wasted(dropped, agent, state["messages"])):
+        runtime.stream_writer(cost)
     return choice
 
 
@@ -83,6 +87,7 @@ def _taken_in(
     if message.content.strip():
         messages.append(said(message.content, state, run_id))
     update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
+    update["spent"] = next_turn(state.get("spent"))
     return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime)}
 
 
