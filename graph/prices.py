@@ -25,10 +25,10 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: Decimal = Field(ge=0, le=10**12, allow_inf_nan=False)
-    cached: Decimal | None = Field(None, ge=0, le=10**12, allow_inf_nan=False)
+    prompt: Decimal = Field(ge=0, le=10**9, decimal_places=9, allow_inf_nan=False)
+    cached: Decimal | None = Field(None, ge=0, le=10**9, decimal_places=9, allow_inf_nan=False)
     """Of the prompt's tokens that the model's service had at hand; absent: as the others."""
-    completion: Decimal = Field(ge=0, le=10**12, allow_inf_nan=False)
+    completion: Decimal = Field(ge=0, le=10**9, decimal_places=9, allow_inf_nan=False)
 
     def of(self, used: Used) -> Decimal:
         kept = min(used.cached_tokens, used.prompt_tokens)

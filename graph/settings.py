@@ -95,11 +95,11 @@ class Settings(BaseSettings):
     """Tool calls between two messages of the user."""
     turn_tokens: int = Field(0, ge=0)
     """Tokens of all model calls between two messages of the user; 0: any number."""
-    turn_money: Decimal = Field(Decimal(0), ge=0, le=10**12, allow_inf_nan=False)
+    turn_money: Decimal = Field(Decimal(0), ge=0, le=10**12, decimal_places=6, allow_inf_nan=False)
     """What they may cost; 0: any amount. A model without a price counts as the dearest that has one."""
     session_tokens: int = Field(0, ge=0)
     """Tokens of all model calls of a session; 0: any number."""
-    session_money: Decimal = Field(Decimal(0), ge=0, le=10**12, allow_inf_nan=False)
+    session_money: Decimal = Field(Decimal(0), ge=0, le=10**12, decimal_places=6, allow_inf_nan=False)
     """What they may cost; 0: any amount."""
     budget_warning: float = Field(0.8, gt=0, le=1)
     """At which part of such a limit, model calls included, the user is asked whether to go on; 1: never."""
