@@ -146,8 +146,8 @@ async def test_a_model_that_does_not_say_what_it_used_is_estimated(tmp_path: Pat
 
 
 async def test_a_run_that_failed_is_paid_for(database: str) -> None:
-    lines = [costs(calls("calculator", expr="1 + 1"), 7, 3), ZeroDivisionError(), costs(says("Back."), 5, 1)]
-    async with service(model(*lines), settings_for(database, log_level="CRITICAL")) as client:
+    llm = model(costs(calls("calculator", expr="1 + 1"), 7, 3), ZeroDivisionError(), costs(says("Back."), 5, 1))
+    async with service(llm, settings_for(database, log_level="CRITICAL")) as client:
         session = client.session()
         assert (await session.switch("ask", content="Count"))[-1]["metadata"]["code"] == "internal"
         assert (await used(session))["total_tokens"] == 10
@@ -252,7 +252,7 @@ def test_sums_of_money_do_not_drift(made: list[tuple[int, int, int]], price: Dec
     for start in range(0, len(priced), 7):
         session = bills.of_session(session, bills.of_run(priced[start : start + 7]))
     assert session
-    exact = sum(Decimal((call.metadata or {})["cost"]) for call in priced)
+    exact = sum(Decimal((call.metadata or {})["cost"]) for call in priced) + Decimal(0)
     assert Decimal(session["cost"]) == exact
     assert Decimal(session["agents"]["ask"]["cost"]) == Decimal(session["purposes"]["answer"]["cost"]) == exact
     assert bills.shown(session)["cost"] == prices.shown(exact)
