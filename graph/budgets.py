@@ -86,7 +86,7 @@ def _over(budget: Budget) -> str:
     if budget.scope == "turn":
         return f"The turn was stopped at its limit of {limit}. Send a message to go on."
     setting = budget.setting.upper()
-    return f"The session has used up its limit of {limit}. Begin a new one, or have {setting} raised to go on with it."
+    return f"The session has used up its limit of {limit}. Begin a new one, or have {setting} raised."
 
 
 def next_turn(spent: Spent | None) -> Spent:

@@ -190,7 +190,7 @@ async def test_a_turn_ends_at_its_limit_and_keeps_what_was_done(database: str) -
 async def test_a_session_that_has_used_up_its_tokens_asks_no_model(database: str) -> None:
     settings = settings_for(database, session_tokens=1000, budget_warning=1)
     llm = model(costs(says("Hi."), 600, 0), costs(says("Well."), 400, 0))
-    said = "The session has used up its limit of 1000 tokens. Begin a new one, or have SESSION_TOKENS raised to go on with it."
+    said = "The session has used up its limit of 1000 tokens. Begin a new one, or have SESSION_TOKENS raised."
     async with service(llm, settings) as client:
         session = client.session()
         await session.switch("ask", content="Hello")
