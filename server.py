@@ -22,9 +22,11 @@ from edge.guard import Guard
 from edge.keys import keys
 from edge.life import life_routes
 from edge.rest import answer_errors, rest_routes, sessions_of
+from edge.route import route_routes
 from edge.signals import on_exit, on_hangup
 from edge.startup import Readiness, Startup, started
 from graph import wire
+from graph.classifications import Classifications
 from graph.engine import open_graph
 from graph.errors import AgentRuntimeError
 from graph.gate import Gatekeeper
@@ -64,6 +66,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     """
     gatekeeper = Gatekeeper(settings.policy_file)
     readiness = Readiness()
+    known = Classifications(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +74,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
         with ThreadPoolExecutor(1, "sqlite") as thread:
             async with (
                 open_database(settings, thread) as database,
-                open_graph(settings, model or open_model(settings), gatekeeper, thread) as (graph, namer),
+                open_graph(settings, model or open_model(settings), gatekeeper, thread, known) as (graph, namer),
             ):
                 runs = Runs(database, graph, gatekeeper, settings, namer)
                 app.state.database, app.state.runs = database, runs
@@ -101,6 +104,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     _message_routes(app, settings)
     rest_routes(app, settings, gatekeeper)
     life_routes(app)
+    route_routes(app, settings, known)
     openapi.documented(app)
     return app
 

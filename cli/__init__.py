@@ -1,1 +1,1 @@
-"""Questions to the gate and to the audit, at the command line."""
+"""Questions to the gate, to the audit and to the routing, at the command line."""

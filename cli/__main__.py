@@ -1,4 +1,4 @@
-"""`python -m cli explain|matrix|replay|verify`: what the gate says and why, and whether an audit is whole."""
+"""`python -m cli explain|matrix|replay|verify|route`: what the gate says, whether an audit is whole, who answers."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import create_engine
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli import route
+from cli.database import connected
 from graph.gate import Gatekeeper, explained, known_agents
 from graph.settings import Settings
 from graph.tools import TOOLS
@@ -33,6 +33,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         each.add_argument("--policy", metavar="FILE", help="default: AGENT_RUNTIME__POLICY_FILE, else the project's")
     verify = commands.add_parser("verify", help="whether no entry of an audit was changed, taken out or put in")
     verify.add_argument("file", nargs="?", type=Path, help="from GET /sessions/ID/audit; absent: the database's own")
+    route.arguments(commands)
     return parser.parse_args(argv)
 
 
@@ -40,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     """0: done, and nothing to complain of; 1: a verdict changed, an audit is broken; 2: it could not be done."""
     options = arguments(argv)
     try:
-        if options.command == "verify":
-            return verify(options)
+        if options.command in ("verify", "route"):
+            return {"verify": verify, "route": route.route}[options.command](options)
         gatekeeper = Gatekeeper(options.policy or Settings().policy_file)
         return {"explain": explain, "matrix": matrix, "replay": replay}[options.command](gatekeeper, options)
     except ValidationError as error:
@@ -182,15 +183,9 @@ def _rows(text: str) -> list[dict[str, Any]]:
 
 def _of_database() -> Iterator[Chain]:
     """Of every session; the service may run meanwhile."""
-    url = make_url(Settings().db_url)
-    driver = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql+psycopg"
-    if driver == "sqlite" and not Path(url.database or "").exists():
-        raise ValueError(f"There is no database {url.database}.")
-    engine = create_engine(url.set(drivername=driver), hide_parameters=True)
-    with engine.connect() as connection:
+    with connected(Settings()) as connection:
         for session in audit.sessions_of(connection):
             yield session, audit.entries(connection, session), audit.results(connection, session)
-    engine.dispose()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from langchain_core.messages import AnyMessage
 
 from graph import wire
 from graph.asking import sent_tokens
+from graph.classifications import Choice
 from graph.reply import Reply
-from graph.routing import Choice
 from graph.spending import cost_of, estimate, spent
 from graph.tokens import tokens
 from prompts import Agent

@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpointer import open_checkpointer
+from graph.classifications import Classifications
 from graph.gate import Gatekeeper
+from graph.memories import Memories
 from graph.offline import OfflineModel
 from graph.remote import open_remote
 from graph.settings import Settings
@@ -28,12 +30,17 @@ async def open_graph(
     model: AbstractAsyncContextManager[BaseChatModel],
     gatekeeper: Gatekeeper,
     thread: ThreadPoolExecutor,
+    known: Classifications | None = None,
 ) -> AsyncIterator[Engine]:
     """The model is opened only if the graph runs here. `thread` owns an SQLite file."""
     if settings.graph_url:
         async with open_remote(settings) as remote:
             yield Engine(remote, None)
         return
-    async with model as llm, open_checkpointer(settings, thread) as checkpointer:
+    async with (
+        model as llm,
+        open_checkpointer(settings, thread) as checkpointer,
+        aclosing(Memories(llm, settings.context_tokens)) as memories,
+    ):
         namer = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
-        yield Engine(topology(llm, settings, gatekeeper).compile(checkpointer=checkpointer), namer)
+        yield Engine(topology(llm, settings, gatekeeper, memories, known).compile(checkpointer=checkpointer), namer)

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
-from graph.state import State, Switch, holder
+from graph.context import carried
+from graph.state import FRESH, Memory, State, Switch, holder
 
 
 class Past(NamedTuple):
@@ -13,10 +14,11 @@ class Past(NamedTuple):
     messages: list[AnyMessage]
     switches: list[Switch]
     agent: str
+    memory: Memory = FRESH
 
 
 def present(state: State) -> Past:
-    return Past(state.get("messages", []), state.get("switches", []), holder(state))
+    return Past(state.get("messages", []), state.get("switches", []), holder(state), state.get("memory") or FRESH)
 
 
 def turns(state: State) -> list[int]:
@@ -29,7 +31,7 @@ def before(state: State, place: int) -> Past:
     now = present(state)
     found = about(now.messages[place])
     switches = now.switches[: found["switches"]] if found else now.switches
-    return Past(now.messages[:place], switches, found.get("agent", now.agent))
+    return Past(now.messages[:place], switches, found.get("agent", now.agent), carried(now.memory, place))
 
 
 def after(state: State, turn: int) -> Past:

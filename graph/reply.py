@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -30,14 +31,18 @@ async def complete(
     on_text: Callable[[str], None],
     *,
     parallel: bool,
+    history: Sequence[AnyMessage],
 ) -> Reply:
-    """Ask the model, handing on its words as they come; of several calls the first is kept, unless `parallel`."""
+    """Ask the model, handing on its words as they come; of several calls the first is kept, unless `parallel`.
+
+    `history`: the conversation, of which `messages` may be a part; no call's id comes twice in it.
+    """
     chunks: list[Any] = []
     async for chunk in model.astream(messages):
         chunks.append(chunk)
         if text := clean(chunk.text):
             on_text(text)
-    return _reply(_merged(chunks), messages, parallel)
+    return _reply(_merged(chunks), history, parallel)
 
 
 def _merged(chunks: Sequence[Any]) -> AIMessage:
@@ -68,8 +73,22 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
     return Reply(message, answers)
 
 
+_taken: dict[int, tuple[Any, frozenset[str | None]]] = {}
+"""By the message that was the last one: the ids of all calls up to it, for as long as it lives."""
+
+
 def _ids(history: Sequence[AnyMessage]) -> set[str | None]:
-    return {call["id"] for message in history if isinstance(message, AIMessage) for call in message.tool_calls}
+    """A conversation is not walked through again for each answer."""
+    taken: set[str | None] = set()
+    for message in reversed(history):
+        if known := _taken.pop(id(message), None):
+            taken |= known[1]
+            break
+        taken |= {call["id"] for call in message.tool_calls} if isinstance(message, AIMessage) else set()
+    if history:
+        key = id(history[-1])
+        _taken[key] = (weakref.ref(history[-1], lambda _: _taken.pop(key, None)), frozenset(taken))
+    return taken
 
 
 def _requests(said: AIMessage) -> Iterator[tuple[str, Any, str]]:

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     """Processes that serve the port; more than one needs Postgres."""
     multi_agent_mode: bool = True
     """False: every message goes to the universal agent."""
+    routing_cache_size: int = Field(1_000, ge=0)
+    """How many of the model's choices of an agent a process remembers; 0: none."""
+    routing_cache_seconds: float = Field(3_600, ge=0)
+    """How long it does; 0: not at all."""
     speculative_routing: bool = False
     """The specialist that a request's words speak for begins while the model still chooses; a wrong guess is dropped,
     and its tokens are paid for."""
@@ -76,6 +80,8 @@ class Settings(BaseSettings):
     """After so many failed attempts in a row a model is left alone; 0: never."""
     llm_breaker_seconds: float = Field(30, gt=0)
     """For how long; then one attempt finds out whether it is back."""
+    context_tokens: int = Field(100_000, ge=4_000)
+    """What a model is sent at most: prompt, tools, summary, messages; as estimated. Leave room for its answer."""
 
     graph_url: str = ""
     """A LangGraph server that runs our `langgraph.json`: this service is the edge before it. Empty: it runs here."""
@@ -122,7 +128,7 @@ class Settings(BaseSettings):
     session_ttl_hours: float = Field(0, ge=0)
     """Sessions without activity for longer are erased, unless calls of them are open; 0: never."""
     prune_after_runs: int = Field(200, ge=0)
-    """After how many runs the old checkpoints of a session at rest are dropped; 0: never."""
+    """After how many runs, and no fewer than a tenth of its messages, a session's old checkpoints go; 0: never."""
     shutdown_seconds: int = Field(25, ge=0)
     """How long running work may go on after SIGTERM; what is left is handed to another replica, or the next start."""
     heartbeat_seconds: float = Field(15, gt=0, le=30)

@@ -89,6 +89,21 @@ NOTHING = Amount(calls=0, tokens=0, money="0")
 NOTHING_SPENT = Spent(turn=NOTHING, session=NOTHING, agreed=[])
 
 
+class Memory(TypedDict):
+    """What the model gets of the conversation; places in `messages`."""
+
+    summary: str
+    upto: int
+    """Up to where the summary tells it."""
+    start: int
+    """From where on messages are sent; what lies between is left out, until a summary tells it."""
+    short: int
+    """Up to where tool results are sent shortened."""
+
+
+FRESH = Memory(summary="", upto=0, start=0, short=0)
+
+
 class Inbox(TypedDict):
     """What starts a turn: the Gateway's own `user_message` or `switch_agent`."""
 
@@ -96,13 +111,14 @@ class Inbox(TypedDict):
 
 
 class State(Inbox):
-    messages: Annotated[list[AnyMessage], DeltaChannel(merge, snapshot_frequency=500)]
+    messages: Annotated[list[AnyMessage], DeltaChannel(merge, snapshot_frequency=2_000)]
     switches: Annotated[list[Switch], add]
     """Not a DeltaChannel: it changes seldom, and a load reads all checkpoints back to a channel's last snapshot."""
     agent: str
     """Who holds the conversation."""
     gates: dict[str, Gate]
     """Of the open calls, by call id."""
+    memory: Memory
     ended: bool
     """Nothing is left to do until the user's next message."""
     spent: NotRequired[Spent]

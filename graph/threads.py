@@ -28,6 +28,7 @@ async def rewrite(graph: Graph, session_id: str, past: Past) -> Outcome:
         "messages": Overwrite([*past.messages]),
         "switches": Overwrite([*past.switches]),
         "agent": past.agent,
+        "memory": past.memory,
         "gates": {},
         "ended": True,
     }

@@ -10,6 +10,7 @@ The orchestrator leads to whoever holds the conversation; permission leads to wh
 """
 
 from functools import partial
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langgraph.graph import END, START, StateGraph
@@ -18,8 +19,10 @@ from langgraph.graph.state import CompiledStateGraph
 from graph import wire
 from graph.ahead import Ahead
 from graph.budgets import Budgets
+from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
+from graph.memories import Memories
 from graph.meter import Meter, metered
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
@@ -34,19 +37,24 @@ from prompts import AGENTS, team
 
 
 def topology(
-    llm: BaseChatModel, settings: Settings, gatekeeper: Gatekeeper | None = None
+    llm: BaseChatModel,
+    settings: Settings,
+    gatekeeper: Gatekeeper | None = None,
+    memories: Memories | None = None,
+    known: Classifications | None = None,
 ) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
+    known = known or Classifications(settings)
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
-    budgets, meter = Budgets(settings), Meter(settings)
-    ahead = Ahead()
+    memories = memories or Memories(llm, settings.context_tokens)
+    memories.check(AGENTS)
+    budgets, meter, ahead = Budgets(settings), Meter(settings), Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
-    guesses = ahead if settings.speculative_routing else None
-    routed = partial(orchestrator, llm=llm, team=team(settings.multi_agent_mode), budgets=budgets, ahead=guesses)
-    work = partial(
-        specialist, llm=llm, gatekeeper=gatekeeper, budgets=budgets, tool_calls=settings.max_tool_calls, ahead=ahead
-    )
-    builder.add_node("orchestrator", metered(routed, meter))
+    shared: dict[str, Any] = {"llm": llm, "budgets": budgets, "memories": memories}
+    team_now, guesses = team(settings.multi_agent_mode), ahead if settings.speculative_routing else None
+    choose = partial(orchestrator, team=team_now, known=known, ahead=guesses, **shared)
+    work = partial(specialist, gatekeeper=gatekeeper, tool_calls=settings.max_tool_calls, ahead=ahead, **shared)
+    builder.add_node("orchestrator", metered(choose, meter))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
         builder.add_node(name, metered(partial(work, agent=agent), meter))

@@ -13,8 +13,10 @@ from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
 from graph.budgets import Budgets, next_turn
+from graph.classifications import Choice, Classifications
 from graph.errors import AgentRuntimeError, InvalidMessage
-from graph.routing import Choice, by_keywords, classify
+from graph.memories import Memories
+from graph.routing import by_keywords, classify
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
 from prompts import Agent
@@ -28,7 +30,9 @@ async def orchestrator(
     llm: BaseChatModel,
     team: Mapping[str, Agent],
     budgets: Budgets,
+    known: Classifications | None = None,
     ahead: Ahead | None = None,
+    memories: Memories,
 ) -> dict[str, Any]:
     """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
     update: dict[str, Any] = {}
@@ -44,9 +48,9 @@ async def orchestrator(
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
         budgets.check(after.get("spent"))
-        choosing = classify(llm, last_request(after), team)
-        guesses = None if budgets.question(after.get("spent")) else ahead
-        choosing = _guessing(choosing, guesses, after, runtime, config, llm, team) if guesses else choosing
+        choosing = classify(llm, last_request(after), team, known if update else None, runtime.stream_writer)
+        if ahead and not budgets.question(after.get("spent")):
+            choosing = _guessing(choosing, ahead, after, runtime, config, llm, team, memories)
         choice = await stoppable(choosing)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
@@ -66,15 +70,17 @@ async def _guessing(
     config: RunnableConfig,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    memories: Memories,
 ) -> Choice:
     agent = team[by_keywords(last_request(state), team).agent]
     options = runtime.context or wire.StreamOptions()
+    sent = memories.seen(state, agent)
 
     def begin() -> Begun:
-        return Begun(agent.name, lambda tell: ask(llm, agent, state["messages"], options, tell))
+        return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
     choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
-    if dropped and (cost := wasted(dropped, agent, state["messages"])):
+    if dropped and (cost := wasted(dropped, agent, sent)):
         runtime.stream_writer(cost)
     return choice
 

@@ -1,4 +1,4 @@
-"""One model call of one specialist: its prompt, its tools, the conversation so far."""
+"""One model call of one specialist: its prompt, its tools, and of the conversation what fits."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -15,6 +15,7 @@ from graph.asking import ask, sent_tokens
 from graph.budgets import Budgets
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
 from graph.gate import Gatekeeper
+from graph.memories import Memories
 from graph.reply import Reply
 from graph.spending import cost_of, estimate, spent
 from graph.state import State, thread_of
@@ -34,28 +35,33 @@ async def specialist(
     budgets: Budgets,
     tool_calls: int,
     ahead: Ahead,
+    memories: Memories,
 ) -> dict[str, Any]:
     """`tool_calls`: how many there may be between two messages of the user."""
     options = runtime.context or wire.StreamOptions()
     words: list[str] = []
     tell = _teller(options, runtime, words)
+    update: dict[str, Any] = {}
     try:
         with ahead.taken_over(thread_of(config), agent.name) as begun:
             budgets.check(state.get("spent"))
             if question := budgets.question(state.get("spent")):
                 return {"messages": [question.model_copy(update={"name": agent.name})]}
-            asking = begun.followed(tell) if begun else ask(llm, agent, state["messages"], options, tell)
-            reply = await _paid_for(asking, agent, state["messages"], words, runtime)
+            sent, update, costs = memories.given(thread_of(config), state, agent)
+            for cost in costs:
+                runtime.stream_writer(cost)
+            asking = begun.followed(tell) if begun else ask(llm, agent, sent, options, tell, state["messages"])
+            reply = await _paid_for(asking, agent, sent, words, runtime)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
         _within(state, tool_calls, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
-        return {"ended": True}
+        return {**update, "ended": True}
     ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
     _tell(reply, any(ends) and not reply.answers, options, runtime)
     message = reply.message.model_copy(update={"name": agent.name})
-    return {"messages": [message, *reply.answers], "ended": not message.tool_calls}
+    return {**update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
 
 
 async def _paid_for(

@@ -64,6 +64,8 @@ AGENTS = {path.stem: load(path) for path in sorted((HERE / "agents").glob("*.md"
 """The specialists, by name."""
 CLASSIFIER = load(HERE / "classifier.md", name=ORCHESTRATOR)
 """The orchestrator; its prompt is the classifier's."""
+SUMMARY = (HERE / "summary.md").read_text(encoding="utf-8").strip()
+"""How a conversation is summarised; `$words` is how long."""
 
 TITLE = (HERE / "title.md").read_text(encoding="utf-8").strip()
 """How a session is named after its first message."""

@@ -12,7 +12,7 @@ from graph.errors import CallNotOpen, IdempotencyConflict, Interrupted, SessionB
 from graph.fence import Fence
 from graph.gate import Gatekeeper
 from graph.turn import OpenCall, Pause
-from sessions import audit, calls, grants, leases, store, titles
+from sessions import audit, calls, grants, leases, routings, store, titles
 from sessions.request import Request
 
 
@@ -87,6 +87,7 @@ class Door:
         audit.append(connection, request.session_id, entries)
         calls.decided(connection, request.session_id, entries)
         _remember(connection, request, pause)
+        routings.judged(connection, request.session_id, request.message)
 
     def admit(self, connection: Connection, lease: Fence, request: Request, run_id: str) -> Pause | None:
         """A message that waited: what it answers, or leaves behind.

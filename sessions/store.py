@@ -223,9 +223,13 @@ def is_forgotten(row: RowMapping, seconds: float) -> bool:
 
 
 def unpruned(connection: Connection, more_than: int) -> list[str]:
-    """Sessions at rest that had more runs than that since their thread was pruned."""
-    many = and_(sessions.c.unpruned > more_than, _IS_UNPAUSED, sessions.c.deleted_at.is_(None))
-    found = select(sessions.c.id).where(many, _AT_REST).order_by(sessions.c.unpruned.desc()).limit(BATCH)
+    """Sessions at rest that had more runs than that since their thread was pruned.
+
+    A long one is pruned less often: it is written anew as a whole.
+    """
+    many = and_(sessions.c.unpruned > more_than, sessions.c.unpruned * 10 > sessions.c.message_count)
+    which = and_(many, _IS_UNPAUSED, sessions.c.deleted_at.is_(None))
+    found = select(sessions.c.id).where(which, _AT_REST).order_by(sessions.c.unpruned.desc()).limit(BATCH)
     return list(connection.scalars(found))
 
 

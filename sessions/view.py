@@ -14,7 +14,7 @@ from graph.llm.openai import to_openai
 from graph.settings import Settings
 from graph.state import now
 from graph.turn import OpenCall
-from sessions import audit, calls, grants, store
+from sessions import audit, calls, grants, routings, store
 from sessions.moment import Moments
 
 VERSION = 1
@@ -122,6 +122,7 @@ def _everything(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "audit": {"entries": audit.entries(connection, session_id), "results": audit.results(connection, session_id)},
         "grants": grants.all_of(connection, session_id),
         "calls": calls.listed(connection, session_id),
+        "routings": routings.of_session(connection, session_id),
         "runs": [_run(each) for each in store.runs_of(connection, session_id)],
     }
 

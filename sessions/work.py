@@ -18,7 +18,7 @@ from graph.recovery import recovered, so_far
 from graph.state import now
 from graph.stop import STOP
 from graph.turn import Graph, Outcome, Pause
-from sessions import audit, calls, grants, leases, store
+from sessions import audit, calls, grants, leases, routings, store
 from sessions.database import Database
 from sessions.events import Event
 from sessions.run import Run
@@ -116,6 +116,7 @@ class Work:
             session = leases.checked(connection, lease)
             audit.passed(connection, run.session_id, waiting_for)
             calls.opened(connection, run.session_id, waiting_for)
+            routings.add(connection, run.session_id, run.id, events)
             store.finish(connection, run.id, session, outcome, events, run.bill(), epoch=lease.epoch, again=again)
             return _more(connection, lease)
 

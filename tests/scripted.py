@@ -14,6 +14,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field
 
+from prompts import SUMMARY
+
 
 @dataclass(frozen=True)
 class Held:
@@ -34,6 +36,9 @@ class ScriptedModel(BaseChatModel):
     lines: Any
     choices: Any = None
     """What it says when it is given no tools, in order; None: that is among the lines."""
+    summaries: Any = iter(())
+    """What it says when a summary is asked for, which comes when it likes; `heard` is what is asked else."""
+    summarized: list[list[BaseMessage]] = Field(default_factory=list)
     heard: list[list[BaseMessage]] = Field(default_factory=list)
     """The messages of each call."""
     asked_with: list[dict[str, Any]] = Field(default_factory=list)
@@ -49,9 +54,14 @@ class ScriptedModel(BaseChatModel):
         return self.bind(tools=tools, **kwargs)
 
     def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk | Held:
-        self.heard.append(messages)
-        self.asked_with.append(parameters)
-        line: Line = next(self.lines if self.choices is None or "tools" in parameters else self.choices)
+        if str(messages[0].content).startswith(SUMMARY.partition("\n")[0]):
+            self.summarized.append(messages)
+            lines = self.summaries
+        else:
+            self.heard.append(messages)
+            self.asked_with.append(parameters)
+            lines = self.lines if self.choices is None or "tools" in parameters else self.choices
+        line: Line = next(lines)
         if isinstance(line, Exception):
             raise line
         return line if isinstance(line, AIMessageChunk | Held) else line(messages)
@@ -73,7 +83,8 @@ class ScriptedModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         line = await _said(self._next(messages, kwargs))
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(line.content))])
+        said = AIMessage(line.content, usage_metadata=line.usage_metadata)
+        return ChatResult(generations=[ChatGeneration(message=said)])
 
     async def _astream(
         self,
@@ -101,8 +112,9 @@ async def _said(line: AIMessageChunk | Held) -> AIMessageChunk:
     return line.line
 
 
-def model(*lines: Line, choices: Iterable[Line] | None = None) -> ScriptedModel:
-    return ScriptedModel(lines=iter(lines), choices=None if choices is None else iter(choices))
+def model(*lines: Line, choices: Iterable[Line] | None = None, summaries: Iterable[Line] = ()) -> ScriptedModel:
+    chosen = None if choices is None else iter(choices)
+    return ScriptedModel(lines=iter(lines), choices=chosen, summaries=iter(summaries))
 
 
 def says(text: str) -> AIMessageChunk:

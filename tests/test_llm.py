@@ -304,6 +304,13 @@ class TestAnswer:
                 ],
                 [("2", "g", {"b": 2}), ("1", "f", {})],
             ),
+            (
+                [
+                    [{"index": 0, "id": "1", "function": {"name": "f", "arguments": '{"a":'}}],
+                    [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "{}}"}}],
+                ],
+                [("1", "f", {"a": {}})],
+            ),
             ([[None, 3, {"index": 0, "id": 5, "function": {"name": "f"}}], [{"index": 0}]], [(None, "f", {})]),
         ],
     )

@@ -62,7 +62,7 @@ class Thread:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    with langgraph_dev(tmp_path_factory.mktemp("studio")) as server:
+    with langgraph_dev(tmp_path_factory.mktemp("studio"), context_tokens="4000") as server:
         yield Studio(server.url, server.log)
 
 
@@ -150,3 +150,13 @@ async def test_nothing_blocks_its_event_loop(studio: Studio) -> None:
     log = studio.log.read_text()
     assert "Blocking" not in log
     assert [line for line in log.splitlines() if '"level":"error"' in line.replace(" ", "")] == []
+
+
+async def test_a_long_conversation_is_summarised_there_as_well(studio: Studio) -> None:
+    async with studio.thread() as thread:
+        for number in range(12):
+            await thread.say({"type": "user_message", "content": f"hello {number}, {'how are you, ' * 60}"})
+        values: Any = (await thread.client.threads.get_state(thread.id))["values"]
+    memory = values["memory"]
+    assert memory["summary"].startswith("- hello 0, how are you")
+    assert 0 < memory["upto"] == memory["start"] < len(values["messages"]) == 24

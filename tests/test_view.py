@@ -221,6 +221,7 @@ async def test_a_session_is_exported_as_one_document(database: str) -> None:
         await client.http.delete("/sessions/s-1")
         assert (await client.http.get("/sessions/s-1/export")).status_code == 404
     exported, granted, runs = document.pop("exported_at"), document.pop("grants"), document.pop("runs")
+    [routed] = document.pop("routings")
     assert exported > shown["last_activity"]
     assert document == {
         "version": 1,
@@ -231,6 +232,7 @@ async def test_a_session_is_exported_as_one_document(database: str) -> None:
         "calls": listed["calls"],
         "usage": totals(usage),
     }
+    assert (routed["text"], routed["agent"], routed["method"]) == ("Write a.py", "coder", "llm")
     assert [(grant["pattern"], grant["scope"], grant["ended_at"]) for grant in granted] == [("*.py", "turn", None)]
     assert [(run["number"], run["status"], run["input"]["type"], run["attempts"]) for run in runs] == [
         (1, "done", "user_message", 1),

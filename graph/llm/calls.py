@@ -49,20 +49,20 @@ class Calls:
     def _add(self, part: dict[str, Any], whole: bool) -> None:
         said = part.get("function")
         function: dict[str, Any] = said if isinstance(said, dict) else {}
-        call_id, name, arguments = _text(part.get("id")), _text(function.get("name")), function.get("arguments")
-        call = self._new() if whole else self._open(part.get("index"), call_id, name)
+        call_id, name, arguments = _text(part.get("id")), _text(function.get("name")), _json(function.get("arguments"))
+        call = self._new() if whole else self._open(part.get("index"), call_id, name, arguments)
         call.id = call.id or call_id or None
         call.name = call.name or name
-        if arguments is not None:
-            call.arguments.append(arguments if isinstance(arguments, str) else json.dumps(arguments))
+        if arguments:
+            call.arguments.append(arguments)
 
-    def _open(self, index: Any, call_id: str, name: str) -> Call:
+    def _open(self, index: Any, call_id: str, name: str, arguments: str) -> Call:
         """The call that a delta goes on with. Some services number no call, some number every call 0."""
         if not isinstance(index, int):
             last = self._calls[-1] if self._calls else None
             return last if last and not _is_next(last, call_id, name) else self._new()
         call = self._at.get(index)
-        if call is None or (call_id and call.id and call_id != call.id):
+        if call is None or (call_id and call.id and call_id != call.id) or (name and _is_over(call, arguments)):
             call = self._at[index] = self._new()
         return call
 
@@ -78,6 +78,15 @@ def _is_next(last: Call, call_id: str, name: str) -> bool:
     if call_id and last.id:
         return call_id != last.id
     return bool(name and last.name)
+
+
+def _is_over(call: Call, arguments: str) -> bool:
+    """Whether they begin anew after an object: two calls of one number and id, not one whose name is said again."""
+    return bool(call.arguments) and call.arguments[-1].rstrip().endswith("}") and arguments.lstrip().startswith("{")
+
+
+def _json(arguments: Any) -> str:
+    return "" if arguments is None else arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
 def _text(value: Any) -> str:

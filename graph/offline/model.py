@@ -1,7 +1,7 @@
 """The offline model `fake-llm`: no key, no network, the same answer each time. Enough to see each agent at work.
 
-Without tools it is the classifier. With tools it tells the story that fits the user's last message (`intents`)
-up to the next call that has no result yet.
+Without tools it is the classifier, or who summarises. With tools it tells the story that fits the user's last message
+(`intents`) up to the next call that has no result yet.
 """
 
 import json
@@ -18,10 +18,12 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from graph.context import asked
 from graph.offline.intents import begin
 from graph.offline.turn import Call, Done, Turn, next_step
 from graph.routing import by_keywords
 from graph.settings import OFFLINE_MODEL
+from prompts import SUMMARY
 
 
 class OfflineModel(BaseChatModel):
@@ -79,12 +81,33 @@ class OfflineModel(BaseChatModel):
 
 def reply(messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None) -> AIMessage:
     if tools is None:
-        message = AIMessage(_classified(messages))
+        message = AIMessage(_summarized(messages) if _keeps_summary(messages) else _classified(messages))
     else:
         turn = _turn(messages, {tool["function"]["name"] for tool in tools})
         message = _spoken(next_step(turn, *begin(turn)), messages)
     message.usage_metadata = _usage(messages, message)
     return message
+
+
+def _keeps_summary(messages: Sequence[BaseMessage]) -> bool:
+    return str(messages[0].text).startswith(SUMMARY.partition("\n")[0])
+
+
+def _summarized(messages: Sequence[BaseMessage]) -> str:
+    """What the user asked for, one line each."""
+    told = [found for line in str(messages[-1].text).split("\n") if (found := _read(line))]
+    before = [each["summary so far"] for each in told if "summary so far" in each]
+    requests = [f"- {each['text'][:200]}" for each in told if each.get("from") == "user"]
+    return "\n".join([*before, *requests]) or "-"
+
+
+def _read(line: str) -> dict[str, Any]:
+    """A line of JSON; nothing of one that was cut."""
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return found
 
 
 def _classified(messages: Sequence[BaseMessage]) -> str:
@@ -109,7 +132,7 @@ def _turn(messages: Sequence[BaseMessage], tools: set[str]) -> Turn:
 
 
 def _request(messages: Sequence[BaseMessage]) -> str:
-    return next((str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), "")
+    return asked(next((str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), ""))
 
 
 def _spoken(step: Call | str, messages: Sequence[BaseMessage]) -> AIMessage:

@@ -20,8 +20,8 @@ WRITES = ("graph.checkpointer:SQLiteCheckpointer.aput_writes", "graph.checkpoint
 POINTS = {
     "accepting": Point(("sessions.store:add_run",), "after"),
     "accepted": Point(TRANSACTION, "after", "_accepted.<locals>.work"),
-    "model asked": Point(("nodes.specialist:complete",), "before"),
-    "model answered": Point(("nodes.specialist:complete",), "after"),
+    "model asked": Point(("graph.asking:complete",), "before"),
+    "model answered": Point(("graph.asking:complete",), "after"),
     "writes stored": Point(WRITES, "after"),
     "before the checkpoint": Point(CHECKPOINT, "before"),
     "after the checkpoint": Point(CHECKPOINT, "after"),

@@ -1,0 +1,25 @@
+"""The tables of the service, read while it may run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.engine import make_url
+
+from graph.settings import Settings
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Connection]:
+    """Raises ValueError if an SQLite file is not there: connecting would make it."""
+    url = make_url(settings.db_url)
+    driver = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql+psycopg"
+    if driver == "sqlite" and not Path(url.database or "").exists():
+        raise ValueError(f"There is no database {url.database}.")
+    engine = create_engine(url.set(drivername=driver), hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
