@@ -1,11 +1,10 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
 from collections.abc import Coroutine, Mapping
-from functools import partial
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
@@ -13,14 +12,14 @@ from graph import wire
 from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
+from graph.budgets import Budgets, next_turn
 from graph.classifications import Choice, Classifications
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.memories import Memories
 from graph.routing import by_keywords, classify
-from graph.spending import spent
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
-from prompts import ORCHESTRATOR, Agent
+from prompts import Agent
 
 
 async def orchestrator(
@@ -30,6 +29,7 @@ async def orchestrator(
     *,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    budgets: Budgets,
     known: Classifications | None = None,
     ahead: Ahead | None = None,
     memories: Memories,
@@ -47,10 +47,11 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        choosing = classify(llm, last_request(after), team, known if update else None, partial(_tell_cost, runtime))
-        choice = await stoppable(
-            _guessing(choosing, ahead, after, runtime, config, llm, team, memories) if ahead else choosing
-        )
+        budgets.check(after.get("spent"))
+        choosing = classify(llm, last_request(after), team, known if update else None, runtime.stream_writer)
+        if ahead and not budgets.question(after.get("spent")):
+            choosing = _guessing(choosing, ahead, after, runtime, config, llm, team, memories)
+        choice = await stoppable(choosing)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -59,11 +60,6 @@ async def orchestrator(
     )
     runtime.stream_writer(told)
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
-
-
-def _tell_cost(runtime: Runtime[wire.StreamOptions], answer: AIMessage) -> None:
-    if usage := answer.usage_metadata:
-        runtime.stream_writer(spent(usage, agent=ORCHESTRATOR, purpose="classification"))
 
 
 async def _guessing(
@@ -84,8 +80,8 @@ async def _guessing(
         return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
     choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
-    if dropped and (usage := wasted(dropped, agent, sent)):
-        runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
+    if dropped and (cost := wasted(dropped, agent, sent)):
+        runtime.stream_writer(cost)
     return choice
 
 
@@ -97,6 +93,7 @@ def _taken_in(
     if message.content.strip():
         messages.append(said(message.content, state, run_id))
     update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
+    update["spent"] = next_turn(state.get("spent"))
     return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime)}
 
 

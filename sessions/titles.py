@@ -6,12 +6,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from sqlalchemy import Connection
 
-from graph import wire
+from graph import bills, wire
 from graph.clean import visible
 from graph.errors import AgentRuntimeError
+from graph.meter import Meter
 from graph.outage import DATABASE_ERRORS
-from graph.spending import spent
-from graph.turn import COUNTED
+from graph.spending import cost_of, size
 from prompts import ORCHESTRATOR, TITLE
 from sessions import leases, store
 from sessions.database import Database
@@ -25,8 +25,9 @@ LONGEST_READ = 4_000
 class Titles:
     """Without a model the first message stays the title."""
 
-    def __init__(self, database: Database, namer: BaseChatModel | None) -> None:
+    def __init__(self, database: Database, namer: BaseChatModel | None, meter: Meter) -> None:
         self._database = database
+        self._meter = meter
         self._namer = namer
         self._at_work: set[str] = set()
 
@@ -37,8 +38,9 @@ class Titles:
         self._at_work.add(run.session_id)
         try:
             await run.over.wait()
-            said = await self._namer.ainvoke([SystemMessage(TITLE), HumanMessage(content_of(message)[:LONGEST_READ])])
-            cost = spent(said.usage_metadata, agent=ORCHESTRATOR, purpose="title")
+            asked = [SystemMessage(TITLE), HumanMessage(content_of(message)[:LONGEST_READ])]
+            said = await self._namer.ainvoke(asked)
+            cost = self._meter.priced(cost_of(said, lambda: size(asked), agent=ORCHESTRATOR, purpose="title"))
             title = usable(str(said.text))
             await self._database.transact(lambda connection: improved(connection, run.session_id, title, cost))
         except (AgentRuntimeError, *DATABASE_ERRORS) as error:
@@ -70,8 +72,6 @@ def improved(connection: Connection, session_id: str, title: str, cost: wire.Usa
     row = leases.locked(connection, session_id)
     if row is None:
         return
-    store.change(
-        connection, session_id, usage=store.added(row["usage"], {name: getattr(cost, name) for name in COUNTED})
-    )
+    store.change(connection, session_id, usage=bills.of_session(row["usage"], bills.of_run([cost])))
     if row["titled_by"] == "message":
         store.entitle(connection, session_id, title or row["title"], by="model")
