@@ -201,7 +201,7 @@ async def test_a_session_that_has_used_up_its_tokens_asks_no_model(database: str
         assert len(llm.heard) == 2
         assert await client.session("s-2").switch("orchestrator")
     raised = settings_for(database, session_tokens=2000)
-    llm = model(chooses("coder"), costs(says("Here I am."), 1, 0))
+    llm = model(costs(chooses("coder"), 1, 0), costs(says("Here I am."), 1, 0))
     async with service(llm, raised) as client:
         assert (await client.session().user("Now?"))[-1] == text("Here I am.")
         said_before = [m["content"] for m in await client.session().history()]
