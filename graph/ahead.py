@@ -92,6 +92,11 @@ class Ahead:
             if begun:
                 begun.task.cancel()
 
+    def drop(self, thread: str) -> None:
+        """What a run left behind that stopped before anybody could take it over."""
+        if begun := self._begun.pop(thread, None):
+            begun.task.cancel()
+
     @contextmanager
     def taken_over(self, thread: str, agent: str) -> Iterator[Begun | None]:
         """The call that waits for this agent, if there is one; it ends with the block at the latest."""

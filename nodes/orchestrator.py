@@ -34,7 +34,13 @@ async def orchestrator(
     ahead: Ahead | None = None,
     memories: Memories,
 ) -> dict[str, Any]:
-    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
+    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses.
+
+    Not without a thread: nothing would tell whose call it is.
+    """
+    thread = thread_of(config)
+    if ahead:
+        ahead.drop(thread)
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
@@ -49,8 +55,8 @@ async def orchestrator(
     try:
         budgets.check(after.get("spent"))
         choosing = classify(llm, last_request(after), team, known if update else None, runtime.stream_writer)
-        if ahead and not budgets.question(after.get("spent")):
-            choosing = _guessing(choosing, ahead, after, runtime, config, llm, team, memories)
+        if ahead and thread and not budgets.question(after.get("spent")):
+            choosing = _guessing(choosing, ahead, after, runtime, thread, llm, team, memories)
         choice = await stoppable(choosing)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
@@ -67,7 +73,7 @@ async def _guessing(
     ahead: Ahead,
     state: State,
     runtime: Runtime[wire.StreamOptions],
-    config: RunnableConfig,
+    thread: str,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
     memories: Memories,
@@ -79,7 +85,7 @@ async def _guessing(
     def begin() -> Begun:
         return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
-    choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
+    choice, dropped = await ahead.choose(thread, choosing, begin)
     if dropped and (cost := wasted(dropped, agent, sent)):
         runtime.stream_writer(cost)
     return choice

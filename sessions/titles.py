@@ -42,7 +42,7 @@ class Titles:
             said = await self._namer.ainvoke(asked)
             cost = self._meter.priced(cost_of(said, lambda: size(asked), agent=ORCHESTRATOR, purpose="title"))
             title = usable(str(said.text))
-            await self._database.transact(lambda connection: improved(connection, run.session_id, title, cost))
+            await self._database.transact(lambda connection: improved(connection, run, title, cost))
         except (AgentRuntimeError, *DATABASE_ERRORS) as error:
             log.warning("session %s keeps its first title: %s", run.session_id, type(error).__name__)
         finally:
@@ -67,11 +67,14 @@ def usable(answer: str) -> str:
     return visible(title) if len(title) <= store.TITLE else ""
 
 
-def improved(connection: Connection, session_id: str, title: str, cost: wire.Usage) -> None:
-    """Unless its user named it meanwhile. Without a title it keeps the one it has, and the model is not asked again."""
-    row = leases.locked(connection, session_id)
-    if row is None:
+def improved(connection: Connection, run: Run, title: str, cost: wire.Usage) -> None:
+    """The session of the run, unless its user named it meanwhile, or it is gone and another one has its id.
+
+    Without a title it keeps the one it has, and the model is not asked again.
+    """
+    row = leases.locked(connection, run.session_id)
+    if row is None or store.run(connection, run.id) is None:
         return
-    store.change(connection, session_id, usage=bills.of_session(row["usage"], bills.of_run([cost])))
+    store.change(connection, run.session_id, usage=bills.of_session(row["usage"], bills.of_run([cost])))
     if row["titled_by"] == "message":
-        store.entitle(connection, session_id, title or row["title"], by="model")
+        store.entitle(connection, run.session_id, title or row["title"], by="model")
