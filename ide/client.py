@@ -75,21 +75,20 @@ class Client:
 
     async def _followed(self, session_id: str, request: httpx.Request) -> AsyncGenerator[Chunk, None]:
         """Until an event has arrived the request itself is repeated, which is safe; then the run is joined."""
-        failures = 0
+        failures, last = 0, ""
         while True:
             try:
                 async with aclosing(self._events(request)) as stream:
                     async for event in stream:
                         if event.name == "done":
                             return
-                        if event.id:
-                            request = self._joining(session_id, event.id)
-                        failures = 0
+                        failures, last = 0, event.id or last
                         yield json.loads(event.data)
                 raise _TryAgain("the stream broke off")
             except (httpx.TransportError, _TryAgain) as fault:
                 await self._wait(failures, fault)
                 failures += 1
+                request = self._joining(session_id, last) if last else request
 
     async def _events(self, request: httpx.Request) -> AsyncGenerator[Event, None]:
         response = await self.http.send(request, stream=True)

@@ -1,147 +1,131 @@
-"""The model of the evening: it says what is recorded, and looks at every request that it gets."""
+"""The model's side of the evening: a server that says what is recorded, and judges each request that it gets."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from prompts import CLASSIFIER, SUMMARY
-from tests.llm_server import (
-    EVENTS,
-    HTML,
-    Reply,
-    Request,
-    ScriptedLLM,
-    Step,
-    calls_raw,
-    chooses,
-    delta,
-    raw,
-    resets,
-    says,
-    sse,
-    status,
-)
+from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, SUMMARY, TITLE
+from tests.evening.recording import Call, Line, Turn
+from tests.evening.valid import faults
+from tests.llm_server import Exchange, Reply, Request, Step, calls_raw, chooses, delta, raw, resets, says, sse, status
 
-A_MESSAGE, A_CALL = 8, 16
-"""Tokens that are allowed for what stands around a text and a call."""
+THE_TITLE = "Вечер над сервисом агентов"
+SHORT = 1_000
+"""Characters of a message that is sent whole, whatever else is not."""
+BEGUN = sse(delta(content="I will "))
+HALF_A_CALL = sse(
+    delta(tool_calls=[{"index": 0, "id": "half", "function": {"name": "read_file", "arguments": '{"pa'}}])
+)
 FAULTS: dict[str, Step] = {
     "500": status(500),
+    "429": status(429, Retry_After="0"),
+    "400": status(400),
     "reset": resets(),
-    "garbage": raw(b"\x00\xff\x13 garbage", content_type=EVENTS),
-    "html": raw(b"<html>Bad gateway</html>", content_type=HTML),
+    "reset in the text": resets(BEGUN),
+    "reset in a call": resets(BEGUN + HALF_A_CALL),
+    "garbage": raw(bytes(range(256)) * 9),
+    "html": raw(b"<!doctype html><title>502 Bad Gateway</title>", content_type="text/html"),
+    "nothing": says(""),
+    "10,000 calls": Reply(tool_calls=calls_raw("echo", '{"text": "a"}').tool_calls * 10_000),
 }
 
 
+@dataclass
 class Model:
-    """`faults`: what was wrong with a request, by the number of the turn."""
+    """`answer` is for `ScriptedLLM(otherwise=...)`."""
 
-    def __init__(self, budget: int) -> None:
-        self.server = ScriptedLLM(otherwise=self._answer)
-        self._budget = budget
-        self._turn: dict[str, Any] = {}
-        self._steps: list[dict[str, Any]] = []
-        self.asked = self.summaries = self.largest = 0
-        self.faults: list[str] = []
+    budget: int
+    failures: list[str] = field(default_factory=list)
+    """Turn by turn, what was wrong with a request."""
+    summaries: list[list[dict[str, Any]]] = field(default_factory=list)
+    """What each was to be made of."""
+    asked: int = 0
+    """Requests of specialists and of the classifier."""
+    titles: list[str] = field(default_factory=list)
+    _failed: bool = False
+    """Whether the last one did: then the next may be the same again."""
+    _turn: int = 0
+    _words: str = ""
+    _lines: deque[Line] = field(default_factory=deque)
 
-    def begins(self, turn: dict[str, Any]) -> None:
-        self._turn, self._steps = turn, list(turn["steps"])
+    def begin(self, number: int, turn: Turn) -> None:
+        self._turn, self._words, self._lines = number, turn.words, deque(turn.model)
 
-    @property
-    def left(self) -> int:
-        """Steps of the turn that nobody has asked for."""
-        return len(self._steps)
+    def end(self, failures: Sequence[str]) -> None:
+        """`failures`: what went wrong on the user's side."""
+        for failure in failures:
+            self._fail(failure)
+        if self._lines:
+            self._fail(f"nobody asked for {[*self._lines]}")
 
-    def _answer(self, request: Request) -> Step:
-        messages = request.body["messages"]
-        asked_for = str(messages[0]["content"])
-        if "tools" not in request.body and asked_for.startswith(SUMMARY.partition("\n")[0]):
-            self.summaries += 1
-            self._judge(request, [])
-            return says(f"Summary {self.summaries}: the user works on the helpers, and wants them short.")
-        if "tools" not in request.body and asked_for.startswith(CLASSIFIER.prompt.partition("\n")[0]):
-            return chooses(self._turn["choose"])
+    def answer(self, request: Request) -> Step:
+        prompt, said = (message["content"] for message in request.body["messages"][:2])
+        for fault in faults(request.body, self.budget):
+            self._fail(fault)
+        match _who(prompt):
+            case "summary":
+                return self._summary(said)
+            case "title":
+                self.titles.append(said)
+                return says(THE_TITLE)
+            case who:
+                return self._next(who, request)
+
+    def _summary(self, material: str) -> Step:
+        self.summaries.append([json.loads(line) for line in material.splitlines()])
+        return says(f"{self._latest()} The user works on the service. " + "Сделано: docs/, policy/, ide/. " * 40)
+
+    def _latest(self) -> str:
+        return f"This is summary {len(self.summaries)}." if self.summaries else ""
+
+    def _next(self, who: str, request: Request) -> Step:
         self.asked += 1
-        self._judge(request, [*unsound(messages)])
-        if not self._steps:
-            self.faults.append(f"turn {self._turn['turn']}: asked once more than recorded")
-            return says("I have nothing more to say.")
-        return _played(self._steps.pop(0), self.asked)
+        said = [message["content"] or "" for message in request.body["messages"] if message["role"] == "user"]
+        if len(self._words) <= SHORT and not any(self._words in text for text in said):
+            self._fail("the user's own words are missing")
+        if who != ORCHESTRATOR and not self._failed and self._latest() not in said[0]:
+            self._fail(f"it does not tell the latest summary: {said[0][:200]}")
+        if not self._lines or self._lines[0].by != who:
+            self._fail(f"{who} was asked, but recorded is {[*self._lines][:1]}")
+            return status(418)
+        line = self._lines.popleft()
+        self._failed = bool(line.fault)
+        return _after_summaries(self._said(line))
 
-    def _judge(self, request: Request, faults: list[str]) -> None:
-        size = estimated(request.body)
-        self.largest = max(self.largest, size)
-        if size > self._budget:
-            faults.append(f"{size} tokens of {self._budget}")
-        self.faults += [f"turn {self._turn['turn']}: {fault}" for fault in faults]
+    def _said(self, line: Line) -> Step:
+        if line.fault:
+            return FAULTS[line.fault]
+        if line.chooses:
+            return chooses(line.chooses)
+        reply = says(line.text)
+        for place, call in enumerate(line.calls):
+            reply &= calls_raw(call.tool, _arguments(call), call.id or f"call_{self._turn}_{self.asked}_{place}")
+        return reply
 
-
-def _played(step: dict[str, Any], number: int) -> Step:
-    if "fault" in step:
-        return FAULTS[step["fault"]]
-    if "broken" in step:
-        return resets(sse(delta(content=step["broken"])))
-    if "raw" in step:
-        name, arguments = step["raw"]
-        return calls_raw(name, arguments, id=f"call_{number}")
-    made = [
-        {
-            "id": f"call_{number}_{place}",
-            "type": "function",
-            "function": {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)},
-        }
-        for place, (name, arguments) in enumerate(step.get("calls", ()))
-    ]
-    return Reply(step.get("say", ""), tuple(made))
+    def _fail(self, what: str) -> None:
+        self.failures.append(f"turn {self._turn}, request {self.asked}: {what}")
 
 
-def estimated(body: dict[str, Any]) -> int:
-    """Tokens: a third of the bytes that mean something, and what stands around them."""
-    tools = json.dumps(body.get("tools", []), ensure_ascii=False)
-    return _tokens(tools) + sum(map(_of_message, body["messages"]))
+def _arguments(call: Call) -> str:
+    return call.args if isinstance(call.args, str) else json.dumps(call.args)
 
 
-def _of_message(message: dict[str, Any]) -> int:
-    texts = [message.get("content") or "", message.get("name") or "", message.get("tool_call_id") or ""]
-    made = message.get("tool_calls") or []
-    of_calls = (f"{each['id']}{each['function']['name']}{each['function']['arguments']}" for each in made)
-    return A_MESSAGE + _tokens("".join(texts)) + sum(A_CALL + _tokens(each) for each in of_calls)
+def _who(prompt: str) -> str:
+    known = {agent.prompt: name for name, agent in AGENTS.items()}
+    for name, text in ((ORCHESTRATOR, CLASSIFIER.prompt), ("summary", SUMMARY), ("title", TITLE)):
+        if prompt.startswith(text.partition("$")[0]):
+            return name
+    return known[prompt]
 
 
-def _tokens(text: str) -> int:
-    return -(-len(text.encode()) // 3)
+def _after_summaries(step: Step) -> Step:
+    """A summary that is under way comes first, so that each evening goes the same way."""
 
+    async def answer(exchange: Exchange) -> None:
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "summary"))
+        await step(exchange)
 
-def unsound(messages: list[dict[str, Any]]) -> Iterator[str]:
-    """What a strict service would refuse."""
-    if [message["role"] for message in messages[:2]] != ["system", "user"]:
-        yield "it does not begin with the system's and a user's message"
-    waiting: list[str] = []
-    known: set[str] = set()
-    for message in messages[1:]:
-        role = message["role"]
-        if role == "tool":
-            if message["tool_call_id"] not in waiting:
-                yield f"an answer to no call, {message['tool_call_id']}"
-            else:
-                waiting.remove(message["tool_call_id"])
-            continue
-        if waiting:
-            yield f"calls without an answer: {', '.join(waiting)}"
-        if role not in ("user", "assistant"):
-            yield f"a message of {role}"
-        made = message.get("tool_calls") or []
-        if not made and not (message.get("content") or "").strip():
-            yield f"an empty message of {role}"
-        waiting = [each["id"] for each in made]
-        yield from _of_calls(made, known)
-        known.update(waiting)
-    if waiting:
-        yield f"calls without an answer at the end: {', '.join(waiting)}"
-
-
-def _of_calls(made: list[dict[str, Any]], known: set[str]) -> Iterator[str]:
-    for each in made:
-        if each["id"] in known:
-            yield f"the id {each['id']} twice"
-        if not isinstance(json.loads(each["function"]["arguments"]), dict):
-            yield f"arguments of {each['id']} that are no object"
+    return answer

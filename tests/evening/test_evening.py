@@ -1,128 +1,95 @@
-"""An evening's work, recorded: 300 turns over this project's own files, through the IDE of the terminal."""
+"""A long evening over a real project's files: 300 turns in a small window, and at every model call all is in order."""
 
-import io
 import json
 import shutil
-from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from ide.approval import Approver
-from ide.chat import Chat
-from ide.client import Client
-from ide.screen import Screen
-from ide.workspace import Workspace
-from sessions.audit import broken_at
-from tests.evening.model import Model
-from tests.process import ROOT
-from tests.service import KEY, service, settings_for
+from sessions import audit
+from tests.evening.model import THE_TITLE, Model
+from tests.evening.recording import Call, Turn, calls, recorded, switches, tree, written
+from tests.evening.user import User
+from tests.llm_server import ScriptedLLM
+from tests.service import Session, service, settings_for
+from tests.test_properties import check_sound
 
 pytestmark = pytest.mark.anyio
-RECORDING = Path(__file__).with_name("recording.jsonl")
-WORKED_ON = ("graph", "policy", "ide", "nodes", "prompts")
+
 BUDGET = 12_000
+PROJECT = Path(__file__).parents[2]
+PARTS = ("graph", "policy", "ide", "nodes", "prompts")
 
 
-class User:
-    """Says what is recorded, and answers what it is asked so."""
-
-    def __init__(self, client: Client, workspace: Workspace) -> None:
-        self.shown = io.StringIO()
-        screen = Screen(Console(file=self.shown, width=200))
-        self.chat = Chat(client, workspace, screen, Approver(screen, workspace, self._answer), "evening")
-        self.answers: deque[str] = deque()
-
-    async def _answer(self, _: str) -> str:
-        return self.answers.popleft()
-
-    async def says(self, turn: dict[str, Any]) -> None:
-        self.answers.extend(turn.get("answers", ()))
-        if agent := turn.get("switch"):
-            await self.chat.say({"type": "switch_agent", "agent_type": agent})
-        await self.chat.say({"type": "user_message", "content": turn["user"]})
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of this one, as far as it was worked on."""
+    folder = tmp_path / "project"
+    for part in PARTS:
+        shutil.copytree(PROJECT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "README.md", folder)
+    return folder
 
 
-async def test_three_hundred_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = [json.loads(line) for line in RECORDING.read_text("utf-8").splitlines()]
-    monkeypatch.setenv("EDITOR", "sed -i s/draft/final/")
-    workspace = _workspace(tmp_path / "project")
-    model = Model(BUDGET)
-    async with model.server as llm:
-        given = {"llm_model": "evening", "llm_proxy_url": llm.url, "llm_retry_delay_seconds": 0}
-        settings = settings_for(tmp_path, context_tokens=BUDGET, prune_after_runs=0, **given)
-        async with service(None, settings) as gateway, Client(str(gateway.http.base_url), KEY) as client:
-            user = User(client, workspace)
-            left = []
-            for turn in turns:
-                model.begins(turn)
-                await user.says(turn)
-                if model.left or user.answers:
-                    left.append(f"turn {turn['turn']}: {model.left} steps and {len(user.answers)} answers are left")
-                    user.answers.clear()
-            session = gateway.session("evening")
-            history = await session.history()
-            audit = await session.get("/sessions/{id}/audit")
-            shown = await session.get("/sessions/{id}/view")
-    assert (model.faults, left) == ([], [])
-    assert model.summaries > 5
-    assert model.largest > 0.7 * BUDGET
-    assert [each["content"] for each in history if each["role"] == "user"] == [turn["user"] for turn in turns]
-    assert _unanswered(history) == []
-    assert shown["message_count"] == len(history)
-    assert broken_at("evening", audit["entries"], audit["results"]) is None
-    decisions = Counter(each["decision"] for each in audit["entries"])
-    assert decisions == _decisions(turns)
-    assert _files(workspace) == _expected(turns)
-    told = user.shown.getvalue()
-    assert told.count("llm_unavailable:") == sum("broken" in step for turn in turns for step in turn["steps"])
+async def test_an_evening_of_300_turns(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR", "sed -i s/DRAFT/FINAL/g")
+    turns, model, before = recorded(), Model(BUDGET), tree(project)
+    async with ScriptedLLM(otherwise=model.answer) as llm:
+        settings = settings_for(tmp_path, **of_the_evening(llm.url))
+        async with service(None, settings) as client, User(str(client.http.base_url), project, "s-1") as user:
+            for number, turn in enumerate(turns, start=1):
+                model.begin(number, turn)
+                model.end(await user.plays(turn))
+            assert "\n".join(model.failures) == ""
+            check_requests(model, turns)
+            await check_session(client.session(), turns)
+            await check_audit(client.session(), turns)
+    assert tree(project) == written(turns, before)
 
 
-def _workspace(folder: Path) -> Workspace:
-    for name in WORKED_ON:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "README.md", folder)
-    return Workspace(folder)
+def of_the_evening(url: str) -> dict[str, Any]:
+    model = {"llm_model": "scripted", "llm_proxy_url": url, "llm_retry_delay_seconds": 0, "llm_titles": True}
+    return {**model, "context_tokens": BUDGET, "log_level": "CRITICAL"}
 
 
-def _unanswered(history: list[dict[str, Any]]) -> list[str]:
-    answered = {each["tool_call_id"] for each in history if each["role"] == "tool"}
-    return [call["id"] for each in history for call in each.get("tool_calls") or () if call["id"] not in answered]
+def check_requests(model: Model, turns: list[Turn]) -> None:
+    """Each line was asked for; each summary goes on where the one before it ended, and none tells anything twice."""
+    assert len(turns) == 300
+    assert model.asked == sum(len(turn.model) for turn in turns)
+    assert model.titles == [turns[0].words]
+    assert len(model.summaries) >= 20
+    before = [material[0].get("summary so far", "").partition(".")[0] for material in model.summaries]
+    assert before == ["", *(f"This is summary {n}" for n in range(1, len(model.summaries)))]
+    told = [line["text"] for material in model.summaries for line in material if line.get("from") == "user"]
+    assert [text[:200] for text in told] == [turn.words[:200] for turn in turns[: len(told)]]
 
 
-def _decided(turns: list[dict[str, Any]]) -> Any:
-    """The answers to approvals, in order."""
-    for turn in turns:
-        answers = iter(turn.get("answers", ()))
-        for answer in answers:
-            yield answer
-            if answer == "r":
-                next(answers)
+async def check_session(session: Session, turns: list[Turn]) -> None:
+    """What clients see is whole."""
+    found = await session.get("/sessions/{id}/history")
+    messages = found["messages"]
+    assert check_sound(messages) == []
+    assert [message["content"] for message in messages if message["role"] == "user"] == [turn.words for turn in turns]
+    assert [_told(call) for message in messages for call in message.get("tool_calls", ())] == [
+        (call.tool, call.kept) for call in calls(turns)
+    ]
+    assert [(switch["from"], switch["to"]) for switch in found["agent_history"]] == switches(turns)
+    assert (await session.get("/sessions/{id}"))["title"] == THE_TITLE
 
 
-def _decisions(turns: list[dict[str, Any]]) -> dict[str, int]:
-    names = {"a": "approve", "e": "edit", "r": "reject"}
-    return Counter(names[answer] for answer in _decided(turns))
+def _told(call: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return call["function"]["name"], json.loads(call["function"]["arguments"])
 
 
-def _expected(turns: list[dict[str, Any]]) -> dict[str, str]:
-    """What the writes that were agreed to leave behind."""
-    decided = _decided(turns)
-    found = {}
-    for turn in turns:
-        for name, arguments in (call for step in turn["steps"] for call in step.get("calls", ())):
-            if name == "write_file" and "not_allowed" not in arguments["path"]:
-                answer = next(decided)
-                if answer != "r":
-                    content = arguments["content"]
-                    found[arguments["path"]] = content.replace("draft", "final") if answer == "e" else content
-            elif name == "execute_command" and arguments["command"].startswith("python3"):
-                next(decided)
-    return found
+async def check_audit(session: Session, turns: list[Turn]) -> None:
+    found = await session.get("/sessions/{id}/audit")
+    assert audit.broken_at(session.id, found["entries"], found["results"]) is None
+    by_hand = [entry for entry in found["entries"] if entry["decided_by"] == "hitl_decision"]
+    assert [(entry["tool_name"], entry["decision"], entry["feedback"]) for entry in by_hand] == [
+        (call.tool, call.decision, _feedback(call)) for call in calls(turns) if call.decision
+    ]
 
 
-def _files(workspace: Workspace) -> dict[str, str]:
-    made = (path for name in ("scratch", "notes") for path in (workspace.root / name).rglob("*") if path.is_file())
-    return {str(path.relative_to(workspace.root)): path.read_text("utf-8") for path in made}
+def _feedback(call: Call) -> str | None:
+    return call.user[1] if call.decision == "reject" else None

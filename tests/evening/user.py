@@ -1,0 +1,70 @@
+"""The user's side of the evening: the terminal IDE, typed into as recorded, over real files."""
+
+import io
+from collections import deque
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+
+from ide.approval import Approver, Stopped
+from ide.chat import Chat
+from ide.client import Client
+from ide.loop import Loop
+from ide.screen import Screen
+from ide.workspace import Workspace
+from tests.evening.recording import CTRL_C, Turn
+from tests.service import KEY
+
+
+class Watched(Screen):
+    """Keeps the codes of the errors that it shows."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO(), width=200))
+        self.errors: list[str] = []
+
+    def show(self, chunk: dict[str, Any]) -> None:
+        super().show(chunk)
+        if chunk["type"] == "error":
+            self.errors.append(chunk["metadata"]["code"])
+
+
+class User:
+    def __init__(self, url: str, folder: Path, session_id: str) -> None:
+        self._screen = Watched()
+        self._answers: deque[str] = deque()
+        self._failures: list[str] = []
+        workspace = Workspace(folder)
+        self._client = Client(url, KEY, delays=(), notice=self._screen.notice)
+        approver = Approver(self._screen, workspace, self._read)
+        chat = Chat(self._client, workspace, self._screen, approver, session_id)
+        self._loop = Loop(chat, self._read, interactive=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.http.aclose()
+
+    async def plays(self, turn: Turn) -> list[str]:
+        """What was not as recorded."""
+        self._screen.errors.clear()
+        self._answers = deque(turn.typed)
+        self._failures = []
+        for line in [*turn.before, turn.user]:
+            await self._loop.take(line)
+        if self._answers:
+            self._failures.append(f"the user was not asked for {[*self._answers]}")
+        if self._screen.errors != turn.errors:
+            self._failures.append(f"the user saw {self._screen.errors}, and recorded is {turn.errors}")
+        return self._failures
+
+    async def _read(self, prompt: str) -> str:
+        if not self._answers:
+            self._failures.append(f"nothing is recorded for {prompt!r}")
+            raise Stopped
+        answer = self._answers.popleft()
+        if answer == CTRL_C:
+            raise Stopped
+        return answer
