@@ -1,6 +1,6 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -53,9 +53,11 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        choosing = classify(llm, last_request(after), team, known if update else None, partial(_tell_cost, runtime))
+        choosing = partial(
+            classify, llm, last_request(after), team, known if update else None, partial(_tell_cost, runtime)
+        )
         choice = await stoppable(
-            _guessing(choosing, ahead, after, runtime, thread, llm, team, memories) if ahead and thread else choosing
+            _guessing(choosing, ahead, after, runtime, thread, llm, team, memories) if ahead and thread else choosing()
         )
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
@@ -73,7 +75,7 @@ def _tell_cost(runtime: Runtime[wire.StreamOptions], answer: AIMessage) -> None:
 
 
 async def _guessing(
-    choosing: Coroutine[Any, Any, Choice],
+    choosing: Callable[[], Coroutine[Any, Any, Choice]],
     ahead: Ahead,
     state: State,
     runtime: Runtime[wire.StreamOptions],
@@ -89,7 +91,7 @@ async def _guessing(
     def begin() -> Begun:
         return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
-    choice, dropped = await ahead.choose(thread, choosing, begin)
+    choice, dropped = await ahead.choose(thread, choosing(), begin)
     if dropped and (usage := wasted(dropped, agent, sent)):
         runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
     return choice
