@@ -1,6 +1,7 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -54,10 +55,12 @@ async def orchestrator(
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
         budgets.check(after.get("spent"))
-        choosing = classify(llm, last_request(after), team, known if update else None, runtime.stream_writer)
-        if ahead and thread and not budgets.question(after.get("spent")):
-            choosing = _guessing(choosing, ahead, after, runtime, thread, llm, team, memories)
-        choice = await stoppable(choosing)
+        known = known if update else None
+        choosing = partial(classify, llm, last_request(after), team, known, runtime.stream_writer)
+        guesses = ahead and thread and not budgets.question(after.get("spent"))
+        choice = await stoppable(
+            _guessing(choosing, ahead, after, runtime, thread, llm, team, memories) if ahead and guesses else choosing()
+        )
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -69,7 +72,7 @@ async def orchestrator(
 
 
 async def _guessing(
-    choosing: Coroutine[Any, Any, Choice],
+    choosing: Callable[[], Coroutine[Any, Any, Choice]],
     ahead: Ahead,
     state: State,
     runtime: Runtime[wire.StreamOptions],
@@ -85,7 +88,7 @@ async def _guessing(
     def begin() -> Begun:
         return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
-    choice, dropped = await ahead.choose(thread, choosing, begin)
+    choice, dropped = await ahead.choose(thread, choosing(), begin)
     if dropped and (cost := wasted(dropped, agent, sent)):
         runtime.stream_writer(cost)
     return choice

@@ -1,6 +1,8 @@
 """A specialist that begins before the model has chosen: a right guess speaks at once, a wrong one was never there."""
 
 import asyncio
+import gc
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import pytest
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from graph.errors import LLMUnavailable
+from graph.errors import Cancelled, LLMUnavailable
 from graph.settings import Settings
+from graph.stop import STOP, Stop
 from graph.topology import topology
 from tests.scripted import Held, calls, chooses, model, says
 from tests.service import Client, service, settings_for, text
@@ -143,6 +146,22 @@ async def test_cancelling_drops_both_calls(tmp_path: Path) -> None:
         assert failed["metadata"]["code"] == "cancelled"
         assert (await session.user("thanks"))[-1]["content"] == "Welcome."
         assert guess.dropped.is_set()
+
+
+async def test_a_run_that_is_stopped_before_it_asks_a_model_begins_nothing(tmp_path: Path) -> None:
+    llm = model(choices=[])
+    graph = topology(llm, speculative(tmp_path)).compile(checkpointer=InMemorySaver())
+
+    async def stopped() -> Any:
+        stop = Stop()
+        stop.want(Cancelled("The user cancelled."))
+        STOP.set(stop)
+        return await graph.ainvoke(given("create hello.py"), {"configurable": {"thread_id": "t-1"}})
+
+    left = await asyncio.create_task(stopped())
+    coroutines = [each for each in gc.get_objects() if inspect.iscoroutine(each)]
+    assert [each for each in coroutines if inspect.getcoroutinestate(each) == inspect.CORO_CREATED] == []
+    assert (left["ended"], llm.heard) == (True, [])
 
 
 async def test_a_begun_call_that_nobody_came_for_answers_no_later_message(tmp_path: Path) -> None:
