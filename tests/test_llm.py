@@ -113,7 +113,7 @@ class TestRequest:
                 {"role": "user", "content": "Read ä.py"},
                 {
                     "role": "assistant",
-                    "content": None,
+                    "content": "",
                     "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
                 },
                 {"role": "tool", "content": "print()", "tool_call_id": "call_1", "name": "read_file"},
