@@ -78,7 +78,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
             ):
                 runs = Runs(database, graph, gatekeeper, settings, namer)
                 app.state.database, app.state.runs = database, runs
-                app.state.sessions = Sessions(database, graph, runs)
+                app.state.sessions = Sessions(database, graph, runs, settings)
                 app.state.janitor = janitor = Janitor(database, runs, app.state.sessions, settings)
                 on_hangup(gatekeeper.reload)
 

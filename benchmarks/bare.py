@@ -80,7 +80,7 @@ async def _turn(graph: turn.Graph, name: str) -> None:
 
 
 async def _run(graph: turn.Graph, name: str, message: wire.Message, pause: turn.Pause | None) -> turn.Outcome:
-    async for item in turn.run(graph, name, "", message, wire.StreamOptions(), pause):
+    async for item in turn.run(graph, name, "", message, wire.StreamOptions(), pause, []):
         if isinstance(item, turn.Outcome):
             return item
     raise RuntimeError("the turn has no outcome")

@@ -52,6 +52,16 @@ def _view_routes(app: FastAPI) -> None:
         """
         return await sessions_of(request).views.calls(session_id)
 
+    @app.get("/sessions/{session_id}/usage")
+    async def usage(
+        request: Request, session_id: str, runs: Annotated[int, Query(ge=0, le=1000)] = 50
+    ) -> dict[str, Any]:
+        """What the session's model calls cost, by agent, by purpose, in its newest `runs`; and its budgets.
+
+        `cost` is null if no call has a price; `unpriced_calls` have none. Undoing gives nothing back.
+        """
+        return await sessions_of(request).views.usage(session_id, runs)
+
     @app.get("/sessions/{session_id}/export")
     async def export(request: Request, session_id: str) -> dict[str, Any]:
         """The whole session as one document: history, audit, grants, calls, runs with their events, usage.

@@ -10,10 +10,12 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from langchain_core.messages import AnyMessage
-from langchain_core.messages.ai import UsageMetadata
 
+from graph import wire
+from graph.asking import sent_tokens
 from graph.classifications import Choice
 from graph.reply import Reply
+from graph.spending import cost_of, estimate, spent
 from graph.tokens import tokens
 from prompts import Agent
 
@@ -47,15 +49,16 @@ class Begun:
         return self.task.result() if over else None
 
 
-def wasted(begun: Begun, agent: Agent, conversation: Sequence[AnyMessage]) -> UsageMetadata | None:
+def wasted(begun: Begun, agent: Agent, conversation: Sequence[AnyMessage]) -> wire.Usage | None:
     """What a call cost that was dropped: estimated, unless it had come to its end. None if it failed."""
     if begun.reply:
-        return begun.reply.message.usage_metadata
+        return cost_of(
+            begun.reply.message, lambda: sent_tokens(agent, conversation), agent=agent.name, purpose="speculation"
+        )
     if begun.task.done() and not begun.task.cancelled():
         return None
-    read = tokens(agent.prompt) + sum(tokens(str(message.content)) for message in conversation)
-    written = tokens("".join(begun.words))
-    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+    usage = estimate(sent_tokens(agent, conversation), tokens("".join(begun.words)))
+    return spent(usage, agent=agent.name, purpose="speculation", estimated=True)
 
 
 def _retrieved(task: "asyncio.Task[Reply]") -> None:
@@ -88,6 +91,11 @@ class Ahead:
             chosen.cancel()
             if begun:
                 begun.task.cancel()
+
+    def drop(self, thread: str) -> None:
+        """What a run left behind that stopped before anybody could take it over."""
+        if begun := self._begun.pop(thread, None):
+            begun.task.cancel()
 
     @contextmanager
     def taken_over(self, thread: str, agent: str) -> Iterator[Begun | None]:

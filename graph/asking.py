@@ -6,7 +6,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, SystemMessage
 
 from graph import wire
+from graph.context import overhead, weight
 from graph.reply import Reply, complete
+from graph.state import for_model
 from graph.tools import specification
 from prompts import Agent
 
@@ -22,5 +24,10 @@ async def ask(
     """`history`: what the model is not sent of the conversation as well. Raises what the model raises."""
     tools = [specification(name) for name in agent.tools]
     model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
-    sent = [SystemMessage(agent.prompt), *conversation]
+    sent = [SystemMessage(agent.prompt), *for_model(conversation)]
     return await complete(model, sent, on_text, parallel=options.parallel_tools, history=history or sent)
+
+
+def sent_tokens(agent: Agent, conversation: Sequence[AnyMessage]) -> int:
+    """About how many such a call sends."""
+    return overhead(agent) + sum(map(weight, for_model(conversation)))

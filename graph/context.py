@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
-from graph.state import FRESH, Memory
+from graph.state import FRESH, Memory, for_model
 from graph.tokens import tokens
 from graph.tools import specification
 from prompts import Agent
@@ -134,7 +134,7 @@ def _place(messages: Sequence[AnyMessage], memory: Memory, most: float) -> int:
     for place in range(len(messages) - 1, memory["start"] - 1, -1):
         message = messages[place]
         used += weight(message if place >= memory["short"] else brief(message))
-        if message.type == "tool":
+        if not _begins_a_step(message):
             continue
         if used > most and step < len(messages):
             break
@@ -258,7 +258,7 @@ def material(messages: Sequence[AnyMessage], memory: Memory, upto: int, room: in
     parts = [_json({"summary so far": memory["summary"]})] if memory["summary"] else []
     left, reached = room - sum(map(tokens, parts)), memory["upto"]
     for begin, end in _steps(messages, memory["upto"], upto):
-        told = "\n".join(_told(message) for message in messages[begin:end])
+        told = "\n".join(_told(message) for message in for_model(messages[begin:end]))
         if tokens(told) > left and reached > memory["upto"]:
             break
         parts.append(clipped(told, left))
@@ -267,8 +267,13 @@ def material(messages: Sequence[AnyMessage], memory: Memory, upto: int, room: in
 
 
 def _steps(messages: Sequence[AnyMessage], start: int, end: int) -> Iterator[tuple[int, int]]:
-    places = [place for place in range(start, end) if messages[place].type != "tool"]
+    places = [place for place in range(start, end) if _begins_a_step(messages[place])]
     return zip(places, [*places[1:], end], strict=True)
+
+
+def _begins_a_step(message: AnyMessage) -> bool:
+    """Not an answer to a call, nor what is between the service and its user."""
+    return message.type != "tool" and "aside" not in message.additional_kwargs
 
 
 def _told(message: AnyMessage) -> str:

@@ -6,8 +6,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from langchain_core.messages import ToolCall as RequestedCall
+
 from graph.errors import EditRefused, InvalidDecision
-from graph.tools import ENDS_TURN, TOOLS, mistake
+from graph.tools import CONTINUE, ENDS_TURN, TOOLS, mistake
 from policy import DEFAULT, PATHS, WRITES, Policy, Rule, Verdict, judge, load
 from policy.grants import Grant
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, Agent
@@ -52,6 +54,8 @@ class Gatekeeper:
 
     def edited(self, agent: str, tool: str, arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with the user's changes. Raises EditRefused if the gate does not let them through."""
+        if tool == CONTINUE:
+            raise EditRefused("This can only be approved or rejected; it is still open.")
         result = {**arguments, **changes}
         ruling = self.verdict(agent, tool, result)
         if ruling.decision == "deny":
@@ -60,9 +64,15 @@ class Gatekeeper:
 
     def still_possible(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> None:
         """Raises InvalidDecision if the policy, read anew since the user was asked, denies the call by now."""
+        if tool == CONTINUE:
+            return
         ruling = self.verdict(agent, tool, arguments)
         if ruling.decision == "deny":
             raise InvalidDecision(f"The call cannot be approved any more; reject it. {ruling.reason}")
+
+    def changes(self, agent: str, call: RequestedCall) -> bool:
+        """Whether a call may change something."""
+        return self.verdict(agent, call["name"], call["args"]).dangerous
 
     def ends_turn(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
         """Whether the call passes unasked, and ends the turn with an answer."""

@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
-from langchain_core.messages.ai import UsageMetadata
 
 from graph import wire
 from graph.clean import clean
-from graph.context import FULL, LEAST_ROOM, Fit, Material, clipped, counted, fit, material, overhead, summary_size
-from graph.spending import spent
+from graph.context import FULL, LEAST_ROOM, Fit, clipped, counted, fit, material, overhead, summary_size
+from graph.spending import cost_of, size
 from graph.state import FRESH, Memory, State
 from prompts import SUMMARY, Agent
 
@@ -40,7 +39,7 @@ class Given(NamedTuple):
 
 class Summary(NamedTuple):
     text: str
-    usage: UsageMetadata | None
+    cost: wire.Usage
 
 
 @dataclass
@@ -56,7 +55,6 @@ class Making:
     """That it tells of: if another one stands there, the thread was rewritten."""
     begun: int
     """How many messages there were."""
-    agent: str
     is_told: bool = False
     """Whether its cost is."""
 
@@ -115,7 +113,7 @@ class Memories:
         summary = making.result() if making else None
         if not making or not summary:
             return memory, []
-        costs = [] if making.is_told else [spent(summary.usage, agent=making.agent, purpose="summary")]
+        costs = [] if making.is_told else [summary.cost]
         making.is_told = True
         if not _goes_on(making, messages, memory):
             del self._making[thread]
@@ -131,9 +129,9 @@ class Memories:
         told = material(messages, found.memory, found.due, int(FULL * room))
         prompt = Template(SUMMARY).substitute(words=summary_size(self._room(agent)) * 2 // 5)
         # in a context of its own: the callbacks and the streams of this run are not the summary's
-        making = self._summarized(thread, prompt, told)
+        making = self._summarized(thread, agent, [SystemMessage(prompt), HumanMessage(told.text)])
         task = asyncio.get_running_loop().create_task(making, name="summary", context=Context())
-        self._making[thread] = Making(task, found.memory, told.upto, messages[told.upto - 1], len(messages), agent.name)
+        self._making[thread] = Making(task, found.memory, told.upto, messages[told.upto - 1], len(messages))
         self._making.move_to_end(thread)
         self._forget()
 
@@ -142,14 +140,15 @@ class Memories:
             if not self._making[thread].is_under_way:
                 del self._making[thread]
 
-    async def _summarized(self, thread: str, prompt: str, told: Material) -> Summary | None:
+    async def _summarized(self, thread: str, agent: Agent, sent: Sequence[AnyMessage]) -> Summary | None:
         try:
-            answer = await self._llm.ainvoke([SystemMessage(prompt), HumanMessage(told.text)])
+            answer = await self._llm.ainvoke([*sent])
         except Exception as error:
             log.warning("thread %s was not summarised: %r", thread, error)
             return None
         text = clipped(str(clean(answer.text)).strip(), summary_size(self._budget))
-        return Summary(text, answer.usage_metadata) if text else None
+        cost = cost_of(answer, lambda: size(sent), agent=agent.name, purpose="summary")
+        return Summary(text, cost) if text else None
 
 
 def _goes_on(making: Making, messages: Sequence[AnyMessage], memory: Memory) -> bool:

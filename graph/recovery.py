@@ -65,6 +65,6 @@ def _said(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
 
 def _texts(said: AIMessage) -> list[wire.Chunk]:
     ends = [ending for call in said.tool_calls if (ending := conclusion(call))]
-    text, about = ends[0] if ends else ("", None)
+    text, about = ends[0] if ends else ("", said.additional_kwargs.get("told"))
     whole = "\n\n".join(part for part in (str(said.content), text) if part)
     return [wire.whole_text(whole, WHOLE, is_final=False, metadata=about)] if whole else []

@@ -63,7 +63,13 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
         if read is None:
             said_instead = str(clean(arguments))[:200]
             answers.append(refusal(call, f"The arguments are not a JSON object: {said_instead}"))
-    message = AIMessage(clean(said.text), id=f"msg_{uuid4().hex}", tool_calls=calls, usage_metadata=said.usage_metadata)
+    message = AIMessage(
+        clean(said.text),
+        id=f"msg_{uuid4().hex}",
+        tool_calls=calls,
+        usage_metadata=said.usage_metadata,
+        response_metadata={k: v for k, v in said.response_metadata.items() if k == "model_name"},
+    )
     return Reply(message, answers)
 
 

@@ -7,15 +7,17 @@ from string import Template
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import HumanMessage, SystemMessage
 
+from graph import wire
 from graph.classifications import Choice, Classifications
 from graph.clean import clean
 from graph.clues import LONGEST, Hit, evidence, scores
 from graph.errors import AgentRuntimeError
 from graph.keywords import KEYWORDS
+from graph.spending import cost_of, size
 from graph.terms import normal
-from prompts import CLASSIFIER, Agent
+from prompts import CLASSIFIER, ORCHESTRATOR, Agent
 
 
 async def classify(
@@ -23,9 +25,9 @@ async def classify(
     text: str,
     team: Mapping[str, Agent],
     known: Classifications | None = None,
-    heard: Callable[[AIMessage], None] = lambda _: None,
+    tell: Callable[[wire.Usage], None] = lambda _: None,
 ) -> Choice:
-    """`known`: what was chosen before; `heard`: is told the model's answer, which has its cost."""
+    """`known`: what was chosen before; `tell`: is told what the model call cost."""
     if len(team) == 1:
         return by_keywords(text, team)
     if known and (before := known.get(_key(text, team, known.model))):
@@ -35,7 +37,7 @@ async def classify(
         answer = await llm.bind(**{"temperature": 0.3, **CLASSIFIER.parameters}).ainvoke(request)
     except AgentRuntimeError:
         return by_keywords(text, team)
-    heard(answer)
+    tell(cost_of(answer, lambda: size(request), agent=ORCHESTRATOR, purpose="classification"))
     choice = _chosen(str(answer.text), team)
     if known and choice:
         known.keep(_key(text, team, known.model), choice)

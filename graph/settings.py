@@ -1,15 +1,18 @@
 """Everything the environment decides, read once."""
 
 import re
+from decimal import Decimal
 from ipaddress import ip_address
-from typing import Literal
+from typing import Literal, Self
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from graph.prices import Price
 
 OFFLINE_MODEL = "fake-llm"
 
@@ -96,6 +99,20 @@ class Settings(BaseSettings):
     """Model calls between two messages of the user."""
     max_tool_calls: int = Field(200, ge=1)
     """Tool calls between two messages of the user."""
+    turn_tokens: int = Field(0, ge=0)
+    """Tokens of all model calls between two messages of the user; 0: any number."""
+    turn_money: Decimal = Field(Decimal(0), ge=0, le=10**12, decimal_places=6, allow_inf_nan=False)
+    """What they may cost; 0: any amount. A model without a price counts as the dearest that has one."""
+    session_tokens: int = Field(0, ge=0)
+    """Tokens of all model calls of a session; 0: any number."""
+    session_money: Decimal = Field(Decimal(0), ge=0, le=10**12, decimal_places=6, allow_inf_nan=False)
+    """What they may cost; 0: any amount."""
+    budget_warning: float = Field(0.8, gt=0, le=1)
+    """At which part of such a limit, model calls included, the user is asked whether to go on; 1: never."""
+    prices: dict[str, Price] = {}
+    """Of a million tokens, by model or glob: `{"some-model*": {"prompt": 2.5, "cached": 0.25, "completion": 10}}`."""
+    currency: str = Field("USD", min_length=1, max_length=16)
+    """What the prices are in; a label, nothing is converted."""
     max_run_minutes: float = Field(60, gt=0)
     """How long one run may take; it is stopped at its model call."""
     session_busy_seconds: float = Field(60, ge=0)
@@ -152,6 +169,12 @@ class Settings(BaseSettings):
                 f"an SQLite file takes one process, not {workers}; give it a Postgres as AGENT_RUNTIME__DB_URL"
             )
         return workers
+
+    @model_validator(mode="after")
+    def _with_prices_for_money(self) -> Self:
+        if (self.turn_money or self.session_money) and not self.prices:
+            raise ValueError("TURN_MONEY and SESSION_MONEY need PRICES: without them nothing has a price")
+        return self
 
 
 def _is_readable(url: str) -> bool:

@@ -1,23 +1,52 @@
 """What a model call costs, as the graph tells it."""
 
-from typing import Literal
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from graph import wire
+from graph.tokens import tokens
 
 Purpose = Literal["answer", "classification", "speculation", "summary", "title"]
 """What a model was asked for; a speculation is an answer that was begun and dropped."""
 
 
-def spent(usage: UsageMetadata | None, *, agent: str, purpose: Purpose, model: str = "") -> wire.Usage:
+def spent(
+    usage: UsageMetadata | None, *, agent: str, purpose: Purpose, model: str = "", estimated: bool = False
+) -> wire.Usage:
     """Of one call. `agent`: whom it was made for; `model`: who answered, if that is known."""
-    counted = usage or UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
+    counted = usage or estimate(0, 0)
     return wire.Usage(
         prompt_tokens=counted["input_tokens"],
         cached_tokens=counted.get("input_token_details", {}).get("cache_read", 0),
         completion_tokens=counted["output_tokens"],
         total_tokens=counted["total_tokens"],
         model_calls=1,
+        estimated_calls=1 if estimated else None,
         metadata={"agent": agent, "purpose": purpose, "model": model},
     )
+
+
+def cost_of(answer: AIMessage, sent: Callable[[], int], *, agent: str, purpose: Purpose) -> wire.Usage:
+    """Of a call that was answered; `sent`: about how many tokens it sent, asked if the model's service does not say."""
+    model = str(answer.response_metadata.get("model_name") or "")
+    usage = answer.usage_metadata
+    if usage and usage["total_tokens"]:
+        return spent(usage, agent=agent, purpose=purpose, model=model)
+    return spent(estimate(sent(), size([answer])), agent=agent, purpose=purpose, model=model, estimated=True)
+
+
+def estimate(read: int, written: int) -> UsageMetadata:
+    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def size(messages: Iterable[BaseMessage]) -> int:
+    """About how many tokens they are."""
+    return sum(tokens(message.text) + sum(map(_asked, getattr(message, "tool_calls", ()))) for message in messages)
+
+
+def _asked(call: Any) -> int:
+    return tokens(call["name"]) + tokens(json.dumps(call["args"], ensure_ascii=False))

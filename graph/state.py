@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import add
 from typing import Annotated, Any, Literal, NotRequired
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
@@ -67,6 +68,27 @@ class Gate(TypedDict):
     warning: NotRequired[str]
 
 
+class Amount(TypedDict):
+    """Of model calls. `calls` are those that answered as a specialist; `money` is exact."""
+
+    calls: int
+    tokens: int
+    money: str
+
+
+class Spent(TypedDict):
+    """What a thread's model calls used, for its budgets: since the user's last message, and ever."""
+
+    turn: Amount
+    session: Amount
+    agreed: list[str]
+    """The budgets beyond whose warning the user let it go."""
+
+
+NOTHING = Amount(calls=0, tokens=0, money="0")
+NOTHING_SPENT = Spent(turn=NOTHING, session=NOTHING, agreed=[])
+
+
 class Memory(TypedDict):
     """What the model gets of the conversation; places in `messages`."""
 
@@ -99,6 +121,8 @@ class State(Inbox):
     memory: Memory
     ended: bool
     """Nothing is left to do until the user's next message."""
+    spent: NotRequired[Spent]
+    """Undoing gives nothing back."""
 
 
 def open_calls(state: State) -> list[RequestedCall]:
@@ -181,6 +205,27 @@ def said(content: str, state: State, run_id: str) -> HumanMessage:
 def thread_of(config: RunnableConfig) -> str:
     """Empty for a graph that runs without a checkpointer."""
     return str((config.get("configurable") or {}).get("thread_id") or "")
+
+
+def own(text: str, *, calls: Sequence[RequestedCall] = (), **about: Any) -> AIMessage:
+    """What the service says in the agent's place, marked where no text of a model can be."""
+    return AIMessage(text, id=f"msg_{uuid4().hex}", tool_calls=[*calls], additional_kwargs=about)
+
+
+def own_question(state: State) -> AIMessage | None:
+    """What the service asked its user as if it were a tool's approval, if nothing was said since; answered or not."""
+    said = next((m for m in reversed(state.get("messages", [])) if not isinstance(m, ToolMessage)), None)
+    return said if isinstance(said, AIMessage) and "question" in said.additional_kwargs else None
+
+
+def for_model(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+    """Without what is between the service and its user."""
+    asides = [message for message in messages if "aside" in message.additional_kwargs]
+    if not asides:
+        return messages
+    left_out = {call["id"] for message in asides if isinstance(message, AIMessage) for call in message.tool_calls}
+    left_out |= {message.id for message in asides}
+    return [m for m in messages if (m.tool_call_id if isinstance(m, ToolMessage) else m.id) not in left_out]
 
 
 def holder(state: State) -> str:

@@ -140,6 +140,8 @@ TOOLS: dict[str, type[Tool]] = {
 }
 
 
+CONTINUE = "continue_work"
+"""What the service asks its user in the form of a call that needs approval. No model can ask for it."""
 ENDS_TURN = {"attempt_completion", "ask_followup_question"}
 
 
@@ -170,7 +172,7 @@ def check(agent: Agent) -> None:
 
 def side(name: str) -> Side:
     """Of a call that has no mistake."""
-    return TOOLS[name].side()
+    return Side.LOCAL if name == CONTINUE else TOOLS[name].side()
 
 
 @cache

@@ -10,6 +10,7 @@ The orchestrator leads to whoever holds the conversation; permission leads to wh
 """
 
 from functools import partial
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langgraph.graph import END, START, StateGraph
@@ -17,10 +18,12 @@ from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
 from graph.ahead import Ahead
+from graph.budgets import Budgets
 from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.llm import studio_model
 from graph.memories import Memories
+from graph.meter import Meter, metered
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
 from graph.tools import check
@@ -29,7 +32,7 @@ from nodes.ide import ide
 from nodes.local import local
 from nodes.orchestrator import orchestrator
 from nodes.permission import permission
-from nodes.specialist import Limits, specialist
+from nodes.specialist import specialist
 from prompts import AGENTS, team
 
 
@@ -44,17 +47,17 @@ def topology(
     gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
     memories = memories or Memories(llm, settings.context_tokens)
     memories.check(AGENTS)
-    limits = Limits(settings.max_model_calls, settings.max_tool_calls)
-    ahead = Ahead()
+    budgets, meter, ahead = Budgets(settings), Meter(settings), Ahead()
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
+    shared: dict[str, Any] = {"llm": llm, "budgets": budgets, "memories": memories}
     team_now, guesses = team(settings.multi_agent_mode), ahead if settings.speculative_routing else None
-    choose = partial(orchestrator, llm=llm, team=team_now, known=known, ahead=guesses, memories=memories)
-    work = partial(specialist, llm=llm, gatekeeper=gatekeeper, limits=limits, ahead=ahead, memories=memories)
-    builder.add_node("orchestrator", choose)
+    choose = partial(orchestrator, team=team_now, known=known, ahead=guesses, **shared)
+    work = partial(specialist, gatekeeper=gatekeeper, tool_calls=settings.max_tool_calls, ahead=ahead, **shared)
+    builder.add_node("orchestrator", metered(choose, meter))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(name, partial(work, agent=agent))
+        builder.add_node(name, metered(partial(work, agent=agent), meter))
     builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)

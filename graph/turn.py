@@ -9,7 +9,7 @@ from langgraph.graph import END
 from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
-from graph import wire
+from graph import bills, wire
 from graph.answers import CANCELLED, cancelled
 from graph.checkpointer import Remembering
 from graph.state import Switch, holder, open_calls, said, to_wire
@@ -35,7 +35,6 @@ RECURSION_LIMIT = 100_000
 """Supersteps; what bounds a turn is `max_model_calls`."""
 CLOSING = "closing"
 """In the metadata of a checkpoint: the thread is being laid to rest, and whether its run had taken the message in."""
-COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "model_calls")
 
 
 class OpenCall(BaseModel):
@@ -69,8 +68,6 @@ class Outcome:
     pause: Pause | None
     head: str | None = None
     """The checkpoint that it is read off."""
-    usage: dict[str, int] | None = None
-    """What the run's model calls cost, in tokens."""
 
 
 @dataclass
@@ -78,24 +75,20 @@ class Held:
     """The chunks that must not leave before the thread is durable: they are final, or start something."""
 
     chunks: list[wire.Chunk] = field(default_factory=list)
-    usage: wire.Usage = field(default_factory=wire.Usage)
+    costs: list[wire.Usage] = field(default_factory=list)
+    """Of each model call."""
 
     def take(self, chunk: wire.Chunk) -> bool:
         if isinstance(chunk, wire.Usage):
-            for name in COUNTED:
-                setattr(self.usage, name, getattr(self.usage, name) + getattr(chunk, name))
+            self.costs.append(chunk)
             return True
         if chunk.is_final:
             self.chunks.append(chunk)
         return chunk.is_final
 
-    def counted(self) -> dict[str, int] | None:
-        """The tokens of the model calls; None if there was none."""
-        return {name: getattr(self.usage, name) for name in COUNTED} if self.usage.model_calls else None
-
     def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
         chunks = with_last_final(self.chunks)
-        return [*chunks[:-1], self.usage, chunks[-1]] if options.usage and chunks else chunks
+        return [*chunks[:-1], bills.as_chunk(self.costs), chunks[-1]] if options.usage and chunks else chunks
 
 
 def with_last_final(chunks: list[wire.Chunk]) -> list[wire.Chunk]:
@@ -114,12 +107,14 @@ async def run(
     message: wire.Message | None,
     options: wire.StreamOptions,
     pause: Pause | None,
+    costs: list[wire.Usage],
 ) -> AsyncIterator[wire.Chunk | Outcome]:
     """Chunks as they come, then the outcome, once everything is durable.
 
-    An answer needs the pause that it answers; no message goes on where the thread stopped.
+    An answer needs the pause that it answers; no message goes on where the thread stopped. `costs` gets what its model
+    calls cost, also of a run that fails.
     """
-    held = Held()
+    held = Held(costs=costs)
     values: dict[str, Any] = {}
     stream: AsyncIterator[Any] = graph.astream(
         _entering(message, pause),
@@ -140,7 +135,7 @@ async def run(
     if isinstance(graph.checkpointer, Remembering):
         head = graph.checkpointer.recent.tell(session_id, values.get("messages", []))
     left = outcome(values, values.get("__interrupt__", ()), held.last(options))
-    yield replace(left, head=head, usage=held.counted())
+    yield replace(left, head=head)
 
 
 def _entering(message: wire.Message | None, pause: Pause | None) -> Any:

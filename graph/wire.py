@@ -237,6 +237,13 @@ class Usage(Outgoing):
     completion_tokens: int = 0
     total_tokens: int = 0
     model_calls: int = 0
+    cost: float | None = None
+    """Of the calls whose model has a price, in `currency`."""
+    currency: str | None = None
+    unpriced_calls: int | None = None
+    """The others, if there are prices."""
+    estimated_calls: int | None = None
+    """Those of which the model's service did not say what they used."""
     metadata: dict[str, Any] | None = None
     is_final: bool = False
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -26,8 +27,9 @@ class Screen:
         self.console = console or Console()
         self._streamed = ""
         """The tokens since the last whole text."""
-        self._cost: Counter[str] = Counter()
-        """Of the turn, kept for its end."""
+        self._used: Counter[str] = Counter()
+        self._costs: dict[str, Decimal] = {}
+        """Of the turn, kept for its end; the money by currency."""
 
     def say(self, text: str, style: str = "", *, end: str = "\n") -> None:
         self._end_tokens()
@@ -54,11 +56,18 @@ class Screen:
                 rule = f" (rule {about['rule']})" if about.get("rule") else ""
                 self.error(f"{about.get('code', 'error')}: {chunk.get('error')}{rule}")
             case "usage":
-                self._cost.update({k: v for k, v in chunk.items() if type(v) is int})
+                self._spent(chunk)
         if chunk.get("is_final") and chunk["type"] != "tool_call":
-            if self._cost["model_calls"]:
-                self.notice(_usage(self._cost))
-            self._cost.clear()
+            if self._used["model_calls"]:
+                self.notice(_usage(self._used, self._costs))
+            self._used.clear()
+            self._costs.clear()
+
+    def _spent(self, usage: dict[str, Any]) -> None:
+        self._used.update({k: v for k, v in usage.items() if type(v) is int})
+        if (cost := usage.get("cost")) is not None:
+            currency = str(usage.get("currency") or "")
+            self._costs[currency] = self._costs.get(currency, Decimal(0)) + Decimal(str(cost))
 
     def tool(self, call: dict[str, Any]) -> None:
         given = ", ".join(f"{k}={_short(v)}" for k, v in call["arguments"].items())
@@ -142,10 +151,14 @@ def _switched(about: dict[str, Any]) -> str:
     return f"{about.get('from_agent')} -> {about.get('to_agent')}{why}{because}"
 
 
-def _usage(cost: Counter[str]) -> str:
+def _usage(used: Counter[str], costs: dict[str, Decimal]) -> str:
+    cached = f", {used['cached_tokens']} of them cached" if used["cached_tokens"] else ""
+    money = "".join(f", {cost.normalize():f} {currency}".rstrip() for currency, cost in costs.items())
+    unpriced = f" without {used['unpriced_calls']} of no known price" if used["unpriced_calls"] else ""
+    about = "about " if used["estimated_calls"] else ""
     return (
-        f"{cost['total_tokens']} tokens ({cost['prompt_tokens']} in, {cost['completion_tokens']} out), "
-        f"model calls: {cost['model_calls']}"
+        f"{about}{used['total_tokens']} tokens ({used['prompt_tokens']} in{cached}, {used['completion_tokens']} out), "
+        f"model calls: {used['model_calls']}{money}{unpriced}"
     )
 
 

@@ -1,11 +1,11 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
@@ -13,14 +13,14 @@ from graph import wire
 from graph.ahead import Ahead, Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
+from graph.budgets import Budgets, next_turn
 from graph.classifications import Choice, Classifications
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.memories import Memories
 from graph.routing import by_keywords, classify
-from graph.spending import spent
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
-from prompts import ORCHESTRATOR, Agent
+from prompts import Agent
 
 
 async def orchestrator(
@@ -30,11 +30,18 @@ async def orchestrator(
     *,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
+    budgets: Budgets,
     known: Classifications | None = None,
     ahead: Ahead | None = None,
     memories: Memories,
 ) -> dict[str, Any]:
-    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses."""
+    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses.
+
+    Not without a thread: nothing would tell whose call it is.
+    """
+    thread = thread_of(config)
+    if ahead:
+        ahead.drop(thread)
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
@@ -47,9 +54,12 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        choosing = classify(llm, last_request(after), team, known if update else None, partial(_tell_cost, runtime))
+        budgets.check(after.get("spent"))
+        known = known if update else None
+        choosing = partial(classify, llm, last_request(after), team, known, runtime.stream_writer)
+        guesses = ahead and thread and not budgets.question(after.get("spent"))
         choice = await stoppable(
-            _guessing(choosing, ahead, after, runtime, config, llm, team, memories) if ahead else choosing
+            _guessing(choosing, ahead, after, runtime, thread, llm, team, memories) if ahead and guesses else choosing()
         )
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
@@ -61,17 +71,12 @@ async def orchestrator(
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
 
 
-def _tell_cost(runtime: Runtime[wire.StreamOptions], answer: AIMessage) -> None:
-    if usage := answer.usage_metadata:
-        runtime.stream_writer(spent(usage, agent=ORCHESTRATOR, purpose="classification"))
-
-
 async def _guessing(
-    choosing: Coroutine[Any, Any, Choice],
+    choosing: Callable[[], Coroutine[Any, Any, Choice]],
     ahead: Ahead,
     state: State,
     runtime: Runtime[wire.StreamOptions],
-    config: RunnableConfig,
+    thread: str,
     llm: BaseChatModel,
     team: Mapping[str, Agent],
     memories: Memories,
@@ -83,9 +88,9 @@ async def _guessing(
     def begin() -> Begun:
         return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
 
-    choice, dropped = await ahead.choose(thread_of(config), choosing, begin)
-    if dropped and (usage := wasted(dropped, agent, sent)):
-        runtime.stream_writer(spent(usage, agent=agent.name, purpose="speculation"))
+    choice, dropped = await ahead.choose(thread, choosing(), begin)
+    if dropped and (cost := wasted(dropped, agent, sent)):
+        runtime.stream_writer(cost)
     return choice
 
 
@@ -97,6 +102,7 @@ def _taken_in(
     if message.content.strip():
         messages.append(said(message.content, state, run_id))
     update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
+    update["spent"] = next_turn(state.get("spent"))
     return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime)}
 
 

@@ -1,25 +1,37 @@
 """The gate: refuse what this agent may not do, find out what a human must agree to, let the rest pass."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.budgets import declined, stopped
 from graph.errors import EditRefused
 from graph.gate import MALFORMED, REPEATED, Gatekeeper, standing_grants
-from graph.state import Gate, State, holder, now, open_calls, refusal, rejected, to_wire
+from graph.repeats import repeated
+from graph.state import Gate, State, holder, now, open_calls, own, own_question, refusal, rejected, to_wire
 from graph.tools import Side, side
 from policy import Verdict
 from policy.grants import Grant
 
+NOT_RUN = "not run: it was called twice before, and nothing new was done since; the user is asked how to go on"
+LEFT_OUT = "not run: the turn ended with a question to the user"
+
 
 async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gatekeeper: Gatekeeper) -> dict[str, Any]:
+    before, calls = state.get("gates", {}), open_calls(state)
+    if question := declined(state):
+        return _ended([], own(stopped(question), aside=True), state, runtime)
+    new = [call for call in calls if (call["id"] or "") not in before]
+    if new and (repeat := repeated(state["messages"], new, gatekeeper.changes)):
+        answers = [refusal(call, NOT_RUN if call is repeat.call else LEFT_OUT) for call in calls]
+        return _ended(answers, own(repeat.question, told=repeat.about), state, runtime)
     passage = Passage(state, runtime, gatekeeper)
-    before = state.get("gates", {})
-    for call in open_calls(state):
+    for call in calls:
         match before.get(call["id"] or ""):
             case None:
                 await passage.judge(call)
@@ -33,6 +45,18 @@ async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gate
     return {"messages": passage.messages, "gates": passage.gates} if changed else {}
 
 
+def _ended(
+    answers: list[ToolMessage], said: AIMessage, state: State, runtime: Runtime[wire.StreamOptions]
+) -> dict[str, Any]:
+    """The turn, with words of the service."""
+    options, text = runtime.context or wire.StreamOptions(), str(said.content)
+    if options.tokens:
+        runtime.stream_writer(wire.AssistantMessage(token=text))
+    runtime.stream_writer(wire.whole_text(text, options, is_final=True, metadata=said.additional_kwargs.get("told")))
+    message = said.model_copy(update={"name": holder(state)})
+    return {"messages": [*answers, message], "gates": {}, "ended": True}
+
+
 class Passage:
     """The open calls on one way through the gate, and what comes of them."""
 
@@ -44,6 +68,9 @@ class Passage:
 
     async def judge(self, call: RequestedCall) -> None:
         agent = holder(self._state)
+        if question := own_question(self._state):
+            self._put(call, agent, question.additional_kwargs["question"])
+            return
         ruling = self._gatekeeper.verdict(agent, call["name"], call["args"])
         gate = Gate(status="ask", agent=agent, rule=ruling.rule, reason=ruling.reason, created_at=now())
         match ruling.decision:
@@ -74,6 +101,13 @@ class Passage:
         if ruling.rule != MALFORMED:
             about = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
             self._tell(wire.Error(error=ruling.reason, metadata=about, is_final=False))
+
+    def _put(self, call: RequestedCall, agent: str, about: Mapping[str, Any]) -> None:
+        """What the service asks its user; no policy and no grant has a say in it."""
+        gate = Gate(status="ask", agent=agent, rule=about["rule"], reason=about["reason"], created_at=now())
+        gate["always_asks"] = True
+        self.gates[call["id"] or ""] = gate
+        self._tell(to_wire(call, gate))
 
     def _ask(self, call: RequestedCall, gate: Gate, ruling: Verdict) -> None:
         if ruling.warning:

@@ -1,32 +1,27 @@
 """One model call of one specialist: its prompt, its tools, and of the conversation what fits."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.ahead import Ahead
-from graph.asking import ask
-from graph.errors import AgentRuntimeError, LimitReached, LLMInvalidAnswer
+from graph.asking import ask, sent_tokens
+from graph.budgets import Budgets
+from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
 from graph.gate import Gatekeeper
 from graph.memories import Memories
 from graph.reply import Reply
-from graph.spending import spent
+from graph.spending import cost_of, estimate, spent
 from graph.state import State, thread_of
 from graph.stop import stoppable
+from graph.tokens import tokens
 from prompts import Agent
-
-
-class Limits(NamedTuple):
-    """Between two messages of the user."""
-
-    model_calls: int
-    tool_calls: int
 
 
 async def specialist(
@@ -37,61 +32,84 @@ async def specialist(
     agent: Agent,
     llm: BaseChatModel,
     gatekeeper: Gatekeeper,
-    limits: Limits,
+    budgets: Budgets,
+    tool_calls: int,
     ahead: Ahead,
     memories: Memories,
 ) -> dict[str, Any]:
+    """`tool_calls`: how many there may be between two messages of the user."""
     options = runtime.context or wire.StreamOptions()
-    tell = _teller(options, runtime)
-    given = memories.given(thread_of(config), state, agent)
-    for cost in given.costs:
-        runtime.stream_writer(cost)
+    words: list[str] = []
+    tell = _teller(options, runtime, words)
+    update: dict[str, Any] = {}
     try:
         with ahead.taken_over(thread_of(config), agent.name) as begun:
-            _within(state, limits, [])
-            asked = begun.followed(tell) if begun else ask(llm, agent, given.messages, options, tell, state["messages"])
-            reply = await stoppable(asked)
+            budgets.check(state.get("spent"))
+            if question := budgets.question(state.get("spent")):
+                return {"messages": [question.model_copy(update={"name": agent.name})]}
+            sent, update, costs = memories.given(thread_of(config), state, agent)
+            for cost in costs:
+                runtime.stream_writer(cost)
+            asking = begun.followed(tell) if begun else ask(llm, agent, sent, options, tell, state["messages"])
+            reply = await _paid_for(asking, agent, sent, words, runtime)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
-        _within(state, limits, reply.message.tool_calls)
+        _within(state, tool_calls, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
-        return {**given.update, "ended": True}
+        return {**update, "ended": True}
     ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
-    _tell(reply, agent, any(ends) and not reply.answers, options, runtime)
+    _tell(reply, any(ends) and not reply.answers, options, runtime)
     message = reply.message.model_copy(update={"name": agent.name})
-    return {**given.update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
+    return {**update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
 
 
-def _within(state: State, limits: Limits, asked: Sequence[RequestedCall]) -> None:
-    """Raises LimitReached when, since the user's last message, the model was asked, or asks for tools, too often."""
-    models, tools = 0, len(asked)
+async def _paid_for(
+    asking: Coroutine[Any, Any, Reply],
+    agent: Agent,
+    conversation: Sequence[AnyMessage],
+    words: Sequence[str],
+    runtime: Runtime[wire.StreamOptions],
+) -> Reply:
+    """Tells what the call cost; of one that was stopped, or broke off, about what it did."""
+    try:
+        reply = await stoppable(asking)
+    except AgentRuntimeError as error:
+        if words or isinstance(error, Cancelled | LimitReached):
+            usage = estimate(sent_tokens(agent, conversation), tokens("".join(words)))
+            runtime.stream_writer(
+                spent(usage, agent=agent.name, purpose="answer", model=agent.model or "", estimated=True)
+            )
+        raise
+    cost = cost_of(reply.message, lambda: sent_tokens(agent, conversation), agent=agent.name, purpose="answer")
+    runtime.stream_writer(cost)
+    return reply
+
+
+def _within(state: State, limit: int, asked: Sequence[RequestedCall]) -> None:
+    """Raises LimitReached when, since the user's last message, the model asks for tools too often."""
+    tools = len(asked)
     for message in reversed(state["messages"]):
         if isinstance(message, HumanMessage):
             break
-        if isinstance(message, AIMessage):
-            models, tools = models + 1, tools + len(message.tool_calls)
-    if models >= limits.model_calls:
-        raise LimitReached(f"The turn was stopped after {models} model calls. Send a message to go on.")
-    if tools > limits.tool_calls:
-        raise LimitReached(
-            f"The turn was stopped at its limit of {limits.tool_calls} tool calls. Send a message to go on."
-        )
+        if isinstance(message, AIMessage) and "aside" not in message.additional_kwargs:
+            tools += len(message.tool_calls)
+    if tools > limit:
+        raise LimitReached(f"The turn was stopped at its limit of {limit} tool calls. Send a message to go on.")
 
 
-def _teller(options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> Callable[[str], None]:
+def _teller(
+    options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions], words: list[str]
+) -> Callable[[str], None]:
     def tell(text: str) -> None:
+        words.append(text)
         if options.tokens:
             runtime.stream_writer(wire.AssistantMessage(token=text))
 
     return tell
 
 
-def _tell(
-    reply: Reply, agent: Agent, ends: bool, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]
-) -> None:
+def _tell(reply: Reply, ends: bool, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
     """The whole text, unless it is told as part of the answer that a call ends the turn with."""
-    if usage := reply.message.usage_metadata:
-        runtime.stream_writer(spent(usage, agent=agent.name, purpose="answer"))
     if (text := str(reply.message.content)) and not ends:
         runtime.stream_writer(wire.whole_text(text, options, is_final=not reply.message.tool_calls))

@@ -11,6 +11,7 @@ from graph import turn
 from graph.answers import available
 from graph.errors import AgentRuntimeError, EditRefused, Interrupted, SessionBusy
 from graph.gate import Gatekeeper
+from graph.meter import Meter
 from graph.settings import Settings
 from graph.turn import Graph
 from prompts import team
@@ -37,7 +38,7 @@ class Runs:
         """`namer`: the model that finds titles, if there is one."""
         self._database = database
         self._graph = graph
-        self.titles = Titles(database, namer)
+        self.titles = Titles(database, namer, Meter(settings))
         self._patience = settings.session_busy_seconds
         self._team = team(settings.multi_agent_mode)
         name = leases.replica()

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping
 from graph import turn, wire
 from graph.clean import clean
 from graph.llm.openai import to_openai
+from graph.settings import Settings
 from graph.turn import Graph, OpenCall
 from sessions import audit, calls, grants, store
 from sessions.database import Database
@@ -34,12 +35,12 @@ def _id(text: str) -> str:
 class Sessions:
     """Every method but `create` and `listed` raises SessionNotFound."""
 
-    def __init__(self, database: Database, graph: Graph, runs: Runs) -> None:
+    def __init__(self, database: Database, graph: Graph, runs: Runs, settings: Settings) -> None:
         self._database = database
         self._graph = graph
         self._finding = Finding(database, runs.replica)
         moments = Moments(database, graph)
-        self.views = Views(moments)
+        self.views = Views(moments, settings)
         self.rewinding = Rewinding(database, graph, self._finding, moments)
         self.removal = Removal(database, graph, runs, self._finding)
         self.pruning = Pruning(database, graph, self._finding)

@@ -23,6 +23,8 @@ from sqlalchemy import (
     update,
 )
 
+from graph import bills
+from graph.bills import Bill
 from graph.state import now
 from graph.turn import Outcome, Pause
 from prompts import ORCHESTRATOR
@@ -37,6 +39,7 @@ ONE_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
 CHANGE_SESSION = update(sessions).where(sessions.c.id == bindparam("session"))
 RUN_BY_KEY = select(runs).where(runs.c.session_id == bindparam("session"), runs.c.key == bindparam("name"))
 CHANGE_RUN = update(runs).where(runs.c.id == bindparam("run"))
+FINISH_RUN = CHANGE_RUN.where(UNFINISHED)
 FIRST_UNFINISHED = (
     select(runs).where(runs.c.session_id == bindparam("session"), UNFINISHED).order_by(runs.c.number).limit(1)
 )
@@ -176,6 +179,12 @@ def runs_of(connection: Connection, session_id: str) -> Sequence[RowMapping]:
     )
 
 
+def billed(connection: Connection, session_id: str, newest: int) -> Sequence[RowMapping]:
+    """The newest runs that asked a model, newest first."""
+    mine = select(runs).where(runs.c.session_id == session_id, runs.c.usage.is_not(None))
+    return connection.execute(mine.order_by(runs.c.number.desc()).limit(newest)).mappings().all()
+
+
 def last_run(connection: Connection, session_id: str) -> RowMapping | None:
     """The one that goes on, else the one that is next, else the last one that did."""
     if unfinished := first_unfinished(connection, session_id):
@@ -290,23 +299,21 @@ def finish(
     session: RowMapping,
     outcome: Outcome,
     events: list[Event],
+    usage: Bill | None,
     *,
     epoch: int,
     again: bool,
 ) -> None:
-    """`session`: its row, locked. With `again` the run gives its key back: a retry is a new run."""
+    """`session`: its row, locked. With `again` the run gives its key back: a retry is a new run.
+
+    Once, also if the transaction is made again.
+    """
     values: dict[str, Any] = {"status": "done", "events": [event[:3] for event in events], "finished_at": now()}
     if again:
         values["key"] = None
-    change_run(connection, run_id, usage=outcome.usage, epoch=epoch, **values)
-    used = added(session["usage"], outcome.usage)
-    rest(connection, session["id"], outcome, usage=used, unpruned=session["unpruned"] + 1)
-
-
-def added(before: dict[str, int] | None, more: dict[str, int] | None) -> dict[str, int] | None:
-    if not before or not more:
-        return before or more
-    return {name: before.get(name, 0) + more.get(name, 0) for name in {**before, **more}}
+    if connection.execute(FINISH_RUN, {"run": run_id, "usage": usage, "epoch": epoch, **values}).rowcount:
+        used = bills.of_session(session["usage"], usage)
+        rest(connection, session["id"], outcome, usage=used, unpruned=session["unpruned"] + 1)
 
 
 def rest(connection: Connection, session_id: str, outcome: Outcome, **values: Any) -> None:

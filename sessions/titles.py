@@ -6,12 +6,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from sqlalchemy import Connection
 
-from graph import wire
+from graph import bills, wire
 from graph.clean import visible
 from graph.errors import AgentRuntimeError
+from graph.meter import Meter
 from graph.outage import DATABASE_ERRORS
-from graph.spending import spent
-from graph.turn import COUNTED
+from graph.spending import cost_of, size
 from prompts import ORCHESTRATOR, TITLE
 from sessions import leases, store
 from sessions.database import Database
@@ -25,8 +25,9 @@ LONGEST_READ = 4_000
 class Titles:
     """Without a model the first message stays the title."""
 
-    def __init__(self, database: Database, namer: BaseChatModel | None) -> None:
+    def __init__(self, database: Database, namer: BaseChatModel | None, meter: Meter) -> None:
         self._database = database
+        self._meter = meter
         self._namer = namer
         self._at_work: set[str] = set()
 
@@ -37,10 +38,11 @@ class Titles:
         self._at_work.add(run.session_id)
         try:
             await run.over.wait()
-            said = await self._namer.ainvoke([SystemMessage(TITLE), HumanMessage(content_of(message)[:LONGEST_READ])])
-            cost = spent(said.usage_metadata, agent=ORCHESTRATOR, purpose="title")
+            asked = [SystemMessage(TITLE), HumanMessage(content_of(message)[:LONGEST_READ])]
+            said = await self._namer.ainvoke(asked)
+            cost = self._meter.priced(cost_of(said, lambda: size(asked), agent=ORCHESTRATOR, purpose="title"))
             title = usable(str(said.text))
-            await self._database.transact(lambda connection: improved(connection, run.session_id, title, cost))
+            await self._database.transact(lambda connection: improved(connection, run, title, cost))
         except (AgentRuntimeError, *DATABASE_ERRORS) as error:
             log.warning("session %s keeps its first title: %s", run.session_id, type(error).__name__)
         finally:
@@ -65,13 +67,14 @@ def usable(answer: str) -> str:
     return visible(title) if len(title) <= store.TITLE else ""
 
 
-def improved(connection: Connection, session_id: str, title: str, cost: wire.Usage) -> None:
-    """Unless its user named it meanwhile. Without a title it keeps the one it has, and the model is not asked again."""
-    row = leases.locked(connection, session_id)
-    if row is None:
+def improved(connection: Connection, run: Run, title: str, cost: wire.Usage) -> None:
+    """The session of the run, unless its user named it meanwhile, or it is gone and another one has its id.
+
+    Without a title it keeps the one it has, and the model is not asked again.
+    """
+    row = leases.locked(connection, run.session_id)
+    if row is None or store.run(connection, run.id) is None:
         return
-    store.change(
-        connection, session_id, usage=store.added(row["usage"], {name: getattr(cost, name) for name in COUNTED})
-    )
+    store.change(connection, run.session_id, usage=bills.of_session(row["usage"], bills.of_run([cost])))
     if row["titled_by"] == "message":
-        store.entitle(connection, session_id, title or row["title"], by="model")
+        store.entitle(connection, run.session_id, title or row["title"], by="model")

@@ -7,10 +7,13 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from sqlalchemy import Connection, RowMapping
 
+from graph import bills
+from graph.budgets import Budgets
 from graph.clean import visible
 from graph.llm.openai import to_openai
+from graph.settings import Settings
 from graph.state import now
-from graph.turn import COUNTED, OpenCall
+from graph.turn import OpenCall
 from sessions import audit, calls, grants, routings, store
 from sessions.moment import Moments
 
@@ -21,8 +24,10 @@ VERSION = 1
 class Views:
     """Each is of one moment. Every method raises SessionNotFound."""
 
-    def __init__(self, moments: Moments) -> None:
+    def __init__(self, moments: Moments, settings: Settings) -> None:
         self._moments = moments
+        self._currency = settings.currency
+        self._budgets = Budgets(settings)
 
     async def view(self, session_id: str, last: int) -> dict[str, Any]:
         """With the last so many messages."""
@@ -33,7 +38,7 @@ class Views:
             "messages": [to_openai(message) for message in messages[max(0, len(messages) - last) :]],
             "agent_history": values.get("switches", []),
             **rows,
-            "usage": _usage(row),
+            "usage": self._usage(row),
         }
 
     async def calls(self, session_id: str) -> dict[str, Any]:
@@ -53,13 +58,27 @@ class Views:
             "agent_history": values.get("switches", []),
             **rows,
             "calls": _calls(messages, rows["calls"]),
-            "usage": _usage(row),
+            "usage": self._usage(row),
         }
 
+    async def usage(self, session_id: str, newest: int) -> dict[str, Any]:
+        """What the session's model calls cost, with its newest runs that made any, and what its budgets leave."""
+        row, rows, values = await self._moments.of(session_id, lambda c, row: store.billed(c, row["id"], newest))
+        return {
+            "session_id": session_id,
+            **self._usage(row),
+            **bills.shown_parts(row["usage"]),
+            "runs": [_billed(each) for each in rows],
+            "budget": self._budgets.shown(values.get("spent")),
+        }
 
-def _usage(row: RowMapping) -> dict[str, int]:
-    used = row["usage"] or {}
-    return {name: used.get(name, 0) for name in COUNTED}
+    def _usage(self, row: RowMapping) -> dict[str, Any]:
+        return {**bills.shown(row["usage"]), "currency": self._currency}
+
+
+def _billed(row: RowMapping) -> dict[str, Any]:
+    about = {"run_id": row["id"], "created_at": row["created_at"]}
+    return {**about, **bills.shown(row["usage"]), "calls": bills.shown_calls(row["usage"])}
 
 
 def _at_work(connection: Connection, row: RowMapping) -> dict[str, Any]:
@@ -112,8 +131,9 @@ def _run(row: RowMapping) -> dict[str, Any]:
     events = [
         {"id": f"{row['id']}-{number}", "event": name, "data": data} for number, name, data in row["events"] or []
     ]
-    told = ("id", "number", "status", "input", "options", "attempts", "usage", "created_at", "finished_at")
-    return {**{name: row[name] for name in told}, "events": events}
+    told = ("id", "number", "status", "input", "options", "attempts", "created_at", "finished_at")
+    usage = row["usage"] and {**bills.shown(row["usage"]), "calls": bills.shown_calls(row["usage"])}
+    return {**{name: row[name] for name in told}, "usage": usage, "events": events}
 
 
 def _calls(messages: Sequence[AnyMessage], rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

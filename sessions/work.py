@@ -94,7 +94,7 @@ class Work:
     async def _followed(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
     ) -> Outcome:
-        async for item in turn.run(self._graph, run.session_id, run.id, message, options, pause):
+        async for item in turn.run(self._graph, run.session_id, run.id, message, options, pause, run.costs):
             if isinstance(item, Outcome):
                 return _answering(message, item)
             run.log.add(run.log.numbered([item]))
@@ -117,7 +117,7 @@ class Work:
             audit.passed(connection, run.session_id, waiting_for)
             calls.opened(connection, run.session_id, waiting_for)
             routings.add(connection, run.session_id, run.id, events)
-            store.finish(connection, run.id, session, outcome, events, epoch=lease.epoch, again=again)
+            store.finish(connection, run.id, session, outcome, events, run.bill(), epoch=lease.epoch, again=again)
             return _more(connection, lease)
 
         more = await self._stored(run, lease, finished)
@@ -181,6 +181,7 @@ class Work:
         log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
         STOP.set(run.stop)
         FENCE.set(lease)
+        run.usage = row["usage"]
         if row["wanted"]:
             run.stop.want(cancelled())
         message = wire.parse(row["input"], wire.MESSAGE)
@@ -219,7 +220,7 @@ class Work:
 
         def handed(connection: Connection) -> None:
             leases.checked(connection, lease)
-            store.change_run(connection, run.id, status="handed")
+            store.change_run(connection, run.id, status="handed", usage=run.bill())
             leases.release(connection, lease)
 
         await self._database.transact(handed)

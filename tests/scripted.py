@@ -139,5 +139,12 @@ def asks(*requests: tuple[str, str | None, str], text: str = "") -> AIMessageChu
     return AIMessageChunk(content=text, tool_call_chunks=pieces)
 
 
+def costs(line: AIMessageChunk, read: int, written: int, cached: int = 0, by: str = "") -> AIMessageChunk:
+    """The line, with the tokens that its service counted. `by`: the model that answered, if it says so."""
+    details: dict[str, Any] = {"input_token_details": {"cache_read": cached}} if cached else {}
+    usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written, **details}
+    return line.model_copy(update={"usage_metadata": usage, "response_metadata": {"model_name": by} if by else {}})
+
+
 def roles(messages: Iterable[BaseMessage]) -> list[str]:
     return [message.type for message in messages]

@@ -20,8 +20,8 @@ from tests.service import Session, approval, service, settings_for, text, tool_c
 pytestmark = pytest.mark.anyio
 
 
-def write(path: str, call_id: str) -> Any:
-    return calls("write_file", call_id=call_id, path=path, content="x")
+def write(path: str, call_id: str, content: str = "x") -> Any:
+    return calls("write_file", call_id=call_id, path=path, content=content)
 
 
 def passed(path: str, call_id: str, rule: str) -> dict[str, Any]:
@@ -74,14 +74,14 @@ async def test_the_server_proposes_the_narrowest_pattern_and_takes_it_when_none_
 
 
 async def test_a_grant_runs_out_by_its_uses_and_with_its_turn(tmp_path: Path) -> None:
-    lines = [write("a.py", f"c{n}") for n in range(3)]
+    lines = [write("a.py", f"c{n}", f"x{n}") for n in range(3)]
     again = (write("a.py", "c3"), says("Done."), write("a.py", "c4"))
     async with service(model(chooses("coder"), *lines, *again), settings_for(tmp_path)) as client:
         session = client.session()
         await session.user("Write")
         await session.decide("approve", "c0", remember={"scope": "session", "uses": 1})
         assert (await session.result("ok", "c0"))[-1]["metadata"]["passed_by"] == "grant"
-        assert (await session.result("ok", "c1"))[-1] == write_approval("a.py", "x", "c2")
+        assert (await session.result("ok", "c1"))[-1] == write_approval("a.py", "x2", "c2")
         await session.decide("approve", "c2", remember={"scope": "turn"})
         assert (await session.result("ok", "c2"))[-1]["metadata"]["passed_by"] == "grant"
         assert await session.result("ok", "c3") == [text("Done.")]
@@ -90,8 +90,8 @@ async def test_a_grant_runs_out_by_its_uses_and_with_its_turn(tmp_path: Path) ->
 
 
 async def test_two_calls_of_one_message_do_not_share_one_use(tmp_path: Path) -> None:
-    written = json.dumps({"path": "a.py", "content": "x"})
-    both = asks(("write_file", "c1", written), ("write_file", "c2", written))
+    one, two = (json.dumps({"path": "a.py", "content": content}) for content in "yz")
+    both = asks(("write_file", "c1", one), ("write_file", "c2", two))
     async with service(model(chooses("coder"), write("a.py", "c0"), both), settings_for(tmp_path)) as client:
         session = client.session(parallel_tools=True)
         await session.user("Write")
@@ -101,12 +101,12 @@ async def test_two_calls_of_one_message_do_not_share_one_use(tmp_path: Path) -> 
 
 
 async def test_a_grant_ends_with_its_time_or_when_it_is_taken_back(tmp_path: Path) -> None:
-    lines = [write("a.py", f"c{n}") for n in range(3)]
+    lines = [write("a.py", f"c{n}", f"x{n}") for n in range(3)]
     async with service(model(chooses("coder"), *lines), settings_for(tmp_path)) as client:
         session = client.session()
         await session.user("Write")
         await session.decide("approve", "c0", remember={"scope": "session", "minutes": 1e-9})
-        assert (await session.result("ok", "c0"))[-1] == write_approval("a.py", "x", "c1")
+        assert (await session.result("ok", "c0"))[-1] == write_approval("a.py", "x1", "c1")
         await session.decide("approve", "c1", remember={"scope": "session"})
         (granted,) = (await grants(session))["grants"]
         path = f"/sessions/s-1/grants/{granted['id']}"
@@ -116,12 +116,12 @@ async def test_a_grant_ends_with_its_time_or_when_it_is_taken_back(tmp_path: Pat
         assert (await client.http.delete("/sessions/s-1/grants/%20")).json()["error"].endswith("no grant of this name")
         assert (await client.http.delete("/sessions/s-1/grants")).json() == {"session_id": "s-1", "revoked": 0}
         assert (await client.http.delete("/sessions/none/grants")).status_code == 404
-        assert (await session.result("ok", "c1"))[-1] == write_approval("a.py", "x", "c2")
+        assert (await session.result("ok", "c1"))[-1] == write_approval("a.py", "x2", "c2")
 
 
 async def test_a_grant_never_overrides_a_denial_and_is_gone_with_its_session(tmp_path: Path) -> None:
     llm = model(chooses("coder"), write("a.py", "c0"), write("../a.py", "c1"), write("a.py", "c2"), says("Done."))
-    async with service(llm, settings_for(tmp_path)) as client:
+    async with service(llm, settings_for(tmp_path, routing_cache_size=0)) as client:
         session = client.session()
         await session.user("Write")
         await session.decide("approve", "c0", remember={"scope": "session", "pattern": "**"})
@@ -137,7 +137,7 @@ async def test_a_grant_never_overrides_a_denial_and_is_gone_with_its_session(tmp
 async def test_a_call_of_a_deleted_session_does_not_speak_for_one_of_its_name(tmp_path: Path, passes_by: str) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text("rules:\n  - {id: free, tools: [write_file], decision: allow, reason: It is free.}\n")
-    changes = {"policy_file": str(file)} if passes_by == "policy" else {}
+    changes = {"routing_cache_size": 0, **({"policy_file": str(file)} if passes_by == "policy" else {})}
     lines = [chooses("coder"), write("a.py", "c0"), write("a.py", "c1")]
     async with service(model(*lines, *lines), settings_for(tmp_path, **changes)) as client:
         session = client.session()

@@ -113,7 +113,7 @@ class TestRequest:
                 {"role": "user", "content": "Read ä.py"},
                 {
                     "role": "assistant",
-                    "content": None,
+                    "content": "",
                     "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
                 },
                 {"role": "tool", "content": "print()", "tool_call_id": "call_1", "name": "read_file"},
@@ -654,6 +654,33 @@ class TestDown:
                 await probe
             assert (await ask(model)).content == "Back."
 
+    async def test_an_older_attempt_that_ends_makes_no_room_for_a_second_probe(self, ask: Ask) -> None:
+        given = {**self.FAST, "llm_breaker_failures": 1, "llm_breaker_seconds": 1e-9}
+        async with talk(hangs(), status(500), hangs(), says("Too early."), **given) as (llm, model):
+            older = asyncio.ensure_future(ask(model))
+            await llm.received(1)
+            with pytest.raises(LLMUnavailable):
+                await ask(model)
+            probe = asyncio.ensure_future(ask(model))
+            await llm.received(3)
+            for asking in (older, probe):
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                if asking is older:
+                    with pytest.raises(LLMUnavailable, match="asked again in a moment"):
+                        await ask(model)
+
+    async def test_the_first_word_of_a_probe_lets_the_others_in(self) -> None:
+        given = {**self.FAST, "llm_breaker_failures": 1, "llm_breaker_seconds": 1e-9}
+        async with talk(status(500), hangs(event("Back")), says("All is well."), **given) as (_, model):
+            with pytest.raises(LLMUnavailable):
+                await streamed(model)
+            probe = model.astream("Hi")
+            assert (await anext(probe)).content == "Back"
+            assert (await streamed(model)).content == "All is well."
+            await probe.aclose()  # type: ignore[attr-defined]
+
     async def test_the_fallback_answers_when_the_attempts_are_used_up(self, ask: Ask) -> None:
         steps: list[Step] = [status(500), resets(), says("From the other.")]
         async with talk(*steps, llm_retries=1, llm_fallback_model="other") as (llm, model):
@@ -696,6 +723,34 @@ class TestDown:
     async def test_a_silent_model_leaves_the_fallback_half_of_the_time(self, ask: Ask) -> None:
         async with talk(hangs(), says("In time."), llm_timeout_seconds=4, llm_fallback_model="other") as (_, model):
             assert (await ask(model)).content == "In time."
+
+    @pytest.mark.parametrize("sent", [b"", b": wait\n\n"])
+    async def test_signs_of_life_are_no_first_word(self, ask: Ask, sent: bytes) -> None:
+        async def drips(exchange: Exchange) -> None:
+            await exchange.start()
+            while True:
+                await exchange.piece(sent or b"\n")
+                await asyncio.sleep(0.001)
+
+        async with talk(drips, says("In time."), llm_timeout_seconds=2, llm_fallback_model="other") as (_, model):
+            assert (await ask(model)).content == "In time."
+
+    @pytest.mark.parametrize("head", [sse(delta(role="assistant")), b'{"choices": [{"message":'])
+    async def test_an_answer_that_has_begun_may_take_more_than_half_of_the_time(self, ask: Ask, head: bytes) -> None:
+        async def slow(exchange: Exchange) -> None:
+            await exchange.start(head)
+            clock = asyncio.get_running_loop().time
+            past_half = clock() + 1.2
+            with suppress(OSError):
+                while clock() < past_half:
+                    await exchange.piece(b"\n")
+                    await asyncio.sleep(0.001)
+            rest = b' {"content": "Late."}}]}' if head.startswith(b"{") else event("Late.") + sse(END, done=True)
+            await exchange.piece(rest)
+            await exchange.piece(b"")
+
+        async with talk(slow, llm_timeout_seconds=2, llm_fallback_model="other") as (_, model):
+            assert (await ask(model)).content == "Late."
 
     async def test_the_first_byte_may_take_longer_than_the_next_one(self) -> None:
         gate = asyncio.Event()

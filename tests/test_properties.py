@@ -321,7 +321,7 @@ class Client:
         return "edit_refused" if edit and not self._may_edit(call, edit) else "taken"
 
     def _may_edit(self, call: Chunk, edit: dict[str, Any]) -> bool:
-        if edit not in (EDITS[call["tool_name"]]["good"], EDITS[call["tool_name"]]["elsewhere"]):
+        if is_own(call) or edit not in (EDITS[call["tool_name"]]["good"], EDITS[call["tool_name"]]["elsewhere"]):
             return False
         return may_run(self.agent, call["tool_name"], {**call["arguments"], **edit})
 
@@ -330,7 +330,7 @@ class Client:
 
     async def _follow(self, message: Message, chunks: list[Chunk], heard: int) -> None:
         self.taken[key_of(message)] = body_of(message)
-        if message.get("decision") in ("approve", "edit"):
+        if message.get("decision") in ("approve", "edit") and not is_own(self.open[message["call_id"]]):
             self._agree(message)
             assert [self._is_open(chunk) for chunk in chunks] == [True]
             return
@@ -363,9 +363,10 @@ class Client:
                 self.agent = to
             case {"type": "tool_call", "call_id": call_id, "tool_name": tool, "arguments": arguments}:
                 assert call_id not in self.seen
-                assert (tool, arguments) in GOOD or arguments in ODD_OBJECT.values()
-                assert may_run(self.agent, tool, arguments)
-                assert chunk["requires_approval"] is changes(tool, arguments)
+                if not is_own(chunk):
+                    assert (tool, arguments) in GOOD or arguments in ODD_OBJECT.values()
+                    assert may_run(self.agent, tool, arguments)
+                assert chunk["requires_approval"] is (is_own(chunk) or changes(tool, arguments))
                 self.seen.append(call_id)
                 self.open[call_id] = chunk
 
@@ -430,6 +431,13 @@ def code_of(chunk: Chunk) -> str | None:
     return chunk["metadata"]["code"] if chunk["type"] == "error" else None
 
 
+def is_own(call: Chunk) -> bool:
+    """Whether it is the service that asks, before it uses more of the turn's model calls."""
+    return bool(
+        (call["tool_name"], call["arguments"]) == ("continue_work", {"used": "4 of 5 model calls of this turn"})
+    )
+
+
 def same_call(chunk: Chunk, other: Chunk) -> bool:
     return all(chunk[k] == other.get(k) for k in ("call_id", "tool_name", "arguments", "requires_approval"))
 
@@ -471,6 +479,7 @@ def check_sent_to_the_model(messages: Sequence[BaseMessage]) -> None:
     named = [call["name"] for message in messages if isinstance(message, AIMessage) for call in message.tool_calls]
     named += [str(message.name) for message in messages if isinstance(message, ToolMessage)]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in named)
+    assert "continue_work" not in named
 
 
 def check_sound(messages: Sequence[Message]) -> list[str]:

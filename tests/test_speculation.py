@@ -1,14 +1,19 @@
 """A specialist that begins before the model has chosen: a right guess speaks at once, a wrong one was never there."""
 
 import asyncio
+import gc
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langgraph.checkpoint.memory import InMemorySaver
 
-from graph.errors import LLMUnavailable
+from graph.errors import Cancelled, LLMUnavailable
 from graph.settings import Settings
+from graph.stop import STOP, Stop
+from graph.topology import topology
 from tests.scripted import Held, calls, chooses, model, says
 from tests.service import Client, service, settings_for, text
 
@@ -93,7 +98,7 @@ async def test_nothing_of_a_wrong_guess_is_seen_but_its_tokens(tmp_path: Path, s
     assert [*rest[:-2], rest[-1]] == [token("It"), token(" greets."), whole("It greets.")]
     assert [message["content"] for message in history] == ["create hello.py", "It greets."]
     assert (audit, asked) == ([], [])
-    assert usage["model_calls"] == 2
+    assert usage["model_calls"] == 3
     assert usage["prompt_tokens"] > 7
 
 
@@ -141,6 +146,63 @@ async def test_cancelling_drops_both_calls(tmp_path: Path) -> None:
         assert failed["metadata"]["code"] == "cancelled"
         assert (await session.user("thanks"))[-1]["content"] == "Welcome."
         assert guess.dropped.is_set()
+
+
+async def test_a_run_that_is_stopped_before_it_asks_a_model_begins_nothing(tmp_path: Path) -> None:
+    llm = model(choices=[])
+    graph = topology(llm, speculative(tmp_path)).compile(checkpointer=InMemorySaver())
+
+    async def stopped() -> Any:
+        stop = Stop()
+        stop.want(Cancelled("The user cancelled."))
+        STOP.set(stop)
+        return await graph.ainvoke(given("create hello.py"), {"configurable": {"thread_id": "t-1"}})
+
+    left = await asyncio.create_task(stopped())
+    coroutines = [each for each in gc.get_objects() if inspect.iscoroutine(each)]
+    assert [each for each in coroutines if inspect.getcoroutinestate(each) == inspect.CORO_CREATED] == []
+    assert (left["ended"], llm.heard) == (True, [])
+
+
+async def test_a_begun_call_that_nobody_came_for_answers_no_later_message(tmp_path: Path) -> None:
+    """The run stopped in between, as at a breakpoint in Studio."""
+    choice, guess = Held(chooses("coder")), Held(says("The first is made."))
+    llm = model(guess, says("The second is made."), choices=[choice])
+    graph = topology(llm, speculative(tmp_path)).compile(checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "t-1"}}
+    first = asyncio.create_task(graph.ainvoke(given("create hello.py"), thread, interrupt_before=["coder"]))
+    await guess.asked.wait()
+    choice.release.set()
+    await first
+    guess.release.set()
+    left = await graph.ainvoke(given("create bye.py"), thread)
+    assert [message.content for message in left["messages"]] == [
+        "create hello.py",
+        "create bye.py",
+        "The second is made.",
+    ]
+
+
+async def test_graphs_without_a_thread_do_not_take_each_others_calls(tmp_path: Path) -> None:
+    gates = [Held(chooses("coder")), Held(chooses("coder"))]
+    llm = model(_echoes, _echoes, _echoes, _echoes, choices=gates)
+    graph = topology(llm, speculative(tmp_path)).compile()
+    first, second = (asyncio.create_task(graph.ainvoke(given(f"create {name}.py"))) for name in "ab")
+    for gate in gates:
+        await gate.asked.wait()
+    for gate in gates:
+        gate.release.set()
+    for run in (first, second):
+        request, answer = (await run)["messages"]
+        assert answer.content == request.content
+
+
+def given(content: str) -> Any:
+    return {"message": {"type": "user_message", "content": content}}
+
+
+def _echoes(heard: list[BaseMessage]) -> AIMessageChunk:
+    return says(str(heard[-1].content))
 
 
 def _fails_and(choice: Held) -> Any:

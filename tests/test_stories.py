@@ -466,7 +466,7 @@ async def test_a_fault_of_ours_leaves_no_call_open_that_nobody_can_answer(tmp_pa
 
 
 async def test_a_turn_is_bounded(tmp_path: Path) -> None:
-    again = [calls("calculator", call_id=f"call_{n}", expr="1") for n in range(3)]
+    again = [calls("calculator", call_id=f"call_{n}", expr=f"{n}") for n in range(3)]
     llm = model(chooses("coder"), *again, says("Go on."))
     async with service(llm, settings_for(tmp_path, max_model_calls=3)) as client:
         session = client.session()

@@ -135,6 +135,24 @@ async def test_the_copy_of_a_session_is_not_named_anew(tmp_path: Path) -> None:
     assert len(asked_for_titles(llm)) == 1
 
 
+@pytest.mark.parametrize("how", [{}, {"hard": True}])
+async def test_a_title_comes_to_no_other_session_of_the_same_id(database: str, how: dict[str, Any]) -> None:
+    late = Held(named("Secret plans"))
+    llm = model(*[says("Done.")] * 99, choices=[late, named("Harmless")])
+    async with service(llm, titled(database)) as client:
+        session = client.session()
+        await session.user("My secret plans")
+        await late.asked.wait()
+        (await client.http.delete("/sessions/s-1", params=how)).raise_for_status()
+        await session.user("Something harmless")
+        late.release.set()
+        titles = [await title(session)]
+        while titles[-1] == "Something harmless":
+            await session.user("And again")
+            titles.append(await title(session))
+        assert titles[-1] == "Harmless"
+
+
 async def test_a_request_waits_for_no_title(tmp_path: Path) -> None:
     never = Held(named("Never"))
     async with service(model(says("Done."), says("Done again."), choices=[never]), titled(tmp_path)) as client:

@@ -20,7 +20,12 @@ ABOUT = {
     "reason": "Writing a file needs the user's approval.",
     "remember": {"pattern": "a.py"},
 }
-NOTHING_SPENT = {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "model_calls": 0}
+
+
+def totals(usage: dict[str, Any]) -> dict[str, Any]:
+    """Of a session's usage, as its other views repeat them."""
+    parts = ("session_id", "agents", "purposes", "runs", "budget")
+    return {name: value for name, value in usage.items() if name not in parts}
 
 
 async def test_a_session_at_rest(database: str) -> None:
@@ -31,6 +36,7 @@ async def test_a_session_at_rest(database: str) -> None:
         view = await session.get("/sessions/{id}/view", messages=3)
         shown = await session.get("/sessions/{id}")
         whole = await session.get("/sessions/{id}/history")
+        usage = await session.get("/sessions/{id}/usage")
         joined = await client.http.get("/sessions/s-1/stream", headers={"Last-Event-ID": view["last_event_id"]})
     assert view == {
         **shown,
@@ -41,7 +47,7 @@ async def test_a_session_at_rest(database: str) -> None:
         "running": False,
         "run": None,
         "waiting": 0,
-        "usage": NOTHING_SPENT,
+        "usage": totals(usage),
         "last_event_id": view["last_event_id"],
     }
     assert [line for line in joined.text.split("\n") if line.startswith("event: ")] == ["event: done"]
@@ -211,6 +217,7 @@ async def test_a_session_is_exported_as_one_document(database: str) -> None:
         listed = await session.get("/sessions/{id}/calls")
         shown = await session.get("/sessions/{id}")
         history = await session.get("/sessions/{id}/history")
+        usage = await session.get("/sessions/{id}/usage")
         await client.http.delete("/sessions/s-1")
         assert (await client.http.get("/sessions/s-1/export")).status_code == 404
     exported, granted, runs = document.pop("exported_at"), document.pop("grants"), document.pop("runs")
@@ -223,7 +230,7 @@ async def test_a_session_is_exported_as_one_document(database: str) -> None:
         "agent_history": history["agent_history"],
         "audit": {"entries": audit["entries"], "results": audit["results"]},
         "calls": listed["calls"],
-        "usage": NOTHING_SPENT,
+        "usage": totals(usage),
     }
     assert (routed["text"], routed["agent"], routed["method"]) == ("Write a.py", "coder", "llm")
     assert [(grant["pattern"], grant["scope"], grant["ended_at"]) for grant in granted] == [("*.py", "turn", None)]
@@ -234,3 +241,4 @@ async def test_a_session_is_exported_as_one_document(database: str) -> None:
     ]
     assert [event["id"] for event in runs[0]["events"]] == [f"{runs[0]['id']}-1", f"{runs[0]['id']}-2"]
     assert all(run["created_at"] < run["finished_at"] for run in runs)
+    assert [run["usage"]["calls"] for run in reversed(runs) if run["usage"]] == [run["calls"] for run in usage["runs"]]

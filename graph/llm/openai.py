@@ -20,9 +20,14 @@ def as_json(messages: Sequence[BaseMessage]) -> str:
 
 def _remembered(message: BaseMessage) -> str:
     key = id(message)
-    encoded = json.dumps(to_openai(message))
+    encoded = json.dumps(_with_text(to_openai(message)))
     _known[key] = (weakref.ref(message, lambda _: _known.pop(key, None)), encoded)
     return encoded
+
+
+def _with_text(message: dict[str, Any]) -> dict[str, Any]:
+    """Nothing said is said as an empty text: the templates of local models fall over null."""
+    return message if message["content"] is not None else {**message, "content": ""}
 
 
 def to_openai(message: BaseMessage) -> dict[str, Any]:

@@ -84,9 +84,11 @@ class Service:
         for attempt in count():
             started = False
             try:
-                with breaker.attempt():
+                with breaker.attempt() as speaks:
                     async with aclosing(self._attempt(request, first, deadline)) as chunks:
                         async for chunk in chunks:
+                            if not started:
+                                speaks()
                             started = True
                             yield _signed(chunk, model)
                 return
@@ -105,7 +107,8 @@ class Service:
     async def _attempt(self, request: bytes, first: float, deadline: float) -> AsyncGenerator[AIMessageChunk, None]:
         answer = Answer()
         try:
-            async with aclosing(self._received(request, first, deadline)) as stream:
+            received = self._received(request, lambda: deadline if answer.has_begun else first, deadline)
+            async with aclosing(received) as stream:
                 async for data in stream:
                     if text := answer.feed(data):
                         yield AIMessageChunk(content=text)
@@ -117,10 +120,15 @@ class Service:
                 raise of_transport(error) from None
         yield answer.finish()
 
-    async def _received(self, request: bytes, first: float, deadline: float) -> AsyncGenerator[bytes, None]:
-        """The timeout is set anew for each read: across a yield it would strike whoever reads this."""
+    async def _received(
+        self, request: bytes, limit: Callable[[], float], deadline: float
+    ) -> AsyncGenerator[bytes, None]:
+        """The timeout is set anew for each read: across a yield it would strike whoever reads this.
+
+        `limit`: how long one may go on, as things stand.
+        """
         client = self.client()
-        begins_by = min(first, _now() + self._patience.first_byte)
+        begins_by = min(limit(), _now() + self._patience.first_byte)
         async with _until(begins_by, deadline):
             response = await client.send(client.build_request("POST", self._url, content=request), stream=True)
         try:
@@ -133,7 +141,7 @@ class Service:
                 if data is None:
                     return
                 yield data
-                by = _now() + self._patience.idle
+                by = min(limit(), _now() + self._patience.idle)
         finally:
             await response.aclose()
 

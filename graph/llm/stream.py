@@ -39,6 +39,11 @@ class Answer:
         self._shown = False
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything of it has come: a comment or a blank is only a sign of life."""
+        return bool(self._document or self._events)
+
+    @property
     def complete(self) -> bool:
         """Whether everything has been said, though the stream may go on."""
         return self.done or bool(self._finish_reason)

@@ -1,0 +1,90 @@
+"""Whether an agent goes round in circles: the same call, or the same two agents handing on, a third time in a turn.
+
+A call that may change something and was not made before in the turn is progress, and counting starts anew: whoever
+edits, runs the tests and edits again is at work. Pure.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import ToolCall as RequestedCall
+
+TIMES = 3
+
+
+class Repeat(NamedTuple):
+    call: RequestedCall
+    agents: tuple[str, str] | None = None
+    """Who hand the work back and forth, if that is what is repeated."""
+
+    @property
+    def question(self) -> str:
+        if self.agents:
+            one, other = self.agents
+            return f"{one} and {other} hand this back and forth without getting on. How should it go on?"
+        arguments = json.dumps(self.call["args"], ensure_ascii=False)
+        shown = arguments if len(arguments) <= 200 else f"{arguments[:200]}..."
+        return (
+            f"I was about to call {self.call['name']} a third time with {shown}, and nothing new was done in between. "
+            "How should I go on?"
+        )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The metadata of the question."""
+        what = {"agents": [*self.agents]} if self.agents else {"tool_name": self.call["name"]}
+        return {"question": True, "suggestions": SUGGESTIONS, "repeated": {**what, "times": TIMES}}
+
+
+SUGGESTIONS = ["Go on.", "Try another way.", "Stop here, and say what you found."]
+
+Changes = Callable[[str, RequestedCall], bool]
+"""Whether a call of an agent may change something."""
+
+
+def repeated(messages: Sequence[AnyMessage], asked: Sequence[RequestedCall], changes: Changes) -> Repeat | None:
+    """The first of the calls `asked` last that comes a third time since anything new was done."""
+    made = [*_made(messages)]
+    if max(Counter(sign for each in made for sign in _signs(*each)).values(), default=0) < TIMES:
+        return None
+    idle = {message.tool_call_id for message in messages if isinstance(message, ToolMessage) and _never_ran(message)}
+    mine = {call["id"] for call in asked}
+    counted: Counter[str] = Counter()
+    known: set[str] = set()
+    for agent, call in made:
+        signs = _signs(agent, call)
+        if signs[0] not in known and call["id"] not in idle and changes(agent, call):
+            counted.clear()
+        known.add(signs[0])
+        counted.update(signs)
+        if call["id"] in mine and (found := next((sign for sign in signs if counted[sign] >= TIMES), None)):
+            return Repeat(call, None if found == signs[0] else _two(agent, call))
+    return None
+
+
+def _made(messages: Sequence[AnyMessage]) -> Iterator[tuple[str, RequestedCall]]:
+    """The calls of the turn, and who made them."""
+    start = next((n for n in range(len(messages), 0, -1) if isinstance(messages[n - 1], HumanMessage)), 0)
+    for message in messages[start:]:
+        if isinstance(message, AIMessage) and "aside" not in message.additional_kwargs:
+            for call in message.tool_calls:
+                yield message.name or "", call
+
+
+def _signs(agent: str, call: RequestedCall) -> list[str]:
+    """What it is recognised by: itself, and for a hand-off the two whom it is between."""
+    given = {name: value for name, value in call["args"].items() if value is not None}
+    itself = json.dumps([call["name"], given], sort_keys=True)
+    return [itself, json.dumps(_two(agent, call))] if call["name"] == "switch_mode" else [itself]
+
+
+def _two(agent: str, call: RequestedCall) -> tuple[str, str]:
+    one, other = sorted((agent, str(call["args"].get("mode"))))
+    return one, other
+
+
+def _never_ran(answer: ToolMessage) -> bool:
+    return bool({"refused", "rejected"} & answer.additional_kwargs.keys())
