@@ -31,6 +31,8 @@ FAULTS: dict[str, Step] = {
     "nothing": says(""),
     "10,000 calls": Reply(tool_calls=calls_raw("echo", '{"text": "a"}').tool_calls * 10_000),
 }
+BROKEN_OFF = {"reset in the text", "reset in a call"}
+"""After words that the user saw."""
 
 
 @dataclass
@@ -42,13 +44,15 @@ class Model:
     """Turn by turn, what was wrong with a request."""
     summaries: list[list[dict[str, Any]]] = field(default_factory=list)
     """What each was to be made of."""
+    told: int = 0
+    """How many of them a specialist was told of."""
     asked: int = 0
     """Requests of specialists and of the classifier."""
     largest: int = 0
     """Tokens of a request, estimated."""
     titles: list[str] = field(default_factory=list)
-    _told: int = 0
-    """How many summaries a specialist was told of."""
+    _made: int = 0
+    """Summaries that the service has."""
     _failed: bool = False
     """Whether the last one did: then the next may be the same again."""
     _turn: int = 0
@@ -68,7 +72,8 @@ class Model:
 
     def restarted(self) -> None:
         """A summary that nobody was told of yet is gone with the service, and is made again."""
-        del self.summaries[self._told :]
+        del self.summaries[self.told :]
+        self._made = self.told
 
     def answer(self, request: Request) -> Step:
         prompt, said = (message["content"] for message in request.body["messages"][:2])
@@ -86,25 +91,34 @@ class Model:
 
     def _summary(self, material: str) -> Step:
         self.summaries.append([json.loads(line) for line in material.splitlines()])
-        return says(f"{self._latest()} The user works on the service. " + "Сделано: docs/, policy/, ide/. " * 40)
-
-    def _latest(self) -> str:
-        return f"This is summary {len(self.summaries)}." if self.summaries else ""
+        return says(
+            f"{_summary(len(self.summaries))} The user works on the service. " + "Сделано: docs/, policy/, ide/. " * 40
+        )
 
     def _next(self, who: str, request: Request) -> Step:
         self.asked += 1
         said = [message["content"] or "" for message in request.body["messages"] if message["role"] == "user"]
         if len(self._words) <= SHORT and not any(self._words in text for text in said):
             self._fail("the user's own words are missing")
-        if who != ORCHESTRATOR and not self._failed and self._latest() not in said[0]:
-            self._fail(f"it does not tell the latest summary: {said[0][:200]}")
+        if who != ORCHESTRATOR and not self._failed and _summary(self._made) not in said[0]:
+            self._fail(f"it does not tell summary {self._made}: {said[0][:200]}")
         if not self._lines or self._lines[0].by != who:
             self._fail(f"{who} was asked, but recorded is {[*self._lines][:1]}")
             return status(418)
-        self._told = len(self.summaries)
+        self.told = self._made
         line = self._lines.popleft()
         self._failed = bool(line.fault)
-        return _after_summaries(self._said(line))
+        return self._after_summaries(self._said(line))
+
+    def _after_summaries(self, step: Step) -> Step:
+        """One that is under way comes first, so that each evening goes the same way."""
+
+        async def answer(exchange: Exchange) -> None:
+            await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "summary"))
+            self._made = len(self.summaries)
+            await step(exchange)
+
+        return answer
 
     def _said(self, line: Line) -> Step:
         if line.fault:
@@ -120,6 +134,10 @@ class Model:
         self.failures.append(f"turn {self._turn}, request {self.asked}: {what}")
 
 
+def _summary(number: int) -> str:
+    return f"This is summary {number}." if number else ""
+
+
 def _arguments(call: Call) -> str:
     return call.args if isinstance(call.args, str) else json.dumps(call.args)
 
@@ -130,13 +148,3 @@ def _who(prompt: str) -> str:
         if prompt.startswith(text.partition("$")[0]):
             return name
     return known[prompt]
-
-
-def _after_summaries(step: Step) -> Step:
-    """A summary that is under way comes first, so that each evening goes the same way."""
-
-    async def answer(exchange: Exchange) -> None:
-        await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "summary"))
-        await step(exchange)
-
-    return answer

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from prompts import ORCHESTRATOR
 from sessions import audit
-from tests.evening.model import THE_TITLE, Model
+from tests.evening.model import BROKEN_OFF, THE_TITLE, Model
 from tests.evening.recording import CTRL_C, DRAFT, FINAL, Call, Turn, calls, recorded, switches, tree, written
 from tests.evening.user import User
 from tests.llm_server import ScriptedLLM
@@ -48,6 +49,7 @@ async def test_an_evening_of_300_turns(tmp_path: Path, project: Path, monkeypatc
             check_requests(model, turns)
             await check_session(client.session(), turns)
             await check_audit(client.session(), turns)
+            await check_usage(client.session(), turns, model.told)
     assert tree(project) == written(turns, before)
 
 
@@ -102,3 +104,16 @@ async def check_audit(session: Session, turns: list[Turn]) -> None:
 
 def _feedback(call: Call) -> str | None:
     return call.user[1] if call.decision == "reject" else None
+
+
+async def check_usage(session: Session, turns: list[Turn], summaries: int) -> None:
+    """Each call that said something is counted, once; of one that broke off it is estimated."""
+    lines = [line for turn in turns for line in turn.model if not line.fault or line.fault in BROKEN_OFF]
+    found = await session.get("/sessions/{id}/usage")
+    assert {purpose: used["model_calls"] for purpose, used in found["purposes"].items()} == {
+        "classification": sum(line.by == ORCHESTRATOR for line in lines),
+        "answer": sum(line.by != ORCHESTRATOR for line in lines),
+        "summary": summaries,
+        "title": 1,
+    }
+    assert found["estimated_calls"] == sum(line.fault in BROKEN_OFF for line in lines)
