@@ -52,7 +52,7 @@ def _of_answers(messages: Sequence[Message]) -> Iterator[str]:
 
 def _of_content(message: Message) -> Iterator[str]:
     content = message["content"]
-    if content is None and message["role"] == "assistant" and _calls(message):
+    if not content and message["role"] == "assistant" and _calls(message):
         return
     if not isinstance(content, str) or (not content and message["role"] != "tool"):
         yield f"a {message['role']} message that says {content!r}"
