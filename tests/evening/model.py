@@ -9,7 +9,7 @@ from typing import Any
 
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, SUMMARY, TITLE
 from tests.evening.recording import Call, Line, Turn
-from tests.evening.valid import faults
+from tests.evening.valid import estimate, faults
 from tests.llm_server import Exchange, Reply, Request, Step, calls_raw, chooses, delta, raw, resets, says, sse, status
 
 THE_TITLE = "Вечер над сервисом агентов"
@@ -44,15 +44,20 @@ class Model:
     """What each was to be made of."""
     asked: int = 0
     """Requests of specialists and of the classifier."""
+    largest: int = 0
+    """Tokens of a request, estimated."""
     titles: list[str] = field(default_factory=list)
+    _told: int = 0
+    """How many summaries a specialist was told of."""
     _failed: bool = False
     """Whether the last one did: then the next may be the same again."""
     _turn: int = 0
     _words: str = ""
     _lines: deque[Line] = field(default_factory=deque)
 
-    def begin(self, number: int, turn: Turn) -> None:
-        self._turn, self._words, self._lines = number, turn.words, deque(turn.model)
+    def begin(self, turn: Turn) -> None:
+        self._turn += 1
+        self._words, self._lines = turn.words, deque(turn.model)
 
     def end(self, failures: Sequence[str]) -> None:
         """`failures`: what went wrong on the user's side."""
@@ -61,10 +66,15 @@ class Model:
         if self._lines:
             self._fail(f"nobody asked for {[*self._lines]}")
 
+    def restarted(self) -> None:
+        """A summary that nobody was told of yet is gone with the service, and is made again."""
+        del self.summaries[self._told :]
+
     def answer(self, request: Request) -> Step:
         prompt, said = (message["content"] for message in request.body["messages"][:2])
         for fault in faults(request.body, self.budget):
             self._fail(fault)
+        self.largest = max(self.largest, estimate(request.body))
         match _who(prompt):
             case "summary":
                 return self._summary(said)
@@ -91,6 +101,7 @@ class Model:
         if not self._lines or self._lines[0].by != who:
             self._fail(f"{who} was asked, but recorded is {[*self._lines][:1]}")
             return status(418)
+        self._told = len(self.summaries)
         line = self._lines.popleft()
         self._failed = bool(line.fault)
         return _after_summaries(self._said(line))

@@ -9,7 +9,7 @@ import pytest
 
 from sessions import audit
 from tests.evening.model import THE_TITLE, Model
-from tests.evening.recording import Call, Turn, calls, recorded, switches, tree, written
+from tests.evening.recording import CTRL_C, DRAFT, FINAL, Call, Turn, calls, recorded, switches, tree, written
 from tests.evening.user import User
 from tests.llm_server import ScriptedLLM
 from tests.service import Session, service, settings_for
@@ -33,14 +33,17 @@ def project(tmp_path: Path) -> Path:
 
 
 async def test_an_evening_of_300_turns(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDITOR", "sed -i s/DRAFT/FINAL/g")
+    monkeypatch.setenv("EDITOR", f"sed -i s/{DRAFT}/{FINAL}/g")
     turns, model, before = recorded(), Model(BUDGET), tree(project)
     async with ScriptedLLM(otherwise=model.answer) as llm:
         settings = settings_for(tmp_path, **of_the_evening(llm.url))
-        async with service(None, settings) as client, User(str(client.http.base_url), project, "s-1") as user:
-            for number, turn in enumerate(turns, start=1):
-                model.begin(number, turn)
-                model.end(await user.plays(turn))
+        for part in (turns[:150], turns[150:]):  # the service and the IDE are started again in between
+            async with service(None, settings) as client, User(str(client.http.base_url), project, "s-1") as user:
+                for turn in part:
+                    model.begin(turn)
+                    model.end(await user.plays(turn))
+            model.restarted()
+        async with service(None, settings) as client:
             assert "\n".join(model.failures) == ""
             check_requests(model, turns)
             await check_session(client.session(), turns)
@@ -58,6 +61,7 @@ def check_requests(model: Model, turns: list[Turn]) -> None:
     assert len(turns) == 300
     assert model.asked == sum(len(turn.model) for turn in turns)
     assert model.titles == [turns[0].words]
+    assert model.largest > 0.9 * BUDGET
     assert len(model.summaries) >= 20
     before = [material[0].get("summary so far", "").partition(".")[0] for material in model.summaries]
     assert before == ["", *(f"This is summary {n}" for n in range(1, len(model.summaries)))]
@@ -74,6 +78,9 @@ async def check_session(session: Session, turns: list[Turn]) -> None:
     assert [_told(call) for message in messages for call in message.get("tool_calls", ())] == [
         (call.tool, call.kept) for call in calls(turns)
     ]
+    answers = [message["content"] for message in messages if message["role"] == "tool"]
+    for call, answer in zip(calls(turns), answers, strict=True):
+        assert (_feedback(call) or "") in answer
     assert [(switch["from"], switch["to"]) for switch in found["agent_history"]] == switches(turns)
     assert (await session.get("/sessions/{id}"))["title"] == THE_TITLE
 
@@ -89,6 +96,8 @@ async def check_audit(session: Session, turns: list[Turn]) -> None:
     assert [(entry["tool_name"], entry["decision"], entry["feedback"]) for entry in by_hand] == [
         (call.tool, call.decision, _feedback(call)) for call in calls(turns) if call.decision
     ]
+    left_open = [entry["tool_name"] for entry in found["entries"] if entry["decision"] == "cancel"]
+    assert left_open == [call.tool for call in calls(turns) if call.user == [CTRL_C]]
 
 
 def _feedback(call: Call) -> str | None:
