@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
 TIMES = 3
@@ -47,10 +47,11 @@ Changes = Callable[[str, RequestedCall], bool]
 
 def repeated(messages: Sequence[AnyMessage], asked: Sequence[RequestedCall], changes: Changes) -> Repeat | None:
     """The first of the calls `asked` last that comes a third time since anything new was done."""
-    made = [*_made(messages)]
+    turn = _turn(messages)
+    made = [*_made(turn)]
     if max(Counter(sign for each in made for sign in _signs(*each)).values(), default=0) < TIMES:
         return None
-    idle = {message.tool_call_id for message in messages if isinstance(message, ToolMessage) and _never_ran(message)}
+    idle = {message.tool_call_id for message in turn if isinstance(message, ToolMessage) and _never_ran(message)}
     mine = {call["id"] for call in asked}
     counted: Counter[str] = Counter()
     known: set[str] = set()
@@ -65,10 +66,14 @@ def repeated(messages: Sequence[AnyMessage], asked: Sequence[RequestedCall], cha
     return None
 
 
-def _made(messages: Sequence[AnyMessage]) -> Iterator[tuple[str, RequestedCall]]:
-    """The calls of the turn, and who made them."""
-    start = next((n for n in range(len(messages), 0, -1) if isinstance(messages[n - 1], HumanMessage)), 0)
-    for message in messages[start:]:
+def _turn(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+    """What was said since the user's last message."""
+    return messages[next((n for n in range(len(messages), 0, -1) if messages[n - 1].type == "human"), 0) :]
+
+
+def _made(turn: Sequence[AnyMessage]) -> Iterator[tuple[str, RequestedCall]]:
+    """Its calls, and who made them."""
+    for message in turn:
         if isinstance(message, AIMessage) and "aside" not in message.additional_kwargs:
             for call in message.tool_calls:
                 yield message.name or "", call

@@ -154,11 +154,11 @@ def _switched(about: dict[str, Any]) -> str:
 def _usage(used: Counter[str], costs: dict[str, Decimal]) -> str:
     cached = f", {used['cached_tokens']} of them cached" if used["cached_tokens"] else ""
     money = "".join(f", {cost.normalize():f} {currency}".rstrip() for currency, cost in costs.items())
-    unpriced = f" without {used['unpriced_calls']} of no known price" if used["unpriced_calls"] else ""
+    unpriced = f" ({used['unpriced_calls']} of unknown price)" if used["unpriced_calls"] else ""
     about = "about " if used["estimated_calls"] else ""
     return (
         f"{about}{used['total_tokens']} tokens ({used['prompt_tokens']} in{cached}, {used['completion_tokens']} out), "
-        f"model calls: {used['model_calls']}{money}{unpriced}"
+        f"model calls: {used['model_calls']}{unpriced}{money}"
     )
 
 

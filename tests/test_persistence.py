@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from graph import wire
+from graph.repeats import Repeat
 from server import create_app
 from sessions.audit import broken_at
 from sessions.request import Request
@@ -25,6 +26,7 @@ from tests.service import chunks_of, events_of, given, service, settings_for, to
 from tests.service import text as said
 
 pytestmark = pytest.mark.anyio
+AGAIN = Repeat({"name": "calculator", "args": {"expr": "1 + 1"}, "id": "c2"})
 HELLO = {"session_id": "s-1", "message": {"type": "user_message", "content": "Hello"}}
 
 
@@ -193,6 +195,11 @@ async def test_a_run_that_is_cut_off_again_fails_visibly(tmp_path: Path) -> None
             {"type": "switch_agent", "agent_type": "coder", "content": "Write a.py"},
             (says("So.") & calls("attempt_completion", result="Done."),),
             ["agent_switched", said("So.\n\nDone.", metadata={"completion": True})],
+        ),
+        (
+            {"type": "switch_agent", "agent_type": "coder", "content": "Add"},
+            tuple(calls("calculator", id=f"c{n}", expr="1 + 1") for n in range(3)),
+            ["agent_switched", said(AGAIN.question, metadata=AGAIN.about)],
         ),
         ({"type": "switch_agent", "agent_type": "coder"}, (), ["agent_switched"]),
         ({"type": "switch_agent", "agent_type": "coder", "content": "Hi"}, (status(400),), ["agent_switched", "error"]),

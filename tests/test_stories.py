@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import ToolMessage
 
 from graph.errors import LLMUnavailable
-from tests.scripted import asks, calls, chooses, model, roles, says
+from tests.scripted import asks, calls, chooses, costs, model, roles, says
 from tests.service import service, settings_for, switched, text, tool_call, write_approval
 
 pytestmark = pytest.mark.anyio
@@ -321,11 +321,10 @@ async def test_text_beside_a_call_that_does_not_end_the_turn_is_told(tmp_path: P
 
 
 async def test_usage_is_told_to_clients_that_opted_in(tmp_path: Path) -> None:
-    answer = says("Hi.")
-    answer.usage_metadata = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
-    async with service(model(chooses("ask"), answer), settings_for(tmp_path)) as client:
+    llm = model(costs(chooses("ask"), 30, 5), costs(says("Hi."), 7, 2))
+    async with service(llm, settings_for(tmp_path)) as client:
         usage, final = (await client.session(usage=True).user("Hello"))[1:]
-    spent = {"prompt_tokens": 7, "cached_tokens": 0, "completion_tokens": 2, "total_tokens": 9, "model_calls": 1}
+    spent = {"prompt_tokens": 37, "cached_tokens": 0, "completion_tokens": 7, "total_tokens": 44, "model_calls": 2}
     assert usage == {"type": "usage", **spent, "is_final": False}
     assert final == text("Hi.")
 

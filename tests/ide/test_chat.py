@@ -68,6 +68,17 @@ async def test_an_answer_is_shown_once_with_its_agent_and_its_cost(service: Serv
     assert shown.endswith("coder> ")
 
 
+async def test_the_cost_of_a_turn_is_that_of_all_its_runs(service: Service, workspace: Workspace) -> None:
+    (workspace.root / "a.txt").write_text("content")
+    counts = {"prompt_tokens": 1000, "cached_tokens": 800, "completion_tokens": 50, "total_tokens": 1050}
+    usage = {"type": "usage", **counts, "model_calls": 1, "cost": 0.1, "currency": "EUR"}
+    other = {**usage, "cost": 0.2, "unpriced_calls": 1, "estimated_calls": 1}
+    service.plays([usage, calls("read_file", path="a.txt")], [other, says("Done")])
+    shown = await Terminal(service, workspace, "read it").shows()
+    whole = "about 2100 tokens (2000 in, 1600 of them cached, 100 out), model calls: 2 (1 of unknown price), 0.3 EUR"
+    assert whole in shown
+
+
 async def test_a_tool_is_run_and_its_result_goes_back(service: Service, workspace: Workspace) -> None:
     (workspace.root / "a.txt").write_text("content")
     service.plays([calls("read_file", path="a.txt")], [calls("read_file", path="b.txt")], [says("Done")])
