@@ -86,8 +86,10 @@ async def test_a_choice_is_paid_for(tmp_path: Path) -> None:
     usage = {"input_tokens": 50, "output_tokens": 5, "total_tokens": 55}
     choice = chooses("ask").model_copy(update={"usage_metadata": usage})
     async with service(model(says("One."), choices=[choice]), settings_for(tmp_path)) as client:
-        *_, spent, _ = await client.session(usage=True).user("Hello")
-    assert (spent["type"], spent["total_tokens"], spent["model_calls"]) == ("usage", 55, 1)
+        session = client.session()
+        await session.user("Hello")
+        spent = (await session.get("/sessions/{id}/usage"))["purposes"]["classification"]
+    assert (spent["total_tokens"], spent["model_calls"], spent["estimated_calls"]) == (55, 1, 0)
 
 
 async def test_routing_is_explained_and_nothing_is_run(tmp_path: Path) -> None:

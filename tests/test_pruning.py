@@ -36,7 +36,8 @@ async def test_a_pruned_thread_is_one_checkpoint_and_goes_on(database: str) -> N
         assert await threads(app) == [1, 0]
         assert await session.user("Third") == [text("Three.")]
         assert (await undone(session))["undone"] == "Third"
-        assert await seen(session) == {**before, "last_activity": (await seen(session))["last_activity"]}
+        now = await seen(session)
+        assert now == {**before, "last_activity": now["last_activity"], "usage": now["usage"]}  # spent stays spent
         await app.state.janitor.prune()
         assert await session.user("Fourth") == [text("Four.")]
         copied = (await client.http.post("/sessions/s-1/fork", json={"turn": 2})).json()["session_id"]
