@@ -90,16 +90,18 @@ async def test_the_same_edit_and_the_same_test_are_no_progress(tmp_path: Path) -
     assert last["metadata"]["repeated"] == {"tool_name": "execute_command", "times": 3}
 
 
-async def test_refused_writes_are_no_progress(tmp_path: Path) -> None:
+async def test_writes_that_the_user_rejected_are_no_progress(tmp_path: Path) -> None:
     """They changed nothing, however new they are."""
     lines = []
     for n in range(3):
         lines += [read(n), calls("write_file", call_id=f"w{n}", path=f"{n}.py", content="x")]
     async with service(model(*lines), settings_for(tmp_path)) as client:
         session = client.session()
-        await session.switch("architect")
-        answer = await play(session, "Look", "c0", "c1")
-    assert answer[-1] == asked(AGAIN, tool_name="read_file")
+        await session.switch("coder", content="Look")
+        for n in range(2):
+            await session.result("ok", f"c{n}")
+            answer = await session.decide("reject", f"w{n}")
+    assert answer == [asked(AGAIN, tool_name="read_file")]
 
 
 async def test_two_agents_that_hand_the_work_back_and_forth(database: str) -> None:
