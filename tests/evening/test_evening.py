@@ -55,7 +55,7 @@ async def test_an_evening_of_300_turns(tmp_path: Path, project: Path, monkeypatc
 
 def of_the_evening(url: str) -> dict[str, Any]:
     model = {"llm_model": "scripted", "llm_proxy_url": url, "llm_retry_delay_seconds": 0, "llm_titles": True}
-    return {**model, "context_tokens": BUDGET, "log_level": "CRITICAL"}
+    return {**model, "context_tokens": BUDGET}
 
 
 def check_requests(model: Model, turns: list[Turn]) -> None:
