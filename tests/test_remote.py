@@ -40,7 +40,12 @@ class Remote:
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     port = free_port()
-    model = {"llm_model": "scripted", "llm_proxy_url": f"http://127.0.0.1:{port}", "llm_retries": "0"}
+    model = {
+        "llm_model": "scripted",
+        "llm_proxy_url": f"http://127.0.0.1:{port}",
+        "llm_retries": "0",
+        "routing_cache_size": "0",
+    }
     with langgraph_dev(tmp_path_factory.mktemp("remote"), **model) as server:
         yield Remote(server, port)
 
