@@ -88,7 +88,7 @@ async def test_the_input_form_offers_what_starts_a_turn(studio: Studio) -> None:
 async def test_a_write_is_approved_and_carried_out_in_the_gateways_own_json(studio: Studio) -> None:
     async with studio.thread() as thread:
         assert await thread.say(CREATE) == [
-            switched("orchestrator", "coder", 'The request says "create".'),
+            switched("orchestrator", "coder", 'The request wants something made or changed ("create").'),
             text("I will create hello.py.", is_final=False),
             ASKED,
         ]
