@@ -21,9 +21,13 @@ KEY = "a-key-for-the-tests"
 
 
 def settings_for(url: str | Path, **changes: Any) -> Settings:
-    """`url`: of a database, or a folder for a SQLite file."""
+    """`url`: of a database, or a folder for a SQLite file.
+
+    The model is asked for each choice of an agent and for no title, so that a script's lines are used in order.
+    """
     db_url = url if isinstance(url, str) else f"sqlite:///{url}/test.db"
-    given = {"db_url": db_url, "internal_api_key": KEY, "log_level": "ERROR", "llm_titles": False, **changes}
+    in_order = {"llm_titles": False, "routing_cache_size": 0}
+    given = {"db_url": db_url, "internal_api_key": KEY, "log_level": "ERROR", **in_order, **changes}
     return Settings(_env_file=None, **given)
 
 

@@ -121,7 +121,7 @@ async def test_a_grant_ends_with_its_time_or_when_it_is_taken_back(tmp_path: Pat
 
 async def test_a_grant_never_overrides_a_denial_and_is_gone_with_its_session(tmp_path: Path) -> None:
     llm = model(chooses("coder"), write("a.py", "c0"), write("../a.py", "c1"), write("a.py", "c2"), says("Done."))
-    async with service(llm, settings_for(tmp_path, routing_cache_size=0)) as client:
+    async with service(llm, settings_for(tmp_path)) as client:
         session = client.session()
         await session.user("Write")
         await session.decide("approve", "c0", remember={"scope": "session", "pattern": "**"})
@@ -137,7 +137,7 @@ async def test_a_grant_never_overrides_a_denial_and_is_gone_with_its_session(tmp
 async def test_a_call_of_a_deleted_session_does_not_speak_for_one_of_its_name(tmp_path: Path, passes_by: str) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text("rules:\n  - {id: free, tools: [write_file], decision: allow, reason: It is free.}\n")
-    changes = {"routing_cache_size": 0, **({"policy_file": str(file)} if passes_by == "policy" else {})}
+    changes = {"policy_file": str(file)} if passes_by == "policy" else {}
     lines = [chooses("coder"), write("a.py", "c0"), write("a.py", "c1")]
     async with service(model(*lines, *lines), settings_for(tmp_path, **changes)) as client:
         session = client.session()

@@ -13,6 +13,7 @@ from tests.scripted import calls, chooses, model, says
 from tests.service import Client, service, settings_for, switched, text
 
 pytestmark = pytest.mark.anyio
+REMEMBERS = {"routing_cache_size": 1_000}
 CACHED = {"confidence": "high", "classification_method": "cache"}
 
 
@@ -28,7 +29,7 @@ async def counted(client: Client) -> dict[str, int]:
 
 async def test_the_same_request_is_classified_once(tmp_path: Path) -> None:
     llm = model(says("One."), says("Two."), says("Three."), choices=[chooses("ask"), chooses("coder")])
-    async with service(llm, settings_for(tmp_path)) as client:
+    async with service(llm, settings_for(tmp_path, **REMEMBERS)) as client:
         assert await client.session("s-1").user("Write a.py") == [switched("orchestrator", "ask"), text("One.")]
         assert await client.session("s-2").user("  write   A.PY ") == [
             switched("orchestrator", "ask", **CACHED),
@@ -46,7 +47,7 @@ async def test_what_an_agent_hands_back_is_classified_anew(tmp_path: Path) -> No
         says("Two."),
         choices=[chooses("ask"), chooses("coder")],
     )
-    async with service(llm, settings_for(tmp_path)) as client:
+    async with service(llm, settings_for(tmp_path, **REMEMBERS)) as client:
         await client.session("s-1").user("Write a.py")
         first, _, second, answer = await client.session("s-2").user("Write a.py")
         assert (first["metadata"]["to_agent"], first["metadata"]["classification_method"]) == ("ask", "cache")
@@ -54,7 +55,7 @@ async def test_what_an_agent_hands_back_is_classified_anew(tmp_path: Path) -> No
         assert (await explained(client, "Write a.py"))["remembered"]["agent"] == "ask"
 
 
-@pytest.mark.parametrize("off", [{"routing_cache_size": 0}, {"routing_cache_seconds": 0}])
+@pytest.mark.parametrize("off", [{"routing_cache_size": 0}, REMEMBERS | {"routing_cache_seconds": 0}])
 async def test_a_cache_can_be_off(tmp_path: Path, off: dict[str, int]) -> None:
     llm = model(says("One."), says("Two."), choices=[chooses("ask"), chooses("coder")])
     async with service(llm, settings_for(tmp_path, **off)) as client:
@@ -75,7 +76,7 @@ async def test_a_cache_is_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("useless", [says("Perhaps the coder?"), LLMUnavailable("It is down.")])
 async def test_what_the_words_say_is_not_remembered(tmp_path: Path, useless: AIMessageChunk | Exception) -> None:
     llm = model(says("One."), says("Two."), choices=[useless, chooses("ask")])
-    async with service(llm, settings_for(tmp_path)) as client:
+    async with service(llm, settings_for(tmp_path, **REMEMBERS)) as client:
         first, _ = await client.session("s-1").user("Write a.py")
         second, _ = await client.session("s-2").user("Write a.py")
     told = [(each["metadata"]["to_agent"], each["metadata"]["classification_method"]) for each in (first, second)]
@@ -94,7 +95,7 @@ async def test_a_choice_is_paid_for(tmp_path: Path) -> None:
 
 async def test_routing_is_explained_and_nothing_is_run(tmp_path: Path) -> None:
     llm = model(says("One."), choices=[chooses("coder")])
-    async with service(llm, settings_for(tmp_path)) as client:
+    async with service(llm, settings_for(tmp_path, **REMEMBERS)) as client:
         before = await explained(client, "Почему падает тест?")
         await client.session().user("почему падает  тест?")
         after = await explained(client, "Почему падает тест?")
@@ -200,7 +201,7 @@ async def test_choices_and_what_became_of_them_are_one_table(
 ) -> None:
     monkeypatch.setenv("AGENT_RUNTIME__DB_URL", database)
     llm = model(says("One."), says("Two."), says("Three."), choices=[chooses("ask"), says("?")])
-    async with service(llm, settings_for(database)) as client:
+    async with service(llm, settings_for(database, **REMEMBERS)) as client:
         for session, request in (("s-1", "Write a.py"), ("s-2", "Write b.py"), ("s-3", "write a.PY")):
             await client.session(session).user(request)
         await client.session("s-1").switch("coder")
