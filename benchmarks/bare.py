@@ -16,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from benchmarks.client import FILE
 from benchmarks.model import ANSWER, CHOICE
 from graph import turn, wire
+from graph.services import Services
 from graph.settings import Settings
 from graph.topology import topology
 
@@ -60,7 +61,7 @@ def _said(last: BaseMessage, has_tools: bool) -> AIMessageChunk:
 
 async def cpu_of_a_turn(sessions: int, turns: int) -> float:
     """Seconds, of the turns after the first of each session."""
-    graph: turn.Graph = topology(Model(), Settings(_env_file=None)).compile(checkpointer=InMemorySaver())
+    graph: turn.Graph = topology(Services.of(Model(), Settings(_env_file=None))).compile(checkpointer=InMemorySaver())
     names = [f"bare-{number}" for number in range(sessions)]
     for name in names:
         await _turn(graph, name)

@@ -10,9 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from graph.checkpointer import open_checkpointer
 from graph.classifications import Classifications
 from graph.gate import Gatekeeper
-from graph.memories import Memories
 from graph.offline import OfflineModel
 from graph.remote import open_remote
+from graph.services import Services
 from graph.settings import Settings
 from graph.topology import topology
 from graph.turn import Graph
@@ -40,7 +40,7 @@ async def open_graph(
     async with (
         model as llm,
         open_checkpointer(settings, thread) as checkpointer,
-        aclosing(Memories(llm, settings.context_tokens)) as memories,
+        aclosing(Services.of(llm, settings, gatekeeper, known)) as services,
     ):
         namer = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
-        yield Engine(topology(llm, settings, gatekeeper, memories, known).compile(checkpointer=checkpointer), namer)
+        yield Engine(topology(services).compile(checkpointer=checkpointer), namer)

@@ -10,20 +10,14 @@ The orchestrator leads to whoever holds the conversation; permission leads to wh
 """
 
 from functools import partial
-from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
-from graph.ahead import Ahead
-from graph.budgets import Budgets
-from graph.classifications import Classifications
-from graph.gate import Gatekeeper
 from graph.llm import studio_model
-from graph.memories import Memories
-from graph.meter import Meter, metered
+from graph.meter import metered
+from graph.services import Services
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
 from graph.tools import check
@@ -33,32 +27,17 @@ from nodes.local import local
 from nodes.orchestrator import orchestrator
 from nodes.permission import permission
 from nodes.specialist import specialist
-from prompts import AGENTS, team
+from prompts import AGENTS
 
 
-def topology(
-    llm: BaseChatModel,
-    settings: Settings,
-    gatekeeper: Gatekeeper | None = None,
-    memories: Memories | None = None,
-    known: Classifications | None = None,
-) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
-    known = known or Classifications(settings)
-    gatekeeper = gatekeeper or Gatekeeper(settings.policy_file)
-    memories = memories or Memories(llm, settings.context_tokens)
-    memories.check(AGENTS)
-    budgets, meter, ahead = Budgets(settings), Meter(settings), Ahead()
+def topology(services: Services) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
     builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
 
-    shared: dict[str, Any] = {"llm": llm, "budgets": budgets, "memories": memories}
-    team_now, guesses = team(settings.multi_agent_mode), ahead if settings.speculative_routing else None
-    choose = partial(orchestrator, team=team_now, known=known, ahead=guesses, **shared)
-    work = partial(specialist, gatekeeper=gatekeeper, tool_calls=settings.max_tool_calls, ahead=ahead, **shared)
-    builder.add_node("orchestrator", metered(choose, meter))
+    builder.add_node("orchestrator", metered(partial(orchestrator, services=services), services.meter))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
         check(agent)
-        builder.add_node(name, metered(partial(work, agent=agent), meter))
-    builder.add_node("permission", partial(permission, gatekeeper=gatekeeper))
+        builder.add_node(name, metered(partial(specialist, agent=agent, services=services), services.meter))
+    builder.add_node("permission", partial(permission, gatekeeper=services.gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)
     builder.add_node("local", local)
@@ -91,4 +70,4 @@ def __getattr__(name: str) -> CompiledStateGraph[State, wire.StreamOptions, Inbo
     if name != "graph":
         raise AttributeError(name)
     settings = Settings()
-    return topology(studio_model(settings), settings).compile()
+    return topology(Services.of(studio_model(settings), settings)).compile()

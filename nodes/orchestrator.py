@@ -1,26 +1,24 @@
 """Take in what the user sent, and choose a specialist, unless one holds the conversation."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.ahead import Ahead, Begun, wasted
+from graph.ahead import Begun, wasted
 from graph.answers import available, cancelled
 from graph.asking import ask
-from graph.budgets import Budgets, next_turn
-from graph.classifications import Choice, Classifications
+from graph.budgets import next_turn
+from graph.classifications import Choice
 from graph.errors import AgentRuntimeError, InvalidMessage
-from graph.memories import Memories
 from graph.routing import by_keywords, classify
+from graph.services import Services
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
-from prompts import Agent
 
 
 async def orchestrator(
@@ -28,20 +26,14 @@ async def orchestrator(
     runtime: Runtime[wire.StreamOptions],
     config: RunnableConfig,
     *,
-    llm: BaseChatModel,
-    team: Mapping[str, Agent],
-    budgets: Budgets,
-    known: Classifications | None = None,
-    ahead: Ahead | None = None,
-    memories: Memories,
+    services: Services,
 ) -> dict[str, Any]:
-    """With `ahead`, the specialist whom the words of the request speak for begins while the model still chooses.
+    """When it speculates, the specialist whom the request's words speak for begins while the model still chooses.
 
     Not without a thread: nothing would tell whose call it is.
     """
-    thread = thread_of(config)
-    if ahead:
-        ahead.drop(thread)
+    thread, team = thread_of(config), services.team
+    services.ahead.drop(thread)
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
@@ -54,13 +46,7 @@ async def orchestrator(
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        budgets.check(after.get("spent"))
-        known = known if update else None
-        choosing = partial(classify, llm, last_request(after), team, known, runtime.stream_writer)
-        guesses = ahead and thread and not budgets.question(after.get("spent"))
-        choice = await stoppable(
-            _guessing(choosing, ahead, after, runtime, thread, llm, team, memories) if ahead and guesses else choosing()
-        )
+        choice = await stoppable(_choice(after, services, runtime, thread, is_new=bool(update)))
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
@@ -71,24 +57,36 @@ async def orchestrator(
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
 
 
+async def _choice(
+    state: State, services: Services, runtime: Runtime[wire.StreamOptions], thread: str, *, is_new: bool
+) -> Choice:
+    """`is_new`: the request was not handed back by an agent, so what was chosen for it before may be right."""
+    spent = state.get("spent")
+    services.budgets.check(spent)
+    known = services.known if is_new else None
+    choosing = partial(
+        classify, services.llm, last_request(state), services.team, known=known, tell=runtime.stream_writer
+    )
+    if services.settings.speculative_routing and thread and not services.budgets.question(spent):
+        return await _guessing(choosing, services, state, runtime, thread)
+    return await choosing()
+
+
 async def _guessing(
     choosing: Callable[[], Coroutine[Any, Any, Choice]],
-    ahead: Ahead,
+    services: Services,
     state: State,
     runtime: Runtime[wire.StreamOptions],
     thread: str,
-    llm: BaseChatModel,
-    team: Mapping[str, Agent],
-    memories: Memories,
 ) -> Choice:
-    agent = team[by_keywords(last_request(state), team).agent]
+    agent = services.team[by_keywords(last_request(state), services.team).agent]
     options = runtime.context or wire.StreamOptions()
-    sent = memories.seen(state, agent)
+    sent = services.memories.seen(state, agent)
 
     def begin() -> Begun:
-        return Begun(agent.name, lambda tell: ask(llm, agent, sent, options, tell, state["messages"]))
+        return Begun(agent.name, lambda tell: ask(services.llm, agent, sent, options, tell, state["messages"]))
 
-    choice, dropped = await ahead.choose(thread, choosing(), begin)
+    choice, dropped = await services.ahead.choose(thread, choosing(), begin)
     if dropped and (cost := wasted(dropped, agent, sent)):
         runtime.stream_writer(cost)
     return choice

@@ -3,20 +3,16 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.ahead import Ahead
 from graph.asking import ask, sent_tokens
-from graph.budgets import Budgets
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
-from graph.gate import Gatekeeper
-from graph.memories import Memories
 from graph.reply import Reply
+from graph.services import Services
 from graph.spending import cost_of, estimate, spent
 from graph.state import State, thread_of
 from graph.stop import stoppable
@@ -30,35 +26,29 @@ async def specialist(
     config: RunnableConfig,
     *,
     agent: Agent,
-    llm: BaseChatModel,
-    gatekeeper: Gatekeeper,
-    budgets: Budgets,
-    tool_calls: int,
-    ahead: Ahead,
-    memories: Memories,
+    services: Services,
 ) -> dict[str, Any]:
-    """`tool_calls`: how many there may be between two messages of the user."""
     options = runtime.context or wire.StreamOptions()
     words: list[str] = []
     tell = _teller(options, runtime, words)
     update: dict[str, Any] = {}
     try:
-        with ahead.taken_over(thread_of(config), agent.name) as begun:
-            budgets.check(state.get("spent"))
-            if question := budgets.question(state.get("spent")):
+        with services.ahead.taken_over(thread_of(config), agent.name) as begun:
+            services.budgets.check(state.get("spent"))
+            if question := services.budgets.question(state.get("spent")):
                 return {"messages": [question.model_copy(update={"name": agent.name})]}
-            sent, update, costs = memories.given(thread_of(config), state, agent)
+            sent, update, costs = services.memories.given(thread_of(config), state, agent)
             for cost in costs:
                 runtime.stream_writer(cost)
-            asking = begun.followed(tell) if begun else ask(llm, agent, sent, options, tell, state["messages"])
+            asking = begun.followed(tell) if begun else ask(services.llm, agent, sent, options, tell, state["messages"])
             reply = await _paid_for(asking, agent, sent, words, runtime)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
-        _within(state, tool_calls, reply.message.tool_calls)
+        _within(state, services.settings.max_tool_calls, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.failure(error))
         return {**update, "ended": True}
-    ends = [gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
+    ends = [services.gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
     _tell(reply, any(ends) and not reply.answers, options, runtime)
     message = reply.message.model_copy(update={"name": agent.name})
     return {**update, "messages": [message, *reply.answers], "ended": not message.tool_calls}

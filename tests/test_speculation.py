@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from graph.errors import Cancelled, LLMUnavailable
+from graph.services import Services
 from graph.settings import Settings
 from graph.stop import STOP, Stop
 from graph.topology import topology
@@ -150,7 +151,7 @@ async def test_cancelling_drops_both_calls(tmp_path: Path) -> None:
 
 async def test_a_run_that_is_stopped_before_it_asks_a_model_begins_nothing(tmp_path: Path) -> None:
     llm = model(choices=[])
-    graph = topology(llm, speculative(tmp_path)).compile(checkpointer=InMemorySaver())
+    graph = topology(Services.of(llm, speculative(tmp_path))).compile(checkpointer=InMemorySaver())
 
     async def stopped() -> Any:
         stop = Stop()
@@ -168,7 +169,7 @@ async def test_a_begun_call_that_nobody_came_for_answers_no_later_message(tmp_pa
     """The run stopped in between, as at a breakpoint in Studio."""
     choice, guess = Held(chooses("coder")), Held(says("The first is made."))
     llm = model(guess, says("The second is made."), choices=[choice])
-    graph = topology(llm, speculative(tmp_path)).compile(checkpointer=InMemorySaver())
+    graph = topology(Services.of(llm, speculative(tmp_path))).compile(checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "t-1"}}
     first = asyncio.create_task(graph.ainvoke(given("create hello.py"), thread, interrupt_before=["coder"]))
     await guess.asked.wait()
@@ -186,7 +187,7 @@ async def test_a_begun_call_that_nobody_came_for_answers_no_later_message(tmp_pa
 async def test_graphs_without_a_thread_do_not_take_each_others_calls(tmp_path: Path) -> None:
     gates = [Held(chooses("coder")), Held(chooses("coder"))]
     llm = model(_echoes, _echoes, _echoes, _echoes, choices=gates)
-    graph = topology(llm, speculative(tmp_path)).compile()
+    graph = topology(Services.of(llm, speculative(tmp_path))).compile()
     first, second = (asyncio.create_task(graph.ainvoke(given(f"create {name}.py"))) for name in "ab")
     for gate in gates:
         await gate.asked.wait()

@@ -1,0 +1,57 @@
+"""What the nodes of one graph share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from langchain_core.language_models import BaseChatModel
+
+from graph.ahead import Ahead
+from graph.budgets import Budgets
+from graph.classifications import Classifications
+from graph.gate import Gatekeeper
+from graph.memories import Memories
+from graph.meter import Meter
+from graph.settings import Settings
+from prompts import AGENTS, Agent, team
+
+
+@dataclass(frozen=True)
+class Services:
+    llm: BaseChatModel
+    settings: Settings
+    gatekeeper: Gatekeeper
+    known: Classifications
+    memories: Memories
+    budgets: Budgets
+    meter: Meter
+    ahead: Ahead
+
+    @classmethod
+    def of(
+        cls,
+        llm: BaseChatModel,
+        settings: Settings,
+        gatekeeper: Gatekeeper | None = None,
+        known: Classifications | None = None,
+    ) -> Self:
+        """Raises ValueError for settings that the agents or the policy cannot work with."""
+        memories = Memories(llm, settings.context_tokens)
+        memories.check(AGENTS)
+        return cls(
+            llm=llm,
+            settings=settings,
+            gatekeeper=gatekeeper or Gatekeeper(settings.policy_file),
+            known=known or Classifications(settings),
+            memories=memories,
+            budgets=Budgets(settings),
+            meter=Meter(settings),
+            ahead=Ahead(),
+        )
+
+    @property
+    def team(self) -> Mapping[str, Agent]:
+        return team(self.settings.multi_agent_mode)
+
+    async def aclose(self) -> None:
+        await self.memories.aclose()
