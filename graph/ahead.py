@@ -27,38 +27,41 @@ Call = Callable[[Tell], Coroutine[Any, Any, Reply]]
 class Begun:
     """In a context of its own: no tracer and no stream of the graph hears of it."""
 
-    def __init__(self, agent: str, call: Call) -> None:
-        self.agent = agent
-        self.words: list[str] = []
-        self._tell: Tell = self.words.append
-        self.task = asyncio.create_task(call(lambda text: self._tell(text)), context=Context())
-        self.task.add_done_callback(_retrieved)
+    def __init__(self, agent: Agent, sent: Sequence[AnyMessage], call: Call) -> None:
+        self.agent = agent.name
+        self._agent, self._sent = agent, sent
+        self._words: list[str] = []
+        self._tell: Tell = self._words.append
+        self._is_followed = False
+        self._task = asyncio.create_task(call(lambda text: self._tell(text)), context=Context())
+        self._task.add_done_callback(_retrieved)
 
     async def followed(self, tell: Tell) -> Reply:
         """Tells what it has said, and goes on telling, in the caller's context. Raises what the call raises."""
-        for text in self.words:
+        self._is_followed = True
+        for text in self._words:
             tell(text)
         context = copy_context()
         self._tell = lambda text: context.run(tell, text)
-        return await self.task
+        return await self._task
 
-    @property
-    def reply(self) -> Reply | None:
-        """None if it is not complete."""
-        over = self.task.done() and not self.task.cancelled() and not self.task.exception()
-        return self.task.result() if over else None
+    def drop(self, told: Callable[[wire.Usage], None]) -> None:
+        """Ends it; tells what it cost if that was for nothing."""
+        self._task.cancel()
+        if not self._is_followed and (cost := self._cost()):
+            told(cost)
 
+    def _cost(self) -> wire.Usage | None:
+        """Estimated, unless it has come to its end; None if it has failed."""
+        if not self._task.done():
+            usage = estimate(self._size(), tokens("".join(self._words)))
+            return spent(usage, agent=self.agent, purpose="speculation", estimated=True)
+        if self._task.cancelled() or self._task.exception():
+            return None
+        return cost_of(self._task.result().message, self._size, agent=self.agent, purpose="speculation")
 
-def wasted(begun: Begun, agent: Agent, conversation: Sequence[AnyMessage]) -> wire.Usage | None:
-    """What a call cost that was dropped: estimated, unless it had come to its end. None if it failed."""
-    if begun.reply:
-        return cost_of(
-            begun.reply.message, lambda: sent_tokens(agent, conversation), agent=agent.name, purpose="speculation"
-        )
-    if begun.task.done() and not begun.task.cancelled():
-        return None
-    usage = estimate(sent_tokens(agent, conversation), tokens("".join(begun.words)))
-    return spent(usage, agent=agent.name, purpose="speculation", estimated=True)
+    def _size(self) -> int:
+        return sent_tokens(self._agent, self._sent)
 
 
 def _retrieved(task: "asyncio.Task[Reply]") -> None:
@@ -68,41 +71,44 @@ def _retrieved(task: "asyncio.Task[Reply]") -> None:
 
 
 class Ahead:
-    """The calls that wait to be taken over, by thread."""
+    """The calls that wait to be taken over, by thread. `told`: hears what one cost that was for nothing."""
 
     def __init__(self) -> None:
         self._begun: dict[str, Begun] = {}
 
     async def choose(
-        self, thread: str, choosing: Coroutine[Any, Any, Choice], begin: Callable[[], Begun]
-    ) -> tuple[Choice, Begun | None]:
-        """The choice, and the call that was begun for nothing. A choice that takes no time begins none."""
+        self,
+        thread: str,
+        choosing: Coroutine[Any, Any, Choice],
+        begin: Callable[[], Begun],
+        told: Callable[[wire.Usage], None],
+    ) -> Choice:
+        """A choice that takes no time begins no call."""
         chosen = asyncio.ensure_future(choosing)
         begun = None
         try:
             await asyncio.sleep(0)
             begun = None if chosen.done() else begin()
             choice = await chosen
-            if begun is None or begun.agent != choice.agent:
-                return choice, begun
-            self._begun[thread], begun = begun, None
-            return choice, None
+            if begun and begun.agent == choice.agent:
+                self._begun[thread], begun = begun, None
+            return choice
         finally:
             chosen.cancel()
             if begun:
-                begun.task.cancel()
+                begun.drop(told)
 
-    def drop(self, thread: str) -> None:
+    def drop(self, thread: str, told: Callable[[wire.Usage], None]) -> None:
         """What a run left behind that stopped before anybody could take it over."""
         if begun := self._begun.pop(thread, None):
-            begun.task.cancel()
+            begun.drop(told)
 
     @contextmanager
-    def taken_over(self, thread: str, agent: str) -> Iterator[Begun | None]:
+    def taken_over(self, thread: str, agent: str, told: Callable[[wire.Usage], None]) -> Iterator[Begun | None]:
         """The call that waits for this agent, if there is one; it ends with the block at the latest."""
         begun = self._begun.pop(thread, None)
         try:
             yield begun if begun and begun.agent == agent else None
         finally:
             if begun:
-                begun.task.cancel()
+                begun.drop(told)

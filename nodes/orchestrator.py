@@ -9,7 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.ahead import Begun, wasted
+from graph.ahead import Begun
 from graph.answers import available, cancelled
 from graph.asking import ask
 from graph.budgets import next_turn
@@ -33,7 +33,7 @@ async def orchestrator(
     Not without a thread: nothing would tell whose call it is.
     """
     thread, team = thread_of(config), services.team
-    services.ahead.drop(thread)
+    services.ahead.drop(thread, runtime.stream_writer)
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
@@ -84,12 +84,9 @@ async def _guessing(
     sent = services.memories.seen(state, agent)
 
     def begin() -> Begun:
-        return Begun(agent.name, lambda tell: ask(services.llm, agent, sent, options, tell, state["messages"]))
+        return Begun(agent, sent, lambda tell: ask(services.llm, agent, sent, options, tell, state["messages"]))
 
-    choice, dropped = await services.ahead.choose(thread, choosing(), begin)
-    if dropped and (cost := wasted(dropped, agent, sent)):
-        runtime.stream_writer(cost)
-    return choice
+    return await services.ahead.choose(thread, choosing(), begin, runtime.stream_writer)
 
 
 def _taken_in(

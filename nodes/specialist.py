@@ -33,7 +33,7 @@ async def specialist(
     tell = _teller(options, runtime, words)
     update: dict[str, Any] = {}
     try:
-        with services.ahead.taken_over(thread_of(config), agent.name) as begun:
+        with services.ahead.taken_over(thread_of(config), agent.name, runtime.stream_writer) as begun:
             services.budgets.check(state.get("spent"))
             if question := services.budgets.question(state.get("spent")):
                 return {"messages": [question.model_copy(update={"name": agent.name})]}

@@ -16,7 +16,7 @@ from graph.settings import Settings
 from graph.stop import STOP, Stop
 from graph.topology import topology
 from tests.scripted import Held, calls, chooses, model, says
-from tests.service import Client, service, settings_for, text
+from tests.service import Client, Session, service, settings_for, text
 
 pytestmark = pytest.mark.anyio
 DOWN = LLMUnavailable("The model service could not be reached. Try again in a moment.")
@@ -145,8 +145,30 @@ async def test_cancelling_drops_both_calls(tmp_path: Path) -> None:
         await client.http.post("/sessions/s-1/cancel")
         (failed,) = await said
         assert failed["metadata"]["code"] == "cancelled"
+        assert await wasted(session) == {"model_calls": 1, "estimated_calls": 1}
         assert (await session.user("thanks"))[-1]["content"] == "Welcome."
         assert guess.dropped.is_set()
+
+
+async def wasted(session: Session) -> dict[str, int]:
+    spent = (await session.get("/sessions/{id}/usage"))["purposes"]["speculation"]
+    assert spent["total_tokens"] > 100
+    return {name: spent[name] for name in ("model_calls", "estimated_calls")}
+
+
+async def test_a_right_guess_is_paid_for_when_the_user_has_to_agree_first(tmp_path: Path) -> None:
+    """The choice has used so much that the budget's question comes before the answer."""
+    choice, guess = Held(priced(chooses("coder"), 85_000, 0)), Held(says("Never told."))
+    settings = settings_for(tmp_path, speculative_routing=True, turn_tokens=100_000)
+    async with service(model(guess, says("It is made."), choices=[choice]), settings) as client:
+        session = client.session()
+        said = asyncio.create_task(session.user("create hello.py"))
+        await guess.asked.wait()
+        choice.release.set()
+        _, asks = await said
+        assert (asks["tool_name"], asks["requires_approval"]) == ("continue_work", True)
+        assert await wasted(session) == {"model_calls": 1, "estimated_calls": 1}
+        assert await session.decide("approve", asks["call_id"]) == [text("It is made.")]
 
 
 async def test_a_run_that_is_stopped_before_it_asks_a_model_begins_nothing(tmp_path: Path) -> None:
