@@ -17,7 +17,9 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from graph import wire
 from graph.clean import clean
-from graph.context import FULL, LEAST_ROOM, Fit, clipped, counted, fit, material, overhead, summary_size
+from graph.context import FULL, LEAST_ROOM, Fit, fit, summary_size
+from graph.material import material
+from graph.sizes import clipped, counted, overhead
 from graph.spending import cost_of, size
 from graph.state import FRESH, Memory, State
 from prompts import SUMMARY, Agent

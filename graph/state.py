@@ -228,6 +228,11 @@ def for_model(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
     return [m for m in messages if (m.tool_call_id if isinstance(m, ToolMessage) else m.id) not in left_out]
 
 
+def begins_a_step(message: AnyMessage) -> bool:
+    """Not an answer to a call, nor what is between the service and its user."""
+    return message.type != "tool" and "aside" not in message.additional_kwargs
+
+
 def holder(state: State) -> str:
     return state.get("agent") or ORCHESTRATOR
 

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
-from graph.context import FULL, LEAST_ROOM, NOTE, asked, carried, counted, fit, material, shortened, summary_size
+from graph.context import FULL, LEAST_ROOM, NOTE, asked, carried, fit, summary_size
 from graph.llm.openai import to_openai
+from graph.material import material
+from graph.sizes import counted, shortened
 from graph.state import FRESH, Memory
 from tests.test_properties import EXAMPLES, SEARCH, check_sound, thrown
 
