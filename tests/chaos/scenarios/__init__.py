@@ -28,7 +28,7 @@ SCENARIOS = {
     "stop": Scenario(kills.stop, BOTH, 1, 20),
     "disconnect": Scenario(clients.disconnect, BOTH, 30, 300),
     "body": Scenario(clients.body, SQLITE, 2, 10),
-    "unread": Scenario(clients.unread, SQLITE, 2, 50),
+    "unread": Scenario(clients.unread, SQLITE, 2, 20),
     "full": Scenario(troubles.full, SQLITE, 1, 10),
     "restart": Scenario(troubles.restart, POSTGRES, 1, 20),
     "idle": Scenario(troubles.idle, POSTGRES, 1, 10),
