@@ -255,6 +255,7 @@ class TestAnswer:
             (event("a") + sse({"choices": [{"delta": None, "finish_reason": "stop"}]}), "a"),
             (sse(delta(content=[{"type": "text", "text": "a"}, "b"]), END), "ab"),
             (sse({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}), "a"),
+            (event("a") + sse({"choices": [{"index": 1, "delta": {"content": "b"}}]}, END), "a"),
             (sse(delta(refusal="No."), END), "No."),
             ('data: {"choices":[{"delta":{"content":"a\u2028b\u0085c"}}]}\n\n'.encode() + sse(END), "a\u2028b\u0085c"),
             (b'data: {"choices":\ndata: [{"delta":{"content":"a"}}]}\n\n' + sse(END), "a"),

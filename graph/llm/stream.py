@@ -139,6 +139,8 @@ class Answer:
         return self._choice(choice) if isinstance(choice, dict) else ""
 
     def _choice(self, choice: dict[str, Any]) -> str:
+        if choice.get("index"):  # one more than was asked for
+            return ""
         if isinstance(reason := choice.get("finish_reason"), str):
             self._finish_reason = reason or self._finish_reason
         part = choice.get("delta") or choice.get("message")
