@@ -61,7 +61,7 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
         call = RequestedCall(name=_name(name), args=read or {}, id=_own_id(call_id, taken), type="tool_call")
         calls.append(call)
         if read is None:
-            said_instead = str(clean(arguments))[:200]
+            said_instead = _unquoted(str(clean(arguments)))[:200]
             answers.append(refusal(call, f"The arguments are not a JSON object: {said_instead}"))
     message = AIMessage(
         clean(said.text),
@@ -116,6 +116,15 @@ def _object(arguments: Any) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return clean(arguments) if isinstance(arguments, dict) else None
+
+
+def _unquoted(arguments: str) -> str:
+    """As the model wrote them (see `graph.llm.calls.quoted`)."""
+    try:
+        text = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return text if isinstance(text, str) else arguments
 
 
 def _name(name: str) -> str:

@@ -64,13 +64,13 @@ def of_status(status: int, retry_after: str = "") -> Fault:
 
 def _seconds(retry_after: str) -> float:
     """Of a `Retry-After`: seconds, or the time of an HTTP date."""
-    if re.fullmatch(r"\d{1,6}(\.\d+)?", retry_after):
+    if re.fullmatch(r"\d+(\.\d+)?", retry_after):
         return float(retry_after)
     try:
-        when = parsedate_to_datetime(retry_after)
-    except ValueError:
+        when = parsedate_to_datetime(retry_after).astimezone(UTC)
+    except (ValueError, OverflowError):
         return 0.0
-    return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
 def of_error_object(error: Any) -> Fault:

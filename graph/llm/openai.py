@@ -56,7 +56,6 @@ def text_of(content: Any) -> str:
 
 def _assistant(message: AIMessage) -> dict[str, Any]:
     calls = [_call(call["id"], call["name"], call["args"]) for call in message.tool_calls]
-    calls += [_call(call["id"], call["name"], _unread(call["args"])) for call in message.invalid_tool_calls]
     text = text_of(message.content)
     if not calls:
         return {"role": "assistant", "content": text}
@@ -70,16 +69,3 @@ def _call(call_id: str | None, name: str | None, arguments: dict[str, Any]) -> d
 
 def _name(name: str | None) -> str:
     return _NOT_IN_A_NAME.sub("_", name or "")[:64] or "unknown"
-
-
-def _unread(raw: str | None) -> dict[str, Any]:
-    return {"invalid_arguments": unquoted(raw or "")}
-
-
-def unquoted(raw: str) -> str:
-    """What the model wrote as arguments, from the `args` of an invalid tool call (see `graph.llm.calls.quoted`)."""
-    try:
-        text = json.loads(raw)
-    except (ValueError, RecursionError):
-        return raw
-    return text if isinstance(text, str) else raw
