@@ -7,16 +7,16 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AnyMessage
 
 from graph import wire
-from graph.asking import sent_tokens
+from graph.asking import cut_off, sent_tokens
 from graph.classifications import Choice
 from graph.reply import Reply
-from graph.spending import cost_of, estimate, spent
-from graph.tokens import tokens
+from graph.spending import cost_of
 from prompts import Agent
 
 Tell = Callable[[str], None]
@@ -52,16 +52,12 @@ class Begun:
             told(cost)
 
     def _cost(self) -> wire.Usage | None:
-        """Estimated, unless it has come to its end; None if it has failed."""
-        if not self._task.done():
-            usage = estimate(self._size(), tokens("".join(self._words)))
-            return spent(usage, agent=self.agent, purpose="speculation", estimated=True)
-        if self._task.cancelled() or self._task.exception():
-            return None
-        return cost_of(self._task.result().message, self._size, agent=self.agent, purpose="speculation")
-
-    def _size(self) -> int:
-        return sent_tokens(self._agent, self._sent)
+        """Estimated, unless it has come to its end; None if it failed before its first word."""
+        is_over = self._task.done() and not self._task.cancelled()
+        if is_over and not self._task.exception():
+            size = partial(sent_tokens, self._agent, self._sent)
+            return cost_of(self._task.result().message, size, agent=self.agent, purpose="speculation")
+        return None if is_over and not self._words else cut_off(self._agent, self._sent, self._words, "speculation")
 
 
 def _retrieved(task: "asyncio.Task[Reply]") -> None:

@@ -8,7 +8,9 @@ from langchain_core.messages import AnyMessage, SystemMessage
 from graph import wire
 from graph.reply import Reply, complete
 from graph.sizes import overhead, weight
+from graph.spending import Purpose, estimate, spent
 from graph.state import for_model
+from graph.tokens import tokens
 from graph.tools import specification
 from prompts import Agent
 
@@ -26,6 +28,12 @@ async def ask(
     model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
     sent = [SystemMessage(agent.prompt), *for_model(conversation)]
     return await complete(model, sent, on_text, parallel=options.parallel_tools, history=history or sent)
+
+
+def cut_off(agent: Agent, conversation: Sequence[AnyMessage], words: Sequence[str], purpose: Purpose) -> wire.Usage:
+    """About what such a call cost that did not come to its end; `words`: what it had said."""
+    usage = estimate(sent_tokens(agent, conversation), tokens("".join(words)))
+    return spent(usage, agent=agent.name, purpose=purpose, model=agent.model or "", estimated=True)
 
 
 def sent_tokens(agent: Agent, conversation: Sequence[AnyMessage]) -> int:

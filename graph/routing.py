@@ -1,5 +1,6 @@
 """Who should answer a request: one model call, or, without a usable answer of it, the words of the request."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from graph.clean import clean
 from graph.clues import LONGEST, Hit, evidence, scores
 from graph.errors import AgentRuntimeError
 from graph.keywords import KEYWORDS
-from graph.spending import cost_of, size
+from graph.spending import cost_of, estimate, size, spent
 from graph.terms import normal
 from prompts import CLASSIFIER, ORCHESTRATOR, Agent
 
@@ -37,6 +38,9 @@ async def classify(
         answer = await llm.bind(**{"temperature": 0.3, **CLASSIFIER.parameters}).ainvoke(request)
     except AgentRuntimeError:
         return by_keywords(text, team)
+    except asyncio.CancelledError:
+        tell(spent(estimate(size(request), 0), agent=ORCHESTRATOR, purpose="classification", estimated=True))
+        raise
     tell(cost_of(answer, lambda: size(request), agent=ORCHESTRATOR, purpose="classification"))
     choice = _chosen(str(answer.text), team)
     if known and choice:
@@ -80,7 +84,10 @@ def by_keywords(text: str, team: Collection[str]) -> Choice:
     """The agent of the team with the most points; the same text always gets the same."""
     if len(team) == 1:
         return Choice(next(iter(team)), "high", "There is no other agent.", "keywords")
-    hits = evidence(text)
+    return _by(evidence(text), team)
+
+
+def _by(hits: Sequence[Hit], team: Collection[str]) -> Choice:
     points = {agent: scored for agent, scored in scores(hits).items() if agent in team and scored > 0}
     if not points:
         agent = KEYWORDS.default if KEYWORDS.default in team else min(team)
@@ -110,7 +117,7 @@ def explanation(text: str, team: Collection[str]) -> dict[str, Any]:
     hits = evidence(text)
     points = scores(hits)
     return {
-        **by_keywords(text, team)._asdict(),
+        **(by_keywords(text, team) if len(team) == 1 else _by(hits, team))._asdict(),
         "points": {agent: points.get(agent, 0) for agent in team},
         "evidence": [{"clue": hit.clue, "words": hit.words, "points": dict(hit.points)} for hit in hits],
     }

@@ -1,6 +1,7 @@
 """One model call of one specialist: its prompt, its tools, and of the conversation what fits."""
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
@@ -9,14 +10,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.asking import ask, sent_tokens
+from graph.asking import ask, cut_off, sent_tokens
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
 from graph.reply import Reply
 from graph.services import Services
-from graph.spending import cost_of, estimate, spent
+from graph.spending import cost_of
 from graph.state import State, thread_of
 from graph.stop import stoppable
-from graph.tokens import tokens
 from prompts import Agent
 
 
@@ -40,7 +40,9 @@ async def specialist(
             sent, update, costs = services.memories.given(thread_of(config), state, agent)
             for cost in costs:
                 runtime.stream_writer(cost)
-            asking = begun.followed(tell) if begun else ask(services.llm, agent, sent, options, tell, state["messages"])
+            asking = partial(ask, services.llm, agent, sent, options, tell, state["messages"])
+            if begun:
+                asking = partial(begun.followed, tell)
             reply = await _paid_for(asking, agent, sent, words, runtime)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
@@ -55,21 +57,25 @@ async def specialist(
 
 
 async def _paid_for(
-    asking: Coroutine[Any, Any, Reply],
+    asking: Callable[[], Coroutine[Any, Any, Reply]],
     agent: Agent,
     conversation: Sequence[AnyMessage],
     words: Sequence[str],
     runtime: Runtime[wire.StreamOptions],
 ) -> Reply:
     """Tells what the call cost; of one that was stopped, or broke off, about what it did."""
+    is_asked = False
+
+    async def asked() -> Reply:
+        nonlocal is_asked
+        is_asked = True
+        return await asking()
+
     try:
-        reply = await stoppable(asking)
+        reply = await stoppable(asked())
     except AgentRuntimeError as error:
-        if words or isinstance(error, Cancelled | LimitReached):
-            usage = estimate(sent_tokens(agent, conversation), tokens("".join(words)))
-            runtime.stream_writer(
-                spent(usage, agent=agent.name, purpose="answer", model=agent.model or "", estimated=True)
-            )
+        if words or (is_asked and isinstance(error, Cancelled | LimitReached)):
+            runtime.stream_writer(cut_off(agent, conversation, words, "answer"))
         raise
     cost = cost_of(reply.message, lambda: sent_tokens(agent, conversation), agent=agent.name, purpose="answer")
     runtime.stream_writer(cost)

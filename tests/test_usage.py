@@ -196,8 +196,9 @@ async def test_a_run_that_was_handed_over_is_paid_for_on_both_sides(database: st
     line = costs(says("1."), 5, 1)
     async with service(model(line), settings) as client:
         session = client.session()
-        while (await session.get("/sessions/{id}/view"))["running"]:
-            pass
+        async with asyncio.timeout(20):
+            while (await session.get("/sessions/{id}/view"))["running"]:
+                pass
         usage = await used(session)
     assert [call["total_tokens"] for call in usage["runs"][0]["calls"]] == [10, 6]
     assert usage["total_tokens"] == 16
