@@ -86,7 +86,7 @@ async def _by_the_model(settings: Settings, requests: Sequence[Labelled]) -> lis
 
 def _read(path: Path) -> Iterator[Labelled]:
     """Raises ValueError, naming the line."""
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -35,7 +35,7 @@ class Classifications:
         return found
 
     def peek(self, key: Hashable) -> Choice | None:
-        """Not counted, and no reason to keep it longer."""
+        """Not counted."""
         found = self._kept.get(key)
         return found._replace(method="cache") if found else None
 

@@ -22,7 +22,7 @@ _ERROR = re.compile(
 )
 _CODE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`", re.DOTALL)
 _NAME = re.compile(r"\S*(?:/|\w\.[a-z_]|_|\w::|\(\)|@\w|\.\w{1,5}$)\S*")
-_WORD = re.compile(r"<\w+>|\w+(?:['-]\w+)*|[.!;:\n,?]|[—–-]+(?=\s)")
+_WORD = re.compile(r"<\w+>|\w+(?:['-]\w+)*|[.!;:\n,?]|(?<![—–-])[—–-]+(?=\s)")
 
 
 class Hit(NamedTuple):

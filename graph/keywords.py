@@ -1,5 +1,6 @@
 """prompts/keywords.yaml, read and checked: which words and forms of a request speak for whom."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +40,15 @@ class Clue(BaseModel):
     def _say_something(cls, terms: list[str]) -> list[str]:
         if not all(set(term.split()) - {"^", "..."} for term in terms):
             raise ValueError("there is an empty term")
+        if empty := [term for term in terms for word in {*term.split()} - {"^", "..."} if _has_a_hole(word)]:
+            raise ValueError(f"a word is missing in {empty[0]!r}")
         if any(term.removeprefix("^ ").startswith("...") for term in terms):
             raise ValueError("a term begins with a gap")
         return terms
+
+
+def _has_a_hole(word: str) -> bool:
+    return not all(one.strip("*!") for one in re.split(r"[|_]", word))
 
 
 def _known(points: dict[str, int]) -> dict[str, int]:

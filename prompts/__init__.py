@@ -4,6 +4,7 @@ A file that cannot work stops start-up: it raises ValueError, naming the file an
 """
 
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any
 
 import yaml
@@ -60,13 +61,21 @@ def _parts(text: str) -> tuple[dict[str, Any], str]:
     return yaml.safe_load(rest[0]), rest[1].strip()
 
 
+def check_template(path: Path, text: str, name: str) -> None:
+    """Raises ValueError for a text whose one placeholder is another."""
+    template = Template(text)
+    if not template.is_valid() or template.get_identifiers() != [name]:
+        raise ValueError(f"{path}: write ${name} where it belongs and no other placeholder; $$ is a dollar sign")
+
+
 AGENTS = {path.stem: load(path) for path in sorted((HERE / "agents").glob("*.md"))}
 """The specialists, by name."""
 CLASSIFIER = load(HERE / "classifier.md", name=ORCHESTRATOR)
-"""The orchestrator; its prompt is the classifier's."""
+"""The orchestrator; its prompt is the classifier's, `$agents` in it is the team."""
+check_template(HERE / "classifier.md", CLASSIFIER.prompt, "agents")
 SUMMARY = (HERE / "summary.md").read_text(encoding="utf-8").strip()
 """How a conversation is summarised; `$words` is how long."""
-
+check_template(HERE / "summary.md", SUMMARY, "words")
 TITLE = (HERE / "title.md").read_text(encoding="utf-8").strip()
 """How a session is named after its first message."""
 

@@ -55,7 +55,7 @@ def content_of(message: wire.Message) -> str:
 
 def first(message: wire.Message) -> str:
     """The first line of what the user said."""
-    return content_of(message).split("\n", maxsplit=1)[0][: store.TITLE]
+    return str(visible(content_of(message).split("\n", maxsplit=1)[0]))[: store.TITLE]
 
 
 def usable(answer: str) -> str:
@@ -63,8 +63,8 @@ def usable(answer: str) -> str:
     if answer.lstrip().startswith(("{", "[", "<", "```")):
         return ""
     lines = [line.strip(" \t#*_`\"'«»“”.") for line in answer.splitlines()]
-    title = next(filter(None, lines), "")
-    return visible(title) if len(title) <= store.TITLE else ""
+    title = str(visible(next(filter(None, lines), "")))
+    return title if len(title) <= store.TITLE else ""
 
 
 def improved(connection: Connection, run: Run, title: str, cost: wire.Usage) -> None:

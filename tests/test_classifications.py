@@ -226,7 +226,7 @@ async def test_choices_and_what_became_of_them_are_one_table(
 
 
 LINES = (
-    "coder\ten\teasy\tWrite a.py\n"
+    "coder\ten\teasy\tWrite\u2028a.py\n"
     "debug\tru\thard\tпочему падает тест?\n\n"
     '{"agent": "ask", "text": "Write\\nb.py", "language": "en", "number": 1}\n'
 )
@@ -238,7 +238,7 @@ def test_labelled_requests_are_judged(
     monkeypatch.setenv("AGENT_RUNTIME__DB_URL", f"sqlite:///{tmp_path}/none.db")
     monkeypatch.setenv("AGENT_RUNTIME__LLM_MODEL", OFFLINE_MODEL)
     file = tmp_path / "requests.tsv"
-    file.write_text(LINES, encoding="utf-8")
+    file.write_text(LINES, encoding="utf-8-sig")
     assert main(["route", "eval", str(file), "--model"]) == 0
     words, by_model = capsys.readouterr().out.split(f"By {OFFLINE_MODEL}")
     assert words.splitlines()[:6] == [

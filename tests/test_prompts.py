@@ -8,7 +8,7 @@ import pytest
 
 from graph.routing import classification_prompt
 from graph.tools import TOOLS, check
-from prompts import AGENTS, CLASSIFIER, load, team
+from prompts import AGENTS, CLASSIFIER, check_template, load, team
 
 READING = {"read_file", "list_files", "search_in_code"}
 IDE = READING | {"write_file", "create_directory", "execute_command"}
@@ -130,3 +130,11 @@ def test_a_bad_name_is_refused(tmp_path: Path) -> None:
     path.write_text(f"---\n{HEAD}---\nYou are an agent of the team.\n", encoding="utf-8")
     with pytest.raises(ValueError, match="name"):
         load(path)
+
+
+@pytest.mark.parametrize("text", ["Choose.", "Choose of $agent.", "Choose of $agents, for $5.", "$agents or $words"])
+def test_a_text_without_its_placeholder_or_with_another_is_refused(text: str) -> None:
+    path = Path("classifier.md")
+    check_template(path, "Choose of $agents, for $$5.", "agents")
+    with pytest.raises(ValueError, match=r"^classifier\.md: write \$agents where it belongs"):
+        check_template(path, text, "agents")

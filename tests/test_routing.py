@@ -228,6 +228,8 @@ def test_good_data_is_read(tmp_path: Path) -> None:
         (GOOD.replace("trace:", "poem:"), "forms.poem"),
         (GOOD.replace("write, ^", "write, , ^"), "empty term"),
         (GOOD.replace("write, ^ put ... in", "^ ..."), "empty term"),
+        (GOOD.replace("write, ^", "write|*, ^"), "a word is missing in 'write|*'"),
+        (GOOD.replace("write, ^", "write_, ^"), "a word is missing in 'write_'"),
         (GOOD.replace("write, ^ put ... in", "... in"), "begins with a gap"),
         (GOOD.replace("{coder: 3}", "{}"), "at least 1"),
         (GOOD + "colour: red\n", "colour"),
