@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     approval_timeout_seconds: float = Field(0, ge=0)
     """How long an approval may stay open; 0: for ever."""
     max_model_calls: int = Field(100, ge=1)
-    """Model calls between two messages of the user."""
+    """Answers of specialists between two messages of the user."""
     max_tool_calls: int = Field(200, ge=1)
     """Tool calls between two messages of the user."""
     turn_tokens: int = Field(0, ge=0)

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessageChunk
 
 from tests.scripted import ScriptedModel, asks, calls, chooses, costs, model, roles, says
-from tests.service import Client, Session, service, settings_for, text, tool_call
+from tests.service import Session, service, settings_for, text, tool_call
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +32,7 @@ def question(call: dict[str, Any], used: str, setting: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def asked(
-    url: str | Path, llm: ScriptedModel, *, client: Client | None = None, **changes: Any
-) -> AsyncIterator[tuple[Session, str]]:
+async def asked(url: str | Path, llm: ScriptedModel, **changes: Any) -> AsyncIterator[tuple[Session, str]]:
     """A session whose turn has used 800 of its 1000 tokens, and the id of the call that asks whether to go on."""
     async with service(llm, settings_for(url, turn_tokens=1000, **changes)) as client:
         session = client.session()

@@ -127,7 +127,7 @@ def rows(*tables: Table) -> pytest.MarkDecorator:
 
 def impatient(name: str) -> dict[str, float]:
     """Only where silence is the story: a slow machine is silent, too."""
-    seconds = {"llm_first_byte_timeout_seconds": 0.3, "llm_idle_timeout_seconds": 0.3}
+    seconds = {"llm_first_byte_timeout_seconds": 1.0, "llm_idle_timeout_seconds": 1.0}
     return seconds if name.startswith("hang") else {}
 
 

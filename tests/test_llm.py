@@ -349,7 +349,7 @@ SILENT = [hangs(), hangs(b": hello\n\n"), hangs(event("One"))]
 
 def impatient(step: Step) -> dict[str, float]:
     """Only where silence is the story: a slow machine is silent, too."""
-    short = {"llm_first_byte_timeout_seconds": 0.2, "llm_idle_timeout_seconds": 0.2}
+    short = {"llm_first_byte_timeout_seconds": 1.0, "llm_idle_timeout_seconds": 1.0}
     return short if step in SILENT else {}
 
 

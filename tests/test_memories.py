@@ -28,12 +28,14 @@ SMALL = {"context_tokens": BUDGET, "log_level": "CRITICAL"}
 FILE = "VALUE = 1\n" * 90
 
 
-def check_all_fit(llm: ScriptedModel, agent: str = "ask") -> None:
-    """Each call of the agent, and each of the summary."""
+def check_all_fit(llm: ScriptedModel) -> None:
+    """Each call of the ask agent, and each of the summary."""
+    agent = AGENTS["ask"]
+    assert any(heard[0].content == agent.prompt for heard in llm.heard)
     for heard in llm.heard:
         check_sent_to_the_model(heard)
-        if heard[0].content == AGENTS[agent].prompt:
-            assert overhead(AGENTS[agent]) + sum(map(counted, heard[1:])) <= BUDGET  # type: ignore[arg-type]
+        if heard[0].content == agent.prompt:
+            assert overhead(agent) + sum(map(counted, heard[1:])) <= BUDGET  # type: ignore[arg-type]
     for heard in llm.summarized:
         assert sum(map(counted, heard)) <= BUDGET  # type: ignore[arg-type]
 
