@@ -61,7 +61,7 @@ def _reply(said: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Re
         call = RequestedCall(name=_name(name), args=read or {}, id=_own_id(call_id, taken), type="tool_call")
         calls.append(call)
         if read is None:
-            said_instead = _unquoted(str(clean(arguments)))[:200]
+            said_instead = clean(_unquoted(str(arguments)))[:200]
             answers.append(refusal(call, f"The arguments are not a JSON object: {said_instead}"))
     message = AIMessage(
         clean(said.text),

@@ -55,7 +55,7 @@ def content_of(message: wire.Message) -> str:
 
 def first(message: wire.Message) -> str:
     """The first line of what the user said."""
-    return str(visible(content_of(message).split("\n", maxsplit=1)[0]))[: store.TITLE]
+    return content_of(message).split("\n", maxsplit=1)[0][: store.TITLE]
 
 
 def usable(answer: str) -> str:

@@ -237,6 +237,7 @@ def full(queue: ExitStack) -> int:
     [
         (calls_raw("echo", "not JSON"), "The arguments are not a JSON object: not JSON"),
         (calls_raw("echo", '{"text": "ha'), 'The arguments are not a JSON object: {"text": "ha'),
+        (calls_raw("echo", r'"\u0000\ud800"'), "The arguments are not a JSON object: \ufffd\ufffd"),
         (calls("rm_rf", path="/"), "There is no tool 'rm_rf'. There are: "),
     ],
 )

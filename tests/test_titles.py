@@ -92,6 +92,13 @@ async def test_a_session_that_was_made_empty_is_called_after_its_first_message(d
         assert await title(session) == "Parser"
 
 
+async def test_a_title_keeps_the_characters_that_its_user_wrote(tmp_path: Path) -> None:
+    async with service(model(says("Done.")), settings_for(tmp_path, multi_agent_mode=False)) as client:
+        session = client.session()
+        await session.user("Mend the 👨\u200d👩\u200d👧 of می\u200cخواهم")
+        assert await title(session) == "Mend the 👨\u200d👩\u200d👧 of می\u200cخواهم"
+
+
 @pytest.mark.parametrize("answer", ["", " \n ", '{"title": "x"}', "```json\n{}", "word " * 40, "x" + "\u200b" * 50])
 async def test_an_answer_that_is_no_title_leaves_the_first_and_is_not_asked_for_again(
     tmp_path: Path, answer: str
