@@ -28,8 +28,8 @@ class Begun:
     """In a context of its own: no tracer and no stream of the graph hears of it."""
 
     def __init__(self, agent: Agent, sent: Sequence[AnyMessage], call: Call) -> None:
-        self.agent = agent.name
-        self._agent, self._sent = agent, sent
+        self.agent = agent
+        self._sent = sent
         self._words: list[str] = []
         self._tell: Tell = self._words.append
         self._is_followed = False
@@ -55,9 +55,9 @@ class Begun:
         """Estimated, unless it has come to its end; None if it failed before its first word."""
         is_over = self._task.done() and not self._task.cancelled()
         if is_over and not self._task.exception():
-            size = partial(sent_tokens, self._agent, self._sent)
-            return cost_of(self._task.result().message, size, agent=self.agent, purpose="speculation")
-        return None if is_over and not self._words else cut_off(self._agent, self._sent, self._words, "speculation")
+            size = partial(sent_tokens, self.agent, self._sent)
+            return cost_of(self._task.result().message, size, agent=self.agent.name, purpose="speculation")
+        return None if is_over and not self._words else cut_off(self.agent, self._sent, self._words, "speculation")
 
 
 def _retrieved(task: "asyncio.Task[Reply]") -> None:
@@ -86,7 +86,7 @@ class Ahead:
             await asyncio.sleep(0)
             begun = None if chosen.done() else begin()
             choice = await chosen
-            if begun and begun.agent == choice.agent:
+            if begun and begun.agent.name == choice.agent:
                 self._begun[thread], begun = begun, None
             return choice
         finally:
@@ -104,7 +104,7 @@ class Ahead:
         """The call that waits for this agent, if there is one; it ends with the block at the latest."""
         begun = self._begun.pop(thread, None)
         try:
-            yield begun if begun and begun.agent == agent else None
+            yield begun if begun and begun.agent.name == agent else None
         finally:
             if begun:
                 begun.drop(told)

@@ -80,14 +80,14 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         start = text.find("{", end)
 
 
-def by_keywords(text: str, team: Collection[str]) -> Choice:
-    """The agent of the team with the most points; the same text always gets the same."""
+def by_keywords(text: str, team: Collection[str], hits: Sequence[Hit] | None = None) -> Choice:
+    """The agent of the team with the most points; the same text always gets the same.
+
+    `hits`: its evidence, where it is at hand.
+    """
     if len(team) == 1:
         return Choice(next(iter(team)), "high", "There is no other agent.", "keywords")
-    return _by(evidence(text), team)
-
-
-def _by(hits: Sequence[Hit], team: Collection[str]) -> Choice:
+    hits = evidence(text) if hits is None else hits
     points = {agent: scored for agent, scored in scores(hits).items() if agent in team and scored > 0}
     if not points:
         agent = KEYWORDS.default if KEYWORDS.default in team else min(team)
@@ -117,7 +117,7 @@ def explanation(text: str, team: Collection[str]) -> dict[str, Any]:
     hits = evidence(text)
     points = scores(hits)
     return {
-        **(by_keywords(text, team) if len(team) == 1 else _by(hits, team))._asdict(),
+        **by_keywords(text, team, hits)._asdict(),
         "points": {agent: points.get(agent, 0) for agent in team},
         "evidence": [{"clue": hit.clue, "words": hit.words, "points": dict(hit.points)} for hit in hits],
     }

@@ -20,6 +20,8 @@ from prompts import AGENTS, Agent, team
 class Services:
     llm: BaseChatModel
     settings: Settings
+    team: Mapping[str, Agent]
+    """Who can be chosen."""
     gatekeeper: Gatekeeper
     known: Classifications
     memories: Memories
@@ -41,6 +43,7 @@ class Services:
         return cls(
             llm=llm,
             settings=settings,
+            team=team(settings.multi_agent_mode),
             gatekeeper=gatekeeper or Gatekeeper(settings.policy_file),
             known=known or Classifications(settings),
             memories=memories,
@@ -48,10 +51,6 @@ class Services:
             meter=Meter(settings),
             ahead=Ahead(),
         )
-
-    @property
-    def team(self) -> Mapping[str, Agent]:
-        return team(self.settings.multi_agent_mode)
 
     async def aclose(self) -> None:
         await self.memories.aclose()

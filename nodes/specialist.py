@@ -40,9 +40,8 @@ async def specialist(
             sent, update, costs = services.memories.given(thread_of(config), state, agent)
             for cost in costs:
                 runtime.stream_writer(cost)
-            asking = partial(ask, services.llm, agent, sent, options, tell, state["messages"])
-            if begun:
-                asking = partial(begun.followed, tell)
+            anew = partial(ask, services.llm, agent, sent, options, tell, state["messages"])
+            asking = partial(begun.followed, tell) if begun else anew
             reply = await _paid_for(asking, agent, sent, words, runtime)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
