@@ -134,7 +134,9 @@ async def test_routing_is_explained_and_nothing_is_run(tmp_path: Path) -> None:
 async def test_what_is_no_request_is_not_explained(tmp_path: Path, body: bytes, status: int, detail: str) -> None:
     async with service(model(), settings_for(tmp_path)) as client:
         answer = await client.http.post("/route/explain", content=body, headers={"Content-Type": "application/json"})
+        unknown = await client.http.post("/route/explain", json={"text": "x"}, headers={"X-Internal-Auth": "wrong"})
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
+    assert unknown.status_code == 401
 
 
 async def routings_of(client: Client, session_id: str = "s-1") -> list[dict[str, Any]]:

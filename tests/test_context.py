@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
@@ -13,7 +13,7 @@ from graph.llm.openai import to_openai
 from graph.material import material
 from graph.sizes import counted, shortened
 from graph.state import FRESH, Memory
-from tests.test_properties import EXAMPLES, SEARCH, check_sound, thrown
+from tests.test_properties import SEARCH, check_sound, thrown
 
 numbers = count()
 ROOMS = st.sampled_from([LEAST_ROOM, 1_700, 5_000, 20_000])
@@ -47,7 +47,7 @@ def check_fits(sent: Sequence[AnyMessage], room: int) -> None:
     assert sum(map(counted, sent)) <= room
 
 
-@settings(SEARCH, max_examples=EXAMPLES or 50)
+@SEARCH
 @given(turns=st.lists(thrown(drawn_turn), min_size=1, max_size=12), room=ROOMS, dice=st.randoms())
 def test_whatever_was_said_it_fits_and_is_sound(turns: list[list[AnyMessage]], room: int, dice: Random) -> None:
     """Step by step, with summaries that come late or never, and agents that leave less room."""

@@ -111,7 +111,7 @@ REFUSE = {
 """After the deletions, before the last statement."""
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 async def test_whatever_is_said_a_pruned_session_is_as_its_twin(database: str, seed: int) -> None:
     llm = model(*[spoken(seed)] * 1000)
     settings = settings_for(database, log_level="CRITICAL", **OFTEN)

@@ -102,6 +102,7 @@ async def test_nothing_of_a_wrong_guess_is_seen_but_its_tokens(tmp_path: Path, s
     assert [message["content"] for message in history] == ["create hello.py", "It greets."]
     assert (audit, asked) == ([], [])
     assert usage["model_calls"] == 3
+    assert usage["prompt_tokens"] > 7
     assert (spent["total_tokens"] == 100, spent["estimated_calls"]) == ((True, 0) if speaks else (False, 1))
 
 
