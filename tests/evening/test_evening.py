@@ -19,17 +19,15 @@ from tests.test_properties import check_sound
 pytestmark = pytest.mark.anyio
 
 BUDGET = 12_000
-PROJECT = Path(__file__).parents[2]
-PARTS = ("graph", "policy", "ide", "nodes", "prompts")
+PROJECT = Path(__file__).with_name("project.zip")
+"""The source tree that the recording was made over, frozen: the recording names 71 of its paths."""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of this one, as far as it was worked on."""
+    """The frozen project, unpacked into a folder that the evening may change."""
     folder = tmp_path / "project"
-    for part in PARTS:
-        shutil.copytree(PROJECT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT / "README.md", folder)
+    shutil.unpack_archive(PROJECT, folder)
     return folder
 
 
