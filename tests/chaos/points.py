@@ -1,6 +1,8 @@
-"""Where a replica can be made to die, and what can be taken out of it. Only this page knows names of the product."""
+"""Where a replica can be made to die, and what can be taken out of it."""
 
 from typing import Any, Literal, NamedTuple
+
+from tests.chaos import product
 
 
 class Point(NamedTuple):
@@ -13,25 +15,21 @@ class Point(NamedTuple):
     """It is passed at least so often while a few sessions work."""
 
 
-TRANSACTION = ("sessions.database:SQLiteDatabase.transact", "sessions.database:PostgresDatabase.transact")
-CHECKPOINT = ("graph.checkpointer:Remembering.aput",)
-WRITES = ("graph.checkpointer:SQLiteCheckpointer.aput_writes", "graph.checkpointer:PostgresCheckpointer.aput_writes")
-
 POINTS = {
-    "accepting": Point(("sessions.store:add_run",), "after"),
-    "accepted": Point(TRANSACTION, "after", "_accepted.<locals>.work"),
-    "model asked": Point(("graph.asking:complete",), "before"),
-    "model answered": Point(("graph.asking:complete",), "after"),
-    "writes stored": Point(WRITES, "after"),
-    "before the checkpoint": Point(CHECKPOINT, "before"),
-    "after the checkpoint": Point(CHECKPOINT, "after"),
-    "before the outcome": Point(TRANSACTION, "before", "Work._finish.<locals>.finished"),
-    "storing the outcome": Point(("sessions.store:finish",), "after"),
-    "after the outcome": Point(TRANSACTION, "after", "Work._finish.<locals>.finished"),
-    "picked": Point(TRANSACTION, "after", "Replica._next", most=1),
-    "taking up": Point(("sessions.work:Work.take_up",), "before", most=1),
-    "taken up": Point(("sessions.work:Work.take_up",), "after", most=1),
-    "attempt counted": Point(TRANSACTION, "after", "Work.noted", most=1),
+    "accepting": Point(product.ADD_RUN, "after"),
+    "accepted": Point(product.TRANSACT, "after", product.ACCEPT_TRANSACTION),
+    "model asked": Point(product.COMPLETE, "before"),
+    "model answered": Point(product.COMPLETE, "after"),
+    "writes stored": Point(product.PUT_WRITES, "after"),
+    "before the checkpoint": Point(product.PUT_CHECKPOINT, "before"),
+    "after the checkpoint": Point(product.PUT_CHECKPOINT, "after"),
+    "before the outcome": Point(product.TRANSACT, "before", product.FINISH_TRANSACTION),
+    "storing the outcome": Point(product.FINISH_RUN, "after"),
+    "after the outcome": Point(product.TRANSACT, "after", product.FINISH_TRANSACTION),
+    "picked": Point(product.TRANSACT, "after", product.NEXT_RUN_TRANSACTION, most=1),
+    "taking up": Point(product.RECOVER, "before", most=1),
+    "taken up": Point(product.RECOVER, "after", most=1),
+    "attempt counted": Point(product.TRANSACT, "after", product.UPDATE_RUN_TRANSACTION, most=1),
 }
 
 
@@ -70,9 +68,7 @@ def _free(original: Any) -> Any:
 
 def _unchecked(_: Any) -> Any:
     def checked(connection: Any, lease: Any) -> Any:
-        from sessions.leases import locked
-
-        return locked(connection, lease.session_id)
+        return product.lock_session(connection, lease.session_id)
 
     return checked
 
@@ -88,22 +84,22 @@ class _Idle:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        return (lambda *_: None) if name == "first_unfinished" else getattr(self._store, name)
+        return (lambda *_: None) if name == product.FIRST_UNFINISHED else getattr(self._store, name)
 
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "lease": {
-        "sessions.leases:checked": _unchecked,
-        "sessions.leases:locked": _free,
-        "sessions.acceptance:store": _Idle,
-        "graph.checkpointer:_check": _allowed,
+        product.CHECK_LEASE: _unchecked,
+        product.LOCK_SESSION: _free,
+        product.ADMISSION_STORE: _Idle,
+        product.CHECK_FENCE: _allowed,
     },
-    "input": {"sessions.replica:Replica._take_over": _idle},
+    "input": {product.TAKE_OVER: _idle},
     "check": {
-        "psycopg_pool:AsyncConnectionPool.check_connection": _idle,
-        "sessions.database:create_async_engine": _unpinged,
-        "sessions.database:retried": _once,
-        "graph.checkpointer:retried": _once,
+        product.CHECK_POOLED_CONNECTION: _idle,
+        product.CREATE_ENGINE: _unpinged,
+        product.DATABASE_RETRY: _once,
+        product.CHECKPOINT_RETRY: _once,
     },
 }
 """What replaces what: the replacement is made of the original. The check goes with the second attempts behind it."""

@@ -13,8 +13,7 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
-import server
-from cli import __main__ as cli
+from tests.chaos import product
 from tests.chaos.points import POINTS, WITHOUT, Point
 
 Counted = Callable[[], None]
@@ -85,7 +84,7 @@ def found_at(target: str) -> tuple[Any, str, Any]:
 
 def main() -> None:
     install(os.environ.get("CHAOS_POINT", ""), os.environ.get("CHAOS_WITHOUT", ""))
-    server.main()
+    product.serve()
 
 
 def forked(environment: dict[str, str], output: str) -> None:
@@ -97,7 +96,7 @@ def forked(environment: dict[str, str], output: str) -> None:
 def verify(environment: dict[str, str], output: str) -> None:
     """As `forked`: `python -m cli verify`."""
     _settle(environment, output)
-    sys.exit(cli.main(["verify"]))
+    sys.exit(product.verify_audit())
 
 
 def _settle(environment: dict[str, str], output: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from graph.settings import Settings
+from tests.chaos import product
 from tests.chaos.scenarios import clients, kills, races, replicas, troubles
 from tests.chaos.world import Setup
 
@@ -42,7 +42,7 @@ SCENARIOS = {
 
 def runnable(name: str, without: str = "") -> bool:
     """Whether this service can be made to do it: a second process on one database is refused where it has no leases."""
-    return not SCENARIOS[name].needs_leases or "lease_seconds" in Settings.model_fields or without == "lease"
+    return not SCENARIOS[name].needs_leases or product.has_leases() or without == "lease"
 
 
 def repeat(seed: int, name: str, database: str, rounds: int, without: str = "") -> str:

@@ -1,0 +1,60 @@
+"""The names of the product that the chaos suite uses: the only module of this folder that knows any.
+
+A target is `module:path.to.name`; a transaction is a part of the qualified name of the function that runs in it.
+"""
+
+from typing import Any
+
+import server
+from cli import __main__ as cli
+from graph.settings import Settings
+from sessions.leases import locked
+
+Targets = tuple[str, ...]
+
+TRANSACT: Targets = ("sessions.database:SQLiteDatabase.transact", "sessions.database:PostgresDatabase.transact")
+PUT_CHECKPOINT: Targets = ("graph.checkpointer:Remembering.aput",)
+PUT_WRITES: Targets = (
+    "graph.checkpointer:SQLiteCheckpointer.aput_writes",
+    "graph.checkpointer:PostgresCheckpointer.aput_writes",
+)
+ADD_RUN: Targets = ("sessions.store:add_run",)
+FINISH_RUN: Targets = ("sessions.store:finish",)
+COMPLETE: Targets = ("graph.asking:complete",)
+RECOVER: Targets = ("sessions.work:Work.take_up",)
+
+ACCEPT_TRANSACTION = "_accepted.<locals>.work"
+FINISH_TRANSACTION = "Work._finish.<locals>.finished"
+NEXT_RUN_TRANSACTION = "Replica._next"
+UPDATE_RUN_TRANSACTION = "Work.noted"
+
+CHECK_LEASE = "sessions.leases:checked"
+LOCK_SESSION = "sessions.leases:locked"
+ADMISSION_STORE = "sessions.acceptance:store"
+FIRST_UNFINISHED = "first_unfinished"
+CHECK_FENCE = "graph.checkpointer:_check"
+TAKE_OVER = "sessions.replica:Replica._take_over"
+CHECK_POOLED_CONNECTION = "psycopg_pool:AsyncConnectionPool.check_connection"
+CREATE_ENGINE = "sessions.database:create_async_engine"
+DATABASE_RETRY = "sessions.database:retried"
+CHECKPOINT_RETRY = "graph.checkpointer:retried"
+
+
+def lock_session(connection: Any, session_id: str) -> Any:
+    """Lock the session's row and return it, without a look at the lease."""
+    return locked(connection, session_id)
+
+
+def has_leases() -> bool:
+    """Return whether two processes may serve one database."""
+    return "lease_seconds" in Settings.model_fields
+
+
+def serve() -> None:
+    """Run the service as `python server.py` does."""
+    server.main()
+
+
+def verify_audit() -> int:
+    """Run the command that checks the audit's chain; return its exit status."""
+    return cli.main(["verify"])
