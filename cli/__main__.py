@@ -15,7 +15,7 @@ from cli import route
 from cli.database import connected
 from graph.gate import Gatekeeper, explained, known_agents
 from graph.settings import Settings
-from graph.tools import TOOLS
+from graph.tools.catalog import TOOLS
 from sessions import audit
 
 

@@ -10,7 +10,7 @@ from langchain_core.messages import ToolMessage
 from graph import wire
 from graph.errors import AgentRuntimeError, CallNotOpen, InvalidMessage
 from graph.state import Gate, State, answer, open_calls, pending_calls, rejection
-from graph.tools import Side, side
+from graph.tools.catalog import Side, side
 from prompts import ORCHESTRATOR
 
 RESULT_LIMIT = 1_000_000

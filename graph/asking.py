@@ -11,7 +11,7 @@ from graph.sizes import overhead, weight
 from graph.spending import Purpose, estimate, spent
 from graph.state import for_model
 from graph.tokens import tokens
-from graph.tools import specification
+from graph.tools.catalog import specification
 from prompts import Agent
 
 

@@ -12,7 +12,7 @@ from graph import prices
 from graph.errors import LimitReached
 from graph.settings import Settings
 from graph.state import NOTHING, NOTHING_SPENT, Spent, State, own, own_question
-from graph.tools import CONTINUE
+from graph.tools.catalog import CONTINUE
 
 
 class Budget(NamedTuple):

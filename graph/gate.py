@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.messages import ToolCall as RequestedCall
 
 from graph.errors import EditRefused, InvalidDecision
-from graph.tools import CONTINUE, ENDS_TURN, TOOLS, mistake
+from graph.tools.catalog import CONTINUE, ENDS_TURN, TOOLS, mistake
 from policy import DEFAULT, PATHS, WRITES, Policy, Rule, Verdict, judge, load
 from policy.grants import Grant
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, Agent

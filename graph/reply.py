@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable
 from graph import wire
 from graph.clean import clean
 from graph.state import refusal
-from graph.tools import TOOLS, Side, side
+from graph.tools.catalog import TOOLS, Side, side
 
 
 class Reply(NamedTuple):

@@ -20,7 +20,7 @@ from graph.meter import metered
 from graph.services import Services
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
-from graph.tools import check
+from graph.tools.catalog import check
 from nodes.approval import approval
 from nodes.ide import ide
 from nodes.local import local

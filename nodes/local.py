@@ -6,11 +6,12 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
-from graph import tools, wire
+from graph import wire
 from graph.answers import conclusion
 from graph.budgets import agreed
-from graph.calculator import calculate
 from graph.state import State, answer, hand_over, holder, open_calls, own_question
+from graph.tools import catalog
+from graph.tools.calculator import calculate
 
 ENDED = {
     "attempt_completion": "The turn has ended with this result.",
@@ -37,7 +38,7 @@ def _answered(call: RequestedCall, state: State, update: dict[str, Any], runtime
             runtime.stream_writer(told)
             update["messages"].append(answer(call, f"The {mode} agent holds the conversation now."))
             update.update(agent=mode, switches=record)
-        case {"name": tools.CONTINUE} if question := own_question(state):
+        case {"name": catalog.CONTINUE} if question := own_question(state):
             update["messages"].append(answer(call, "The user agreed to go on."))
             update["spent"] = agreed(state, question)
         case _ if ending := conclusion(call):

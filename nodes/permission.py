@@ -14,7 +14,7 @@ from graph.errors import EditRefused
 from graph.gate import MALFORMED, REPEATED, Gatekeeper, standing_grants
 from graph.repeats import repeated
 from graph.state import Gate, State, holder, now, open_calls, own, own_question, refusal, rejected, to_wire
-from graph.tools import Side, side
+from graph.tools.catalog import Side, side
 from policy import Verdict
 from policy.grants import Grant
 

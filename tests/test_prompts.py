@@ -7,7 +7,7 @@ from string import Template
 import pytest
 
 from graph.routing import classification_prompt
-from graph.tools import TOOLS, check
+from graph.tools.catalog import TOOLS, check
 from prompts import AGENTS, CLASSIFIER, check_template, load, team
 
 READING = {"read_file", "list_files", "search_in_code"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from graph.calculator import calculate
-from graph.tools import specification
+from graph.tools.calculator import calculate
+from graph.tools.catalog import specification
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from graph.gate import Gatekeeper, known_agents
-from graph.tools import TOOLS
+from graph.tools.catalog import TOOLS
 from prompts import AGENTS
 
 GATE = Gatekeeper()
