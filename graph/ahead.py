@@ -16,7 +16,7 @@ from graph import wire
 from graph.asking import cut_off, sent_tokens
 from graph.classifications import Choice
 from graph.reply import Reply
-from graph.spending import cost_of
+from graph.usage.call import cost_of
 from prompts import Agent
 
 Tell = Callable[[str], None]

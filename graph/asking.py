@@ -8,10 +8,10 @@ from langchain_core.messages import AnyMessage, SystemMessage
 from graph import wire
 from graph.reply import Reply, complete
 from graph.sizes import overhead, weight
-from graph.spending import Purpose, estimate, spent
 from graph.state import for_model
-from graph.tokens import tokens
 from graph.tools.catalog import specification
+from graph.usage.call import Purpose, estimate, spent
+from graph.usage.tokens import tokens
 from prompts import Agent
 
 

@@ -11,7 +11,7 @@ from langchain_core.messages import AnyMessage, HumanMessage
 
 from graph.sizes import LEAST, brief, clipped, counted, cut, shortened, weight
 from graph.state import FRESH, Memory, begins_a_step
-from graph.tokens import BYTES_A_TOKEN
+from graph.usage.tokens import BYTES_A_TOKEN
 
 LEAST_ROOM = 1_000
 """Tokens for the conversation, without which nothing sensible can be sent."""

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, AnyMessage
 
 from graph.sizes import BRIEF, as_json, clipped, cut
 from graph.state import Memory, begins_a_step, for_model
-from graph.tokens import tokens
+from graph.usage.tokens import tokens
 
 
 class Material(NamedTuple):

@@ -20,8 +20,8 @@ from graph.clean import clean
 from graph.context import FULL, LEAST_ROOM, Fit, fit, summary_size
 from graph.material import material
 from graph.sizes import clipped, counted, overhead
-from graph.spending import cost_of, size
 from graph.state import FRESH, Memory, State
+from graph.usage.call import cost_of, size
 from prompts import SUMMARY, Agent
 
 log = logging.getLogger("agent_runtime.memories")

@@ -16,8 +16,8 @@ from graph.clean import clean
 from graph.clues import LONGEST, Hit, evidence, scores
 from graph.errors import AgentRuntimeError
 from graph.keywords import KEYWORDS
-from graph.spending import cost_of, estimate, size, spent
 from graph.terms import normal
+from graph.usage.call import cost_of, estimate, size, spent
 from prompts import CLASSIFIER, ORCHESTRATOR, Agent
 
 

@@ -7,12 +7,12 @@ from typing import Self
 from langchain_core.language_models import BaseChatModel
 
 from graph.ahead import Ahead
-from graph.budgets import Budgets
 from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.memories import Memories
-from graph.meter import Meter
 from graph.settings import Settings
+from graph.usage.budgets import Budgets
+from graph.usage.meter import Meter
 from prompts import AGENTS, Agent, team
 
 

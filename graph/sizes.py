@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, SystemMessage
 
-from graph.tokens import tokens
 from graph.tools.catalog import specification
+from graph.usage.tokens import tokens
 from prompts import Agent
 
 A_MESSAGE, A_CALL = 8, 16

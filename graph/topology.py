@@ -16,11 +16,11 @@ from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
 from graph.llm import studio_model
-from graph.meter import metered
 from graph.services import Services
 from graph.settings import Settings
 from graph.state import Inbox, State, holder, open_calls
 from graph.tools.catalog import check
+from graph.usage.meter import metered
 from nodes.approval import approval
 from nodes.ide import ide
 from nodes.local import local

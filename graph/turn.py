@@ -9,10 +9,11 @@ from langgraph.graph import END
 from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
-from graph import bills, wire
+from graph import wire
 from graph.answers import CANCELLED, cancelled
 from graph.checkpointer import Remembering
 from graph.state import Switch, holder, open_calls, said, to_wire
+from graph.usage import totals
 
 
 class Graph(Protocol):
@@ -88,7 +89,7 @@ class Held:
 
     def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
         chunks = with_last_final(self.chunks)
-        return [*chunks[:-1], bills.as_chunk(self.costs), chunks[-1]] if options.usage and chunks else chunks
+        return [*chunks[:-1], totals.as_chunk(self.costs), chunks[-1]] if options.usage and chunks else chunks
 
 
 def with_last_final(chunks: list[wire.Chunk]) -> list[wire.Chunk]:

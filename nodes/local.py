@@ -8,10 +8,10 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.answers import conclusion
-from graph.budgets import agreed
 from graph.state import State, answer, hand_over, holder, open_calls, own_question
 from graph.tools import catalog
 from graph.tools.calculator import calculate
+from graph.usage.budgets import agreed
 
 ENDED = {
     "attempt_completion": "The turn has ended with this result.",

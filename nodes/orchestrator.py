@@ -12,13 +12,13 @@ from graph import wire
 from graph.ahead import Begun
 from graph.answers import available, cancelled
 from graph.asking import ask
-from graph.budgets import next_turn
 from graph.classifications import Choice
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.routing import by_keywords, classify
 from graph.services import Services
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable
+from graph.usage.budgets import next_turn
 
 
 async def orchestrator(

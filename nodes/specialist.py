@@ -14,9 +14,9 @@ from graph.asking import ask, cut_off, sent_tokens
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
 from graph.reply import Reply
 from graph.services import Services
-from graph.spending import cost_of
 from graph.state import State, thread_of
 from graph.stop import stoppable
+from graph.usage.call import cost_of
 from prompts import Agent
 
 

@@ -4,10 +4,11 @@ import asyncio
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from graph import bills, wire
-from graph.bills import Bill
+from graph import wire
 from graph.errors import AgentRuntimeError
 from graph.stop import Stop
+from graph.usage import totals
+from graph.usage.totals import Bill
 from sessions.events import Event, EventLog
 
 
@@ -31,7 +32,7 @@ class Run:
 
     def bill(self) -> Bill | None:
         """What it cost so far."""
-        return bills.joined(self.usage, bills.of_run(self.costs))
+        return totals.joined(self.usage, totals.of_run(self.costs))
 
     def end(self) -> None:
         self.log.close()

@@ -11,9 +11,9 @@ from graph import turn
 from graph.answers import available
 from graph.errors import AgentRuntimeError, EditRefused, Interrupted, SessionBusy
 from graph.gate import Gatekeeper
-from graph.meter import Meter
 from graph.settings import Settings
 from graph.turn import Graph
+from graph.usage.meter import Meter
 from prompts import team
 from sessions import leases, store, told
 from sessions.acceptance import Accepted, Door, InTheWay, Joined, Started, Told, Waiting, refused_edit

@@ -23,10 +23,10 @@ from sqlalchemy import (
     update,
 )
 
-from graph import bills
-from graph.bills import Bill
 from graph.state import now
 from graph.turn import Outcome, Pause
+from graph.usage import totals
+from graph.usage.totals import Bill
 from prompts import ORCHESTRATOR
 from sessions.calls import ago
 from sessions.events import Event
@@ -312,7 +312,7 @@ def finish(
     if again:
         values["key"] = None
     if connection.execute(FINISH_RUN, {"run": run_id, "usage": usage, "epoch": epoch, **values}).rowcount:
-        used = bills.of_session(session["usage"], usage)
+        used = totals.of_session(session["usage"], usage)
         rest(connection, session["id"], outcome, usage=used, unpruned=session["unpruned"] + 1)
 
 

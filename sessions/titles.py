@@ -6,12 +6,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from sqlalchemy import Connection
 
-from graph import bills, wire
+from graph import wire
 from graph.clean import visible
 from graph.errors import AgentRuntimeError
-from graph.meter import Meter
 from graph.outage import DATABASE_ERRORS
-from graph.spending import cost_of, size
+from graph.usage import totals
+from graph.usage.call import cost_of, size
+from graph.usage.meter import Meter
 from prompts import ORCHESTRATOR, TITLE
 from sessions import leases, store
 from sessions.database import Database
@@ -75,6 +76,6 @@ def improved(connection: Connection, run: Run, title: str, cost: wire.Usage) -> 
     row = leases.locked(connection, run.session_id)
     if row is None or store.run(connection, run.id) is None:
         return
-    store.change(connection, run.session_id, usage=bills.of_session(row["usage"], bills.of_run([cost])))
+    store.change(connection, run.session_id, usage=totals.of_session(row["usage"], totals.of_run([cost])))
     if row["titled_by"] == "message":
         store.entitle(connection, run.session_id, title or row["title"], by="model")

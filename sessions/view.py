@@ -7,13 +7,13 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from sqlalchemy import Connection, RowMapping
 
-from graph import bills
-from graph.budgets import Budgets
 from graph.clean import visible
 from graph.llm.openai import to_openai
 from graph.settings import Settings
 from graph.state import now
 from graph.turn import OpenCall
+from graph.usage import totals
+from graph.usage.budgets import Budgets
 from sessions import audit, calls, grants, routings, store
 from sessions.moment import Moments
 
@@ -67,18 +67,18 @@ class Views:
         return {
             "session_id": session_id,
             **self._usage(row),
-            **bills.shown_parts(row["usage"]),
+            **totals.shown_parts(row["usage"]),
             "runs": [_billed(each) for each in rows],
             "budget": self._budgets.shown(values.get("spent")),
         }
 
     def _usage(self, row: RowMapping) -> dict[str, Any]:
-        return {**bills.shown(row["usage"]), "currency": self._currency}
+        return {**totals.shown(row["usage"]), "currency": self._currency}
 
 
 def _billed(row: RowMapping) -> dict[str, Any]:
     about = {"run_id": row["id"], "created_at": row["created_at"]}
-    return {**about, **bills.shown(row["usage"]), "calls": bills.shown_calls(row["usage"])}
+    return {**about, **totals.shown(row["usage"]), "calls": totals.shown_calls(row["usage"])}
 
 
 def _at_work(connection: Connection, row: RowMapping) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _run(row: RowMapping) -> dict[str, Any]:
         {"id": f"{row['id']}-{number}", "event": name, "data": data} for number, name, data in row["events"] or []
     ]
     told = ("id", "number", "status", "input", "options", "attempts", "created_at", "finished_at")
-    usage = row["usage"] and {**bills.shown(row["usage"]), "calls": bills.shown_calls(row["usage"])}
+    usage = row["usage"] and {**totals.shown(row["usage"]), "calls": totals.shown_calls(row["usage"])}
     return {**{name: row[name] for name in told}, "usage": usage, "events": events}
 
 

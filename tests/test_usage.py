@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from graph import bills, prices, turn, wire
-from graph.meter import Meter
+from graph import prices, turn, wire
 from graph.settings import OFFLINE_MODEL, Settings
-from graph.spending import estimate, spent
+from graph.usage import totals
+from graph.usage.call import estimate, spent
+from graph.usage.meter import Meter
 from sessions import store
 from tests.scripted import Held, calls, costs, model, says
 from tests.service import Session, service, settings_for, text
@@ -34,7 +35,7 @@ def tokens(read: int, written: int, cached: int = 0) -> dict[str, int]:
     return {**counts, "total_tokens": read + written}
 
 
-def totals(
+def expected_totals(
     read: int, written: int, cached: int = 0, calls: int = 1, cost: float | None = None, unpriced: int = 0
 ) -> dict[str, Any]:
     counts = {**tokens(read, written, cached), "model_calls": calls, "cost": cost}
@@ -67,13 +68,13 @@ async def test_the_usage_of_a_session_by_agent_purpose_and_run(database: str) ->
         assert (await client.http.get("/sessions/none/usage")).status_code == 404
         assert (await client.http.get("/sessions/s-1/usage?runs=-1")).status_code == 422
     runs = usage.pop("runs")
-    whole = totals(3010, 151, cached=800, calls=3, cost=0.00192, unpriced=1)
-    other = totals(10, 1, unpriced=1)
+    whole = expected_totals(3010, 151, cached=800, calls=3, cost=0.00192, unpriced=1)
+    other = expected_totals(10, 1, unpriced=1)
     assert usage == {
         "session_id": "s-1",
         **whole,
         "currency": "EUR",
-        "agents": {"ask": totals(3000, 150, cached=800, calls=2, cost=0.00192), "coder": other},
+        "agents": {"ask": expected_totals(3000, 150, cached=800, calls=2, cost=0.00192), "coder": other},
         "purposes": {"answer": whole},
         "budget": {"max_model_calls": {"limit": 100, "used": 1, "left": 99}},
     }
@@ -82,7 +83,7 @@ async def test_the_usage_of_a_session_by_agent_purpose_and_run(database: str) ->
         {"run_id": run["run_id"], "created_at": run["created_at"], **sums, "calls": [made]}
         for run, sums, made in zip(
             runs,
-            [other, totals(2000, 50, cost=0.00022), totals(1000, 100, cached=800, cost=0.0017)],
+            [other, expected_totals(2000, 50, cost=0.00022), expected_totals(1000, 100, cached=800, cost=0.0017)],
             [
                 answer("coder", "unheard-of", 10, 1),
                 answer("ask", "small-2", 2000, 50, cost=0.00022),
@@ -99,7 +100,7 @@ async def test_a_session_without_a_model_call(tmp_path: Path) -> None:
         usage = await used(client.session(session_id))
     assert usage == {
         "session_id": session_id,
-        **totals(0, 0, calls=0),
+        **expected_totals(0, 0, calls=0),
         "currency": "USD",
         "agents": {},
         "purposes": {},
@@ -205,7 +206,7 @@ async def test_a_run_that_was_handed_over_is_paid_for_on_both_sides(database: st
 
 
 async def test_a_run_is_booked_once_when_its_transaction_is_made_again(database: str) -> None:
-    bill = bills.of_run([Meter(settings_for(database)).priced(used_up(1, 1))])
+    bill = totals.of_run([Meter(settings_for(database)).priced(used_up(1, 1))])
     async with storage(database) as stored:
         await stored.prepare()
 
@@ -249,14 +250,14 @@ def test_sums_of_money_do_not_drift(made: list[tuple[int, int, int]], price: Dec
     known = {"big": {"prompt": price, "cached": price / 4, "completion": price * 4}}
     meter = Meter(settings_for("sqlite:///x", llm_model="big", prices=known))
     priced = [meter.priced(used_up(read, written, cached)) for read, written, cached in made]
-    session: bills.Bill | None = None
+    session: totals.Bill | None = None
     for start in range(0, len(priced), 7):
-        session = bills.of_session(session, bills.of_run(priced[start : start + 7]))
+        session = totals.of_session(session, totals.of_run(priced[start : start + 7]))
     assert session
     exact = sum(Decimal((call.metadata or {})["cost"]) for call in priced) + Decimal(0)
     assert Decimal(session["cost"]) == exact
     assert Decimal(session["agents"]["ask"]["cost"]) == Decimal(session["purposes"]["answer"]["cost"]) == exact
-    assert bills.shown(session)["cost"] == prices.shown(exact)
+    assert totals.shown(session)["cost"] == prices.shown(exact)
 
 
 def used_up(read: int, written: int, cached: int = 0) -> wire.Usage:
@@ -266,9 +267,9 @@ def used_up(read: int, written: int, cached: int = 0) -> wire.Usage:
 
 def test_what_was_counted_before_there_were_prices_has_none() -> None:
     before = {**tokens(7, 3), "model_calls": 2}
-    run = bills.of_run([Meter(settings_for("sqlite:///x", **MONEY)).priced(used_up(1000, 0))])
-    assert bills.shown(before) == totals(7, 3, calls=2, unpriced=2)
-    assert bills.shown(bills.of_session(before, run)) == totals(1007, 3, calls=3, cost=0.0025, unpriced=2)
+    run = totals.of_run([Meter(settings_for("sqlite:///x", **MONEY)).priced(used_up(1000, 0))])
+    assert totals.shown(before) == expected_totals(7, 3, calls=2, unpriced=2)
+    assert totals.shown(totals.of_session(before, run)) == expected_totals(1007, 3, calls=3, cost=0.0025, unpriced=2)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from graph import wire
-from graph.tokens import tokens
+from graph.usage.tokens import tokens
 
 Purpose = Literal["answer", "classification", "speculation", "summary", "title"]
 """What a model was asked for; a speculation is an answer that was begun and dropped."""

@@ -1,0 +1,1 @@
+"""Token and money usage: measured, added up, limited."""
