@@ -8,7 +8,7 @@ from langchain_core.messages import ToolCall as RequestedCall
 from sqlalchemy import Connection, RowMapping
 
 from graph.clean import visible
-from graph.llm.openai import to_openai
+from graph.llm.openai_format import to_openai
 from graph.settings import Settings
 from graph.state import now
 from graph.turn import OpenCall

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
 from graph.context import FULL, LEAST_ROOM, NOTE, asked, carried, fit, summary_size
-from graph.llm.openai import to_openai
+from graph.llm.openai_format import to_openai
 from graph.material import material
 from graph.sizes import counted, shortened
 from graph.state import FRESH, Memory

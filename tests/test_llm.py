@@ -18,8 +18,8 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from graph.asking import ask as ask_agent
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
 from graph.llm import ProxyModel, endpoint, open_model, studio_model
-from graph.llm.openai import to_openai
-from graph.llm.stream import MAX_BYTES, PROXY_FAULT
+from graph.llm.decoder import MAX_BYTES, PROXY_FAULT
+from graph.llm.openai_format import to_openai
 from graph.offline import OfflineModel
 from graph.settings import Settings
 from graph.wire import StreamOptions

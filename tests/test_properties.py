@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from graph.errors import LLMInvalidAnswer, LLMUnavailable
-from graph.llm.openai import to_openai
+from graph.llm.openai_format import to_openai
 from server import create_app
 from tests.scripted import Line, ScriptedModel, asks, chooses, says
 from tests.service import Session, settings_for

@@ -1,5 +1,5 @@
 """The chat model over the LLM proxy, and the choice between it and the offline model."""
 
-from graph.llm.proxy import ProxyModel, endpoint, open_model, studio_model
+from graph.llm.model import ProxyModel, endpoint, open_model, studio_model
 
 __all__ = ["ProxyModel", "endpoint", "open_model", "studio_model"]

@@ -15,9 +15,9 @@ import httpx
 from langchain_core.messages import AIMessageChunk
 
 from graph.errors import AgentRuntimeError, LLMUnavailable
-from graph.llm.breaker import Breaker
-from graph.llm.fault import Fault, broken_off, of_status, of_transport
-from graph.llm.stream import Answer
+from graph.llm.circuit_breaker import Breaker
+from graph.llm.decoder import Answer
+from graph.llm.faults import Fault, broken_off, of_status, of_transport
 from graph.settings import Settings
 
 log = logging.getLogger("agent_runtime.llm")

@@ -9,7 +9,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from graph.clean import clean, deeper_than
 from graph.errors import LLMInvalidAnswer
-from graph.llm.fault import Fault
+from graph.llm.faults import Fault
 
 MAX_CALLS = 128
 MAX_DEPTH = 64

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from graph.errors import LLMUnavailable
-from graph.llm.fault import Fault
+from graph.llm.faults import Fault
 
 log = logging.getLogger("agent_runtime.llm")
 

@@ -8,9 +8,9 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
 from graph.clean import UNSTORABLE, clean
 from graph.errors import LLMInvalidAnswer
-from graph.llm.calls import Calls
-from graph.llm.fault import Fault, broken_off, empty, of_error_object, unavailable, unreadable
-from graph.llm.openai import text_of
+from graph.llm.faults import Fault, broken_off, empty, of_error_object, unavailable, unreadable
+from graph.llm.openai_format import text_of
+from graph.llm.tool_calls import Calls
 
 MAX_BYTES = 8 * 1024 * 1024
 PROXY_FAULT = "[Error] LiteLLM proxy unavailable"

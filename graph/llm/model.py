@@ -17,8 +17,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
-from graph.llm.openai import as_json
-from graph.llm.service import Service
+from graph.llm.client import Service
+from graph.llm.openai_format import as_json
 from graph.offline import OfflineModel
 from graph.settings import OFFLINE_MODEL, Settings
 
