@@ -26,12 +26,12 @@ from edge.route import route_routes
 from edge.signals import on_exit, on_hangup
 from edge.startup import Readiness, Startup, started
 from graph import wire
-from graph.classifications import Classifications
 from graph.engine import open_graph
 from graph.errors import AgentRuntimeError
 from graph.gate import Gatekeeper
 from graph.llm import open_model
 from graph.outage import DATABASE_ERRORS, is_transient
+from graph.routing.cache import Classifications
 from graph.settings import Settings
 from sessions.database import Database, open_database
 from sessions.janitor import Janitor

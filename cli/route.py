@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.database import connected
 from graph.llm import open_model
-from graph.routing import by_keywords, classify, explanation
+from graph.routing.classifier import by_keywords, classify, explanation
 from graph.settings import Settings
 from prompts import team
 from sessions import routings

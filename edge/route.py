@@ -8,8 +8,8 @@ from pydantic import Field
 from edge import openapi
 from edge.bodies import read
 from graph import wire
-from graph.classifications import Classifications
-from graph.routing import explanation, remembered
+from graph.routing.cache import Classifications
+from graph.routing.classifier import explanation, remembered
 from graph.settings import Settings
 from prompts import team
 

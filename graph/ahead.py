@@ -14,8 +14,8 @@ from langchain_core.messages import AnyMessage
 
 from graph import wire
 from graph.asking import cut_off, sent_tokens
-from graph.classifications import Choice
 from graph.reply import Reply
+from graph.routing.cache import Choice
 from graph.usage.call import cost_of
 from prompts import Agent
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpointer import open_checkpointer
-from graph.classifications import Classifications
 from graph.gate import Gatekeeper
 from graph.offline import OfflineModel
 from graph.remote import open_remote
+from graph.routing.cache import Classifications
 from graph.services import Services
 from graph.settings import Settings
 from graph.topology import topology

@@ -12,9 +12,9 @@ from graph import wire
 from graph.ahead import Begun
 from graph.answers import available, cancelled
 from graph.asking import ask
-from graph.classifications import Choice
 from graph.errors import AgentRuntimeError, InvalidMessage
-from graph.routing import by_keywords, classify
+from graph.routing.cache import Choice
+from graph.routing.classifier import by_keywords, classify
 from graph.services import Services
 from graph.state import State, hand_over, holder, last_request, said, thread_of
 from graph.stop import stoppable

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from graph import wire
-from graph.clues import LONGEST
-from graph.routing import by_keywords
+from graph.routing.classifier import by_keywords
+from graph.routing.scoring import LONGEST
 from graph.state import now
 from prompts import team
 from sessions.events import Event

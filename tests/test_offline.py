@@ -11,7 +11,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 
 from graph.offline import OfflineModel
 from graph.offline.stories import content
-from graph.routing import classify
+from graph.routing.classifier import classify
 from graph.tools.catalog import mistake, specification
 from prompts import AGENTS, team
 

@@ -6,7 +6,7 @@ from string import Template
 
 import pytest
 
-from graph.routing import classification_prompt
+from graph.routing.classifier import classification_prompt
 from graph.tools.catalog import TOOLS, check
 from prompts import AGENTS, CLASSIFIER, check_template, load, team
 

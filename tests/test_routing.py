@@ -10,11 +10,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from graph.classifications import Choice
-from graph.clues import LONGEST
 from graph.errors import LLMUnavailable
-from graph.keywords import load
-from graph.routing import by_keywords, classify
+from graph.routing.cache import Choice
+from graph.routing.classifier import by_keywords, classify
+from graph.routing.keywords import load
+from graph.routing.scoring import LONGEST
 from prompts import AGENTS, team
 
 TEAM = team(multi_agent=True)

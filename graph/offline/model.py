@@ -21,7 +21,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from graph.context import asked
 from graph.offline.intents import begin
 from graph.offline.turn import Call, Done, Turn, next_step
-from graph.routing import by_keywords
+from graph.routing.classifier import by_keywords
 from graph.settings import OFFLINE_MODEL
 from prompts import SUMMARY
 

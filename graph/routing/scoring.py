@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from graph.keywords import KEYWORDS, Clue, Form
-from graph.terms import ENDS, Term, normal
+from graph.routing.keywords import KEYWORDS, Clue, Form
+from graph.routing.patterns import ENDS, Term, normal
 
 LONGEST = 4_000
 """Characters of a request that are looked at."""

@@ -1,0 +1,1 @@
+"""Routing of a request to an agent."""
