@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
-from graph.context import carried
+from graph.context.window import carried
 from graph.state import FRESH, Memory, State, Switch, holder
 
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
-from graph.context import FULL, LEAST_ROOM, NOTE, asked, carried, fit, summary_size
+from graph.context.token_count import counted
+from graph.context.transcript import material
+from graph.context.truncation import shortened
+from graph.context.window import FULL, LEAST_ROOM, NOTE, asked, carried, fit, summary_size
 from graph.llm.openai_format import to_openai
-from graph.material import material
-from graph.sizes import counted, shortened
 from graph.state import FRESH, Memory
 from tests.test_properties import SEARCH, check_sound, thrown
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from langchain_core.messages import BaseMessage
 
-from graph.context import LEFT_OUT, NOTE, asked
+from graph.context.summaries import PAUSE, Memories
+from graph.context.token_count import counted, overhead
+from graph.context.window import LEFT_OUT, NOTE, asked
 from graph.errors import LLMUnavailable
-from graph.memories import PAUSE, Memories
 from graph.settings import Settings
-from graph.sizes import counted, overhead
 from prompts import AGENTS
 from server import create_app
 from tests.scripted import Held, Line, ScriptedModel, asks, calls, chooses, model, says

@@ -18,7 +18,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from graph.context import asked
+from graph.context.window import asked
 from graph.offline.intents import begin
 from graph.offline.turn import Call, Done, Turn, next_step
 from graph.routing.classifier import by_keywords

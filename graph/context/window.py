@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
-from graph.sizes import LEAST, brief, clipped, counted, cut, shortened, weight
+from graph.context.token_count import counted, weight
+from graph.context.truncation import LEAST, brief, clipped, cut, shortened
 from graph.state import FRESH, Memory, begins_a_step
 from graph.usage.tokens import BYTES_A_TOKEN
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from graph.sizes import BRIEF, as_json, clipped, cut
+from graph.context.token_count import as_json
+from graph.context.truncation import BRIEF, clipped, cut
 from graph.state import Memory, begins_a_step, for_model
 from graph.usage.tokens import tokens
 

@@ -1,0 +1,1 @@
+"""The context that a model is sent of a conversation."""
