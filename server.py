@@ -28,9 +28,9 @@ from edge.startup import Readiness, Startup, started
 from graph import wire
 from graph.engine import open_graph
 from graph.errors import AgentRuntimeError
-from graph.gate import Gatekeeper
 from graph.llm import open_model
 from graph.outage import DATABASE_ERRORS, is_transient
+from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import Classifications
 from graph.settings import Settings
 from sessions.database import Database, open_database

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli import route
 from cli.database import connected
-from graph.gate import Gatekeeper, explained, known_agents
+from graph.permissions.gatekeeper import Gatekeeper, explained, known_agents
 from graph.settings import Settings
 from graph.tools.catalog import TOOLS
 from sessions import audit

@@ -13,8 +13,8 @@ from edge import openapi
 from edge.bodies import ASCIIResponse, read, told
 from graph import wire
 from graph.errors import AgentRuntimeError, GraphUnavailable, Interrupted, SessionBusy
-from graph.gate import Gatekeeper, explained
 from graph.outage import DATABASE_ERRORS, NOT_THERE, RETRY_AFTER
+from graph.permissions.gatekeeper import Gatekeeper, explained
 from graph.settings import Settings
 from prompts import CLASSIFIER, AgentName, team
 from sessions.finding import SessionNotFound

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpointer import open_checkpointer
-from graph.gate import Gatekeeper
 from graph.offline import OfflineModel
+from graph.permissions.gatekeeper import Gatekeeper
 from graph.remote import open_remote
 from graph.routing.cache import Classifications
 from graph.services import Services

@@ -6,8 +6,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.types import StateSnapshot
 
 from graph import wire
-from graph.answers import conclusion
 from graph.errors import Interrupted
+from graph.permissions.decisions import conclusion
 from graph.state import announcement
 from graph.turn import Outcome, read_off, with_last_final
 

@@ -8,7 +8,7 @@ from langchain_core.language_models import BaseChatModel
 
 from graph.ahead import Ahead
 from graph.context.summaries import Memories
-from graph.gate import Gatekeeper
+from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import Classifications
 from graph.settings import Settings
 from graph.usage.budgets import Budgets

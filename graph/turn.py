@@ -10,8 +10,8 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
 from graph import wire
-from graph.answers import CANCELLED, cancelled
 from graph.checkpointer import Remembering
+from graph.permissions.decisions import CANCELLED, cancelled
 from graph.state import Switch, holder, open_calls, said, to_wire
 from graph.usage import totals
 

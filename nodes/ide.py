@@ -6,7 +6,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from graph import wire
-from graph.answers import settled
+from graph.permissions.decisions import settled
 from graph.state import State, pending_calls
 
 

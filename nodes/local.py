@@ -7,7 +7,7 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.answers import conclusion
+from graph.permissions.decisions import conclusion
 from graph.state import State, answer, hand_over, holder, open_calls, own_question
 from graph.tools import catalog
 from graph.tools.calculator import calculate

@@ -10,9 +10,9 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.ahead import Begun
-from graph.answers import available, cancelled
 from graph.asking import ask
 from graph.errors import AgentRuntimeError, InvalidMessage
+from graph.permissions.decisions import available, cancelled
 from graph.routing.cache import Choice
 from graph.routing.classifier import by_keywords, classify
 from graph.services import Services

@@ -10,8 +10,8 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.errors import EditRefused
-from graph.gate import MALFORMED, REPEATED, Gatekeeper, standing_grants
-from graph.repeats import repeated
+from graph.permissions.gatekeeper import MALFORMED, REPEATED, Gatekeeper, standing_grants
+from graph.permissions.loops import repeated
 from graph.state import Gate, State, holder, now, open_calls, own, own_question, refusal, rejected, to_wire
 from graph.tools.catalog import Side, side
 from graph.usage.budgets import declined, stopped

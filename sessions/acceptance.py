@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from graph import wire
-from graph.answers import check
 from graph.errors import CallNotOpen, IdempotencyConflict, Interrupted, SessionBusy
 from graph.fence import Fence
-from graph.gate import Gatekeeper
+from graph.permissions.decisions import check
+from graph.permissions.gatekeeper import Gatekeeper
 from graph.turn import OpenCall, Pause
 from sessions import audit, calls, grants, leases, routings, store, titles
 from sessions.request import Request

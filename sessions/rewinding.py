@@ -6,10 +6,10 @@ from uuid import uuid4
 from sqlalchemy import Connection, RowMapping
 
 from graph import past, threads, turn
-from graph.answers import cancelled
 from graph.errors import AgentRuntimeError
 from graph.fence import Fence
 from graph.past import Past
+from graph.permissions.decisions import cancelled
 from graph.state import now
 from graph.turn import Graph, OpenCall, Outcome
 from sessions import audit, calls, grants, leases, store

@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from graph import turn
-from graph.answers import available
 from graph.errors import AgentRuntimeError, EditRefused, Interrupted, SessionBusy
-from graph.gate import Gatekeeper
+from graph.permissions.decisions import available
+from graph.permissions.gatekeeper import Gatekeeper
 from graph.settings import Settings
 from graph.turn import Graph
 from graph.usage.meter import Meter

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
-from graph.answers import CANCELLED
 from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
 from graph.fence import FENCE, Fence, LeaseLost
-from graph.gate import GRANTS
 from graph.outage import is_transient
+from graph.permissions.decisions import CANCELLED
+from graph.permissions.gatekeeper import GRANTS
 from graph.recovery import recovered, so_far
 from graph.state import now
 from graph.stop import STOP

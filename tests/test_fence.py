@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from graph import wire
 from graph.checkpointer import Remembering
 from graph.fence import FENCE, Fence, LeaseLost
-from graph.gate import Gatekeeper
+from graph.permissions.gatekeeper import Gatekeeper
 from graph.postgres import conninfo
 from graph.turn import OpenCall, Pause
 from sessions import store as rows

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from graph import wire
-from graph.repeats import Repeat
+from graph.permissions.loops import Repeat
 from server import create_app
 from sessions.audit import broken_at
 from sessions.request import Request

@@ -12,8 +12,8 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 
-from graph.answers import CANCELLED, EDITED
 from graph.errors import GraphUnavailable
+from graph.permissions.decisions import CANCELLED, EDITED
 from graph.remote import thread_of
 from graph.settings import Settings
 from tests.langgraph_dev import PROJECT, LangGraphDev, free_port, langgraph_dev

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
-from graph.repeats import TIMES, repeated
+from graph.permissions.loops import TIMES, repeated
 from tests.scripted import asks, calls, model, roles, says
 from tests.service import Session, service, settings_for, text, tool_call
 

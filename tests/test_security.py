@@ -14,8 +14,8 @@ from langchain_core.messages import BaseMessage
 from sqlalchemy import MetaData, create_engine, select
 from sqlalchemy.engine import URL, make_url
 
-from graph.answers import RESULT_LIMIT
 from graph.llm import open_model
+from graph.permissions.decisions import RESULT_LIMIT
 from graph.wire import TEXT_LIMIT
 from server import create_app
 from tests.llm_server import Exchange, ScriptedLLM, Step, status

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graph.gate import Gatekeeper, known_agents
+from graph.permissions.gatekeeper import Gatekeeper, known_agents
 from graph.tools.catalog import TOOLS
 from prompts import AGENTS
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from graph.gate import Gatekeeper
+from graph.permissions.gatekeeper import Gatekeeper
 from policy.globs import matches, matches_any_case
 from policy.grants import Grant, grant, proposal
 

@@ -1,0 +1,1 @@
+"""The permission checks of tool calls."""
