@@ -6,7 +6,7 @@ from typing import Self
 
 from langchain_core.language_models import BaseChatModel
 
-from graph.ahead import Ahead
+from graph.completion.speculation import Ahead
 from graph.context.summaries import Memories
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import Classifications

@@ -9,8 +9,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.ahead import Begun
-from graph.asking import ask
+from graph.completion.request import ask
+from graph.completion.speculation import Begun
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.permissions.decisions import available, cancelled
 from graph.routing.cache import Choice

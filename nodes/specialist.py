@@ -10,9 +10,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.asking import ask, cut_off, sent_tokens
+from graph.completion.reply import Reply
+from graph.completion.request import ask, cut_off, sent_tokens
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
-from graph.reply import Reply
 from graph.services import Services
 from graph.state import State, thread_of
 from graph.stop import stoppable

@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
-from graph.asking import ask as ask_agent
+from graph.completion.request import ask as ask_agent
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
 from graph.llm import ProxyModel, endpoint, open_model, studio_model
 from graph.llm.decoder import MAX_BYTES, PROXY_FAULT

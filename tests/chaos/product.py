@@ -20,7 +20,7 @@ PUT_WRITES: Targets = (
 )
 ADD_RUN: Targets = ("sessions.store:add_run",)
 FINISH_RUN: Targets = ("sessions.store:finish",)
-COMPLETE: Targets = ("graph.asking:complete",)
+COMPLETE: Targets = ("graph.completion.request:complete",)
 RECOVER: Targets = ("sessions.work:Work.take_up",)
 
 ACCEPT_TRANSACTION = "_accepted.<locals>.work"

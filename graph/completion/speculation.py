@@ -13,8 +13,8 @@ from typing import Any
 from langchain_core.messages import AnyMessage
 
 from graph import wire
-from graph.asking import cut_off, sent_tokens
-from graph.reply import Reply
+from graph.completion.reply import Reply
+from graph.completion.request import cut_off, sent_tokens
 from graph.routing.cache import Choice
 from graph.usage.call import cost_of
 from prompts import Agent

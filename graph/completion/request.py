@@ -6,8 +6,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, SystemMessage
 
 from graph import wire
+from graph.completion.reply import Reply, complete
 from graph.context.token_count import overhead, weight
-from graph.reply import Reply, complete
 from graph.state import for_model
 from graph.tools.catalog import specification
 from graph.usage.call import Purpose, estimate, spent

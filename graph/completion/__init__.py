@@ -1,0 +1,1 @@
+"""The completion requests of specialists."""
