@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from graph.clean import clean, deeper_than, integer
+from graph.sanitize import clean, deeper_than, integer
 
 DEPTH = 100
 Model = TypeVar("Model", bound=BaseModel)

@@ -18,10 +18,10 @@ from langgraph_sdk.errors import ConflictError, NotFoundError
 from langgraph_sdk.schema import Run, StreamPart
 
 from graph import turn, wire
+from graph.cancellation import stoppable
 from graph.errors import AgentRuntimeError, GraphLost, GraphUnavailable
 from graph.settings import Settings
 from graph.state import as_message
-from graph.stop import stoppable
 
 log = logging.getLogger("agent_runtime.remote")
 THREADS = UUID("5b0f4b1e-6d57-4c0e-9f0e-0c6f3b1f7a52")

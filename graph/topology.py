@@ -15,10 +15,11 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
+from graph.conversation import open_calls
 from graph.llm import studio_model
 from graph.services import Services
 from graph.settings import Settings
-from graph.state import Inbox, State, holder, open_calls
+from graph.state import Inbox, State, holder
 from graph.tools.catalog import check
 from graph.usage.meter import metered
 from nodes.approval import approval

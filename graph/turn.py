@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from graph import wire
 from graph.checkpointer import Remembering
+from graph.conversation import open_calls, said, to_wire
 from graph.permissions.decisions import CANCELLED, cancelled
-from graph.state import Switch, holder, open_calls, said, to_wire
+from graph.state import Switch, holder
 from graph.usage import totals
 
 

@@ -6,8 +6,9 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from graph import wire
+from graph.conversation import pending_calls
 from graph.permissions.decisions import settled
-from graph.state import State, pending_calls
+from graph.state import State
 
 
 async def approval(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.conversation import answer, open_calls, own_question
 from graph.permissions.decisions import conclusion
-from graph.state import State, answer, hand_over, holder, open_calls, own_question
+from graph.state import State, hand_over, holder
 from graph.tools import catalog
 from graph.tools.calculator import calculate
 from graph.usage.budgets import agreed

@@ -9,15 +9,16 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.cancellation import stoppable
 from graph.completion.request import ask
 from graph.completion.speculation import Begun
+from graph.conversation import last_request, said
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.permissions.decisions import available, cancelled
 from graph.routing.cache import Choice
 from graph.routing.classifier import by_keywords, classify
 from graph.services import Services
-from graph.state import State, hand_over, holder, last_request, said, thread_of
-from graph.stop import stoppable
+from graph.state import State, hand_over, holder, thread_of
 from graph.usage.budgets import next_turn
 
 

@@ -9,10 +9,12 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.conversation import open_calls, own, own_question, refusal, rejected, to_wire
 from graph.errors import EditRefused
 from graph.permissions.gatekeeper import MALFORMED, REPEATED, Gatekeeper, standing_grants
 from graph.permissions.loops import repeated
-from graph.state import Gate, State, holder, now, open_calls, own, own_question, refusal, rejected, to_wire
+from graph.state import Gate, State, holder
+from graph.timestamps import now
 from graph.tools.catalog import Side, side
 from graph.usage.budgets import declined, stopped
 from policy import Verdict

@@ -10,12 +10,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.cancellation import stoppable
 from graph.completion.reply import Reply
 from graph.completion.request import ask, cut_off, sent_tokens
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
 from graph.services import Services
 from graph.state import State, thread_of
-from graph.stop import stoppable
 from graph.usage.call import cost_of
 from prompts import Agent
 

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, union
 
 from graph import wire
-from graph.clean import visible
-from graph.state import now
+from graph.sanitize import visible
+from graph.timestamps import now
 from graph.turn import OpenCall
 from sessions import grants
 from sessions.tables import audit_log, audit_results

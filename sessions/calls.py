@@ -1,13 +1,12 @@
 """What became of each tool call that a client had to act on. Each function is a few statements of a transaction."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, exists, insert, select, update
 
-from graph.clean import visible
-from graph.state import now
+from graph.sanitize import visible
+from graph.timestamps import ago, now
 from graph.turn import OpenCall
 from sessions.tables import calls, sessions
 
@@ -100,7 +99,3 @@ def unanswered(connection: Connection, seconds: float) -> list[tuple[str, str]]:
     late = and_(calls.c.status == "sent", calls.c.sent_at < ago(seconds), IS_THERE)
     found = select(calls.c.session_id, calls.c.call_id).where(late).order_by(calls.c.sent_at).limit(100)
     return [(session_id, call_id) for session_id, call_id in connection.execute(found)]
-
-
-def ago(seconds: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="microseconds")

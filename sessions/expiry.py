@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from graph import wire
 from graph.errors import CallNotOpen, SessionBusy
 from graph.settings import Settings
+from graph.timestamps import ago
 from graph.turn import OpenCall
 from sessions import calls, store
 from sessions.database import Database
@@ -54,7 +55,7 @@ class Approvals:
             return calls.still_open(connection, session_id, pause.calls) if pause else []
 
         found = await self._database.transact(still_open)
-        before = calls.ago(self._seconds)
+        before = ago(self._seconds)
         late = {each.call.call_id for each in found if each.call.requires_approval and each.created_at < before}
         return late, bool(late) and late == {each.call.call_id for each in found}
 

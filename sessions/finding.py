@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from sqlalchemy import RowMapping
 
 from graph import wire
-from graph.clean import clean
 from graph.errors import SessionBusy
 from graph.fence import Fence
+from graph.sanitize import clean
 from sessions import store
 from sessions.database import Database
 from sessions.replica import Replica

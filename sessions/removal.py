@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import turn
 from graph.fence import Fence
-from graph.state import now
+from graph.timestamps import now
 from graph.turn import Graph
 from sessions import leases, store
 from sessions.database import Database

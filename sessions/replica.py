@@ -11,10 +11,10 @@ from uuid import uuid4
 from sqlalchemy import Connection, RowMapping
 
 from graph import wire
+from graph.cancellation import Stop
 from graph.errors import AgentRuntimeError, EditRefused, GraphUnavailable, Interrupted, SessionBusy
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.settings import Settings
-from graph.stop import Stop
 from sessions import leases, store, told
 from sessions.acceptance import Door, Withdrawn, refused_edit
 from sessions.database import Database

@@ -10,7 +10,7 @@ from graph.errors import AgentRuntimeError
 from graph.fence import Fence
 from graph.past import Past
 from graph.permissions.decisions import cancelled
-from graph.state import now
+from graph.timestamps import now
 from graph.turn import Graph, OpenCall, Outcome
 from sessions import audit, calls, grants, leases, store
 from sessions.database import Database

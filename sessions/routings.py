@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from graph import wire
 from graph.routing.classifier import by_keywords
 from graph.routing.scoring import LONGEST
-from graph.state import now
+from graph.timestamps import now
 from prompts import team
 from sessions.events import Event
 from sessions.tables import routings, runs

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from graph import wire
+from graph.cancellation import Stop
 from graph.errors import AgentRuntimeError
-from graph.stop import Stop
 from graph.usage import totals
 from graph.usage.totals import Bill
 from sessions.events import Event, EventLog

@@ -7,8 +7,8 @@ from uuid import uuid4
 from sqlalchemy import RowMapping
 
 from graph import turn, wire
-from graph.clean import clean
 from graph.llm.openai_format import to_openai
+from graph.sanitize import clean
 from graph.settings import Settings
 from graph.turn import Graph, OpenCall
 from sessions import audit, calls, grants, store

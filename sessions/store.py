@@ -23,12 +23,11 @@ from sqlalchemy import (
     update,
 )
 
-from graph.state import now
+from graph.timestamps import ago, now
 from graph.turn import Outcome, Pause
 from graph.usage import totals
 from graph.usage.totals import Bill
 from prompts import ORCHESTRATOR
-from sessions.calls import ago
 from sessions.events import Event
 from sessions.leases import HELD
 from sessions.request import Request

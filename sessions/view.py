@@ -7,10 +7,10 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from sqlalchemy import Connection, RowMapping
 
-from graph.clean import visible
 from graph.llm.openai_format import to_openai
+from graph.sanitize import visible
 from graph.settings import Settings
-from graph.state import now
+from graph.timestamps import now
 from graph.turn import OpenCall
 from graph.usage import totals
 from graph.usage.budgets import Budgets

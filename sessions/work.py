@@ -9,14 +9,14 @@ from typing import NamedTuple
 from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
+from graph.cancellation import STOP
 from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
 from graph.fence import FENCE, Fence, LeaseLost
 from graph.outage import is_transient
 from graph.permissions.decisions import CANCELLED
 from graph.permissions.gatekeeper import GRANTS
 from graph.recovery import recovered, so_far
-from graph.state import now
-from graph.stop import STOP
+from graph.timestamps import now
 from graph.turn import Graph, Outcome, Pause
 from sessions import audit, calls, grants, leases, routings, store
 from sessions.database import Database

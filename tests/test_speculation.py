@@ -10,10 +10,10 @@ import pytest
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
+from graph.cancellation import STOP, Stop
 from graph.errors import Cancelled, LLMUnavailable
 from graph.services import Services
 from graph.settings import Settings
-from graph.stop import STOP, Stop
 from graph.topology import topology
 from tests.scripted import Held, calls, chooses, model, says
 from tests.service import Client, Session, service, settings_for, text

@@ -14,8 +14,8 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import Runnable
 
 from graph import wire
-from graph.clean import clean
-from graph.state import refusal
+from graph.conversation import refusal
+from graph.sanitize import clean
 from graph.tools.catalog import TOOLS, Side, side
 
 

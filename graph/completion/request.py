@@ -8,7 +8,7 @@ from langchain_core.messages import AnyMessage, SystemMessage
 from graph import wire
 from graph.completion.reply import Reply, complete
 from graph.context.token_count import overhead, weight
-from graph.state import for_model
+from graph.conversation import for_model
 from graph.tools.catalog import specification
 from graph.usage.call import Purpose, estimate, spent
 from graph.usage.tokens import tokens

@@ -16,11 +16,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from graph import wire
-from graph.clean import clean
 from graph.context.token_count import counted, overhead
 from graph.context.transcript import material
 from graph.context.truncation import clipped
 from graph.context.window import FULL, LEAST_ROOM, Fit, fit, summary_size
+from graph.sanitize import clean
 from graph.state import FRESH, Memory, State
 from graph.usage.call import cost_of, size
 from prompts import SUMMARY, Agent

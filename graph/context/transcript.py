@@ -7,7 +7,8 @@ from langchain_core.messages import AIMessage, AnyMessage
 
 from graph.context.token_count import as_json
 from graph.context.truncation import BRIEF, clipped, cut
-from graph.state import Memory, begins_a_step, for_model
+from graph.conversation import begins_a_step, for_model
+from graph.state import Memory
 from graph.usage.tokens import tokens
 
 

@@ -11,7 +11,8 @@ from langchain_core.messages import AnyMessage, HumanMessage
 
 from graph.context.token_count import counted, weight
 from graph.context.truncation import LEAST, brief, clipped, cut, shortened
-from graph.state import FRESH, Memory, begins_a_step
+from graph.conversation import begins_a_step
+from graph.state import FRESH, Memory
 from graph.usage.tokens import BYTES_A_TOKEN
 
 LEAST_ROOM = 1_000

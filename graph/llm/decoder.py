@@ -6,11 +6,11 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
-from graph.clean import UNSTORABLE, clean
 from graph.errors import LLMInvalidAnswer
 from graph.llm.faults import Fault, broken_off, empty, of_error_object, unavailable, unreadable
 from graph.llm.openai_format import text_of
 from graph.llm.tool_calls import Calls
+from graph.sanitize import UNSTORABLE, clean
 
 MAX_BYTES = 8 * 1024 * 1024
 PROXY_FAULT = "[Error] LiteLLM proxy unavailable"

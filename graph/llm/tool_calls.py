@@ -7,9 +7,9 @@ from typing import Any
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
-from graph.clean import clean, deeper_than
 from graph.errors import LLMInvalidAnswer
 from graph.llm.faults import Fault
+from graph.sanitize import clean, deeper_than
 
 MAX_CALLS = 128
 MAX_DEPTH = 64

@@ -8,8 +8,9 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.messages import ToolMessage
 
 from graph import wire
+from graph.conversation import answer, open_calls, pending_calls, rejection
 from graph.errors import AgentRuntimeError, CallNotOpen, InvalidMessage
-from graph.state import Gate, State, answer, open_calls, pending_calls, rejection
+from graph.state import Gate, State
 from graph.tools.catalog import Side, side
 from prompts import ORCHESTRATOR
 

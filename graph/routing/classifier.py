@@ -11,12 +11,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from graph import wire
-from graph.clean import clean
 from graph.errors import AgentRuntimeError
 from graph.routing.cache import Choice, Classifications
 from graph.routing.keywords import KEYWORDS
 from graph.routing.patterns import normal
 from graph.routing.scoring import LONGEST, Hit, evidence, scores
+from graph.sanitize import clean
 from graph.usage.call import cost_of, estimate, size, spent
 from prompts import CLASSIFIER, ORCHESTRATOR, Agent
 

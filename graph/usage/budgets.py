@@ -9,9 +9,10 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
 from graph import prices
+from graph.conversation import own, own_question
 from graph.errors import LimitReached
 from graph.settings import Settings
-from graph.state import NOTHING, NOTHING_SPENT, Spent, State, own, own_question
+from graph.state import NOTHING, NOTHING_SPENT, Spent, State
 from graph.tools.catalog import CONTINUE
 
 
