@@ -12,8 +12,8 @@ from starlette.responses import Response
 from edge import openapi
 from edge.bodies import ASCIIResponse, read, told
 from graph import wire
+from graph.db.retry import DATABASE_ERRORS, NOT_THERE, RETRY_AFTER
 from graph.errors import AgentRuntimeError, GraphUnavailable, Interrupted, SessionBusy
-from graph.outage import DATABASE_ERRORS, NOT_THERE, RETRY_AFTER
 from graph.permissions.gatekeeper import Gatekeeper, explained
 from graph.settings import Settings
 from prompts import CLASSIFIER, AgentName, team

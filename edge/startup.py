@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from graph.outage import NOT_THERE, RETRY_AFTER, is_transient
+from graph.db.retry import NOT_THERE, RETRY_AFTER, is_transient
 
 log = logging.getLogger("agent_runtime.database")
 RETRY_SECONDS = 1.0

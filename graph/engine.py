@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
-from graph.checkpointer import open_checkpointer
+from graph.checkpoint.factory import open_checkpointer
 from graph.offline import OfflineModel
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.remote import open_remote

@@ -5,9 +5,9 @@ from typing import Any
 from langgraph.types import Overwrite, StateSnapshot
 
 from graph import turn
-from graph.checkpointer import Remembering
+from graph.checkpoint.base import Remembering
+from graph.checkpoint.pruning import keep_only
 from graph.past import Past
-from graph.pruning import keep_only
 from graph.turn import Graph, Outcome
 
 

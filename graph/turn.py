@@ -10,7 +10,7 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import BaseModel
 
 from graph import wire
-from graph.checkpointer import Remembering
+from graph.checkpoint.base import Remembering
 from graph.conversation import open_calls, said, to_wire
 from graph.permissions.decisions import CANCELLED, cancelled
 from graph.state import Switch, holder

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from graph import wire
+from graph.db.fencing import Fence
 from graph.errors import CallNotOpen, IdempotencyConflict, Interrupted, SessionBusy
-from graph.fence import Fence
 from graph.permissions.decisions import check
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.turn import OpenCall, Pause

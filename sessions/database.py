@@ -12,8 +12,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from graph.outage import retried
-from graph.postgres import POOL_SECONDS, TIMEOUTS, connect_options, timeouts
+from graph.db.pool import POOL_SECONDS, TIMEOUTS, connect_options, timeouts
+from graph.db.retry import retried
 from graph.settings import Settings
 from sessions.migrations import migrate, refuse_newer
 from sessions.owner import locked_file

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from sqlalchemy import RowMapping
 
 from graph import wire
+from graph.db.fencing import Fence
 from graph.errors import SessionBusy
-from graph.fence import Fence
 from graph.sanitize import clean
 from sessions import store
 from sessions.database import Database

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from sqlalchemy import BigInteger, Connection, RowMapping, and_, bindparam, case, cast, select, update
 
-from graph.fence import Fence, LeaseLost
+from graph.db.fencing import Fence, LeaseLost
 from sessions.clock import clock
 from sessions.tables import sessions
 

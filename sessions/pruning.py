@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from graph import past, threads, turn
-from graph.checkpointer import Remembering
-from graph.fence import Fence
+from graph.checkpoint.base import Remembering
+from graph.db.fencing import Fence
 from graph.turn import Graph
 from sessions import leases, store
 from sessions.database import Database

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from graph import turn
-from graph.fence import Fence
+from graph.db.fencing import Fence
 from graph.timestamps import now
 from graph.turn import Graph
 from sessions import leases, store

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import wire
 from graph.cancellation import Stop
+from graph.db.fencing import FENCE, Fence, LeaseLost
 from graph.errors import AgentRuntimeError, EditRefused, GraphUnavailable, Interrupted, SessionBusy
-from graph.fence import FENCE, Fence, LeaseLost
 from graph.settings import Settings
 from sessions import leases, store, told
 from sessions.acceptance import Door, Withdrawn, refused_edit

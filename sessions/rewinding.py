@@ -6,8 +6,8 @@ from uuid import uuid4
 from sqlalchemy import Connection, RowMapping
 
 from graph import past, threads, turn
+from graph.db.fencing import Fence
 from graph.errors import AgentRuntimeError
-from graph.fence import Fence
 from graph.past import Past
 from graph.permissions.decisions import cancelled
 from graph.timestamps import now

@@ -7,8 +7,8 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from sqlalchemy import Connection
 
 from graph import wire
+from graph.db.retry import DATABASE_ERRORS
 from graph.errors import AgentRuntimeError
-from graph.outage import DATABASE_ERRORS
 from graph.sanitize import visible
 from graph.usage import totals
 from graph.usage.call import cost_of, size

@@ -10,9 +10,9 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import turn, wire
 from graph.cancellation import STOP
+from graph.db.fencing import FENCE, Fence, LeaseLost
+from graph.db.retry import is_transient
 from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
-from graph.fence import FENCE, Fence, LeaseLost
-from graph.outage import is_transient
 from graph.permissions.decisions import CANCELLED
 from graph.permissions.gatekeeper import GRANTS
 from graph.recovery import recovered, so_far

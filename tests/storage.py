@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from graph.checkpointer import Remembering, open_checkpointer
+from graph.checkpoint.base import Remembering
+from graph.checkpoint.factory import open_checkpointer
 from sessions.database import Database, open_database
 from tests.service import settings_for
 

@@ -9,10 +9,10 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
 from graph import wire
-from graph.checkpointer import Remembering
-from graph.fence import FENCE, Fence, LeaseLost
+from graph.checkpoint.base import Remembering
+from graph.db.fencing import FENCE, Fence, LeaseLost
+from graph.db.pool import conninfo
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.postgres import conninfo
 from graph.turn import OpenCall, Pause
 from sessions import store as rows
 from sessions.acceptance import Door, Withdrawn

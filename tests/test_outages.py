@@ -13,7 +13,7 @@ from psycopg_pool import PoolTimeout
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from graph.outage import is_transient
+from graph.db.retry import is_transient
 from tests.process import serving
 from tests.scripted import model, says
 from tests.service import service, settings_for

@@ -13,10 +13,10 @@ from sessions.leases import locked
 Targets = tuple[str, ...]
 
 TRANSACT: Targets = ("sessions.database:SQLiteDatabase.transact", "sessions.database:PostgresDatabase.transact")
-PUT_CHECKPOINT: Targets = ("graph.checkpointer:Remembering.aput",)
+PUT_CHECKPOINT: Targets = ("graph.checkpoint.base:Remembering.aput",)
 PUT_WRITES: Targets = (
-    "graph.checkpointer:SQLiteCheckpointer.aput_writes",
-    "graph.checkpointer:PostgresCheckpointer.aput_writes",
+    "graph.checkpoint.sqlite:SQLiteCheckpointer.aput_writes",
+    "graph.checkpoint.postgres:PostgresCheckpointer.aput_writes",
 )
 ADD_RUN: Targets = ("sessions.store:add_run",)
 FINISH_RUN: Targets = ("sessions.store:finish",)
@@ -32,12 +32,12 @@ CHECK_LEASE = "sessions.leases:checked"
 LOCK_SESSION = "sessions.leases:locked"
 ADMISSION_STORE = "sessions.acceptance:store"
 FIRST_UNFINISHED = "first_unfinished"
-CHECK_FENCE = "graph.checkpointer:_check"
+CHECK_FENCE = "graph.checkpoint.postgres:check_fence"
 TAKE_OVER = "sessions.replica:Replica._take_over"
 CHECK_POOLED_CONNECTION = "psycopg_pool:AsyncConnectionPool.check_connection"
 CREATE_ENGINE = "sessions.database:create_async_engine"
 DATABASE_RETRY = "sessions.database:retried"
-CHECKPOINT_RETRY = "graph.checkpointer:retried"
+CHECKPOINT_RETRY = "graph.checkpoint.postgres:retried"
 
 
 def lock_session(connection: Any, session_id: str) -> Any:

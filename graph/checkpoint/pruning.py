@@ -6,7 +6,9 @@ The savers cannot: SQLite's has no prune, Postgres' refuses threads with a Delta
 from functools import partial
 from typing import Any
 
-from graph.checkpointer import PostgresCheckpointer, Remembering, SQLiteCheckpointer
+from graph.checkpoint.base import Remembering
+from graph.checkpoint.postgres import PostgresCheckpointer
+from graph.checkpoint.sqlite import SQLiteCheckpointer
 
 OLDER = "thread_id = :thread and checkpoint_id < :head"
 SQLITE = (

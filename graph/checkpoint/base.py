@@ -1,0 +1,55 @@
+"""The base of the checkpointers: a cache in front of a saver, and the lease check."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    DeltaChannelHistory,
+)
+
+from graph.checkpoint.cache import Recent
+from graph.db.fencing import Fence, LeaseLost
+
+T = TypeVar("T")
+
+
+class Remembering(BaseCheckpointSaver[str]):
+    """Before a saver: what ran last is not read again."""
+
+    recent: Recent
+
+    async def prepare(self) -> None:
+        """Makes the tables that are missing; one process at a time."""
+        raise NotImplementedError
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        saved = await super().aput(config, checkpoint, metadata, new_versions)
+        self.recent.wrote(saved["configurable"]["thread_id"], checkpoint["id"])
+        return saved
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        self.recent.forget(thread_id)
+        await super().adelete_thread(thread_id)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        if known := self.recent.history(config["configurable"], channels):
+            return known
+        return await super().aget_delta_channel_history(config=config, channels=channels)
+
+
+def check_fence(held: Any, fence: Fence) -> None:
+    if not held:
+        raise LeaseLost(fence.session_id)

@@ -1,0 +1,24 @@
+"""Open the checkpointer that the database URL names."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from graph.checkpoint.base import Remembering
+from graph.checkpoint.postgres import open_postgres
+from graph.checkpoint.sqlite import open_sqlite
+from graph.settings import Settings
+
+
+@asynccontextmanager
+async def open_checkpointer(settings: Settings, thread: ThreadPoolExecutor) -> AsyncIterator[Remembering]:
+    """It has to be prepared before it is used. `thread` owns an SQLite file; a Postgres need not be there yet."""
+    if settings.db_url.startswith("sqlite"):
+        opened = open_sqlite(Path(make_url(settings.db_url).database or ""), thread)
+    else:
+        opened = open_postgres(settings)
+    async with opened as checkpointer:
+        yield checkpointer
