@@ -27,8 +27,8 @@ from edge.signals import on_exit, on_hangup
 from edge.startup import Readiness, Startup, started
 from graph import wire
 from graph.db.retry import DATABASE_ERRORS, is_transient
-from graph.engine import open_graph
 from graph.errors import AgentRuntimeError
+from graph.execution.engine import open_graph
 from graph.llm import open_model
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import Classifications

@@ -15,7 +15,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from benchmarks.client import FILE
 from benchmarks.model import ANSWER, CHOICE
-from graph import turn, wire
+from graph import wire
+from graph.execution.outcome import Graph, Outcome, Pause
+from graph.execution.run import run_graph
 from graph.services import Services
 from graph.settings import Settings
 from graph.topology import topology
@@ -61,7 +63,7 @@ def _said(last: BaseMessage, has_tools: bool) -> AIMessageChunk:
 
 async def cpu_of_a_turn(sessions: int, turns: int) -> float:
     """Seconds, of the turns after the first of each session."""
-    graph: turn.Graph = topology(Services.of(Model(), Settings(_env_file=None))).compile(checkpointer=InMemorySaver())
+    graph: Graph = topology(Services.of(Model(), Settings(_env_file=None))).compile(checkpointer=InMemorySaver())
     names = [f"bare-{number}" for number in range(sessions)]
     for name in names:
         await _turn(graph, name)
@@ -72,7 +74,7 @@ async def cpu_of_a_turn(sessions: int, turns: int) -> float:
     return (time.process_time() - before) / (sessions * turns)
 
 
-async def _turn(graph: turn.Graph, name: str) -> None:
+async def _turn(graph: Graph, name: str) -> None:
     asked = await _run(graph, name, wire.UserMessage(content="What does src/values.py hold?"), None)
     assert asked.pause is not None
     call_id = asked.pause.calls[0].call.call_id
@@ -80,8 +82,8 @@ async def _turn(graph: turn.Graph, name: str) -> None:
     assert told.pause is None
 
 
-async def _run(graph: turn.Graph, name: str, message: wire.Message, pause: turn.Pause | None) -> turn.Outcome:
-    async for item in turn.run(graph, name, "", message, wire.StreamOptions(), pause, []):
-        if isinstance(item, turn.Outcome):
+async def _run(graph: Graph, name: str, message: wire.Message, pause: Pause | None) -> Outcome:
+    async for item in run_graph(graph, name, "", message, wire.StreamOptions(), pause, []):
+        if isinstance(item, Outcome):
             return item
     raise RuntimeError("the turn has no outcome")

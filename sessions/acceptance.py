@@ -9,9 +9,9 @@ from sqlalchemy import Connection, RowMapping
 from graph import wire
 from graph.db.fencing import Fence
 from graph.errors import CallNotOpen, IdempotencyConflict, Interrupted, SessionBusy
+from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.decisions import check
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.turn import OpenCall, Pause
 from sessions import audit, calls, grants, leases, routings, store, titles
 from sessions.request import Request
 

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, union
 
 from graph import wire
+from graph.execution.outcome import OpenCall
 from graph.sanitize import visible
 from graph.timestamps import now
-from graph.turn import OpenCall
 from sessions import grants
 from sessions.tables import audit_log, audit_results
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, exists, insert, select, update
 
+from graph.execution.outcome import OpenCall
 from graph.sanitize import visible
 from graph.timestamps import ago, now
-from graph.turn import OpenCall
 from sessions.tables import calls, sessions
 
 SHOWN = [column.name for column in calls.columns if column.name != "session_id"]

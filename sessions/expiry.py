@@ -6,9 +6,9 @@ from sqlalchemy import Connection
 
 from graph import wire
 from graph.errors import CallNotOpen, SessionBusy
+from graph.execution.outcome import OpenCall
 from graph.settings import Settings
 from graph.timestamps import ago
-from graph.turn import OpenCall
 from sessions import calls, store
 from sessions.database import Database
 from sessions.replica import Replica

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, upd
 
 from graph import wire
 from graph.errors import InvalidDecision
+from graph.execution.outcome import OpenCall
 from graph.timestamps import now
-from graph.turn import OpenCall
 from policy.grants import Grant, grant
 from sessions.tables import grants
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, RowMapping
 
-from graph import threads
-from graph.turn import Graph
+from graph.execution import threads
+from graph.execution.outcome import Graph
 from prompts import ORCHESTRATOR
 from sessions import leases
 from sessions.database import Database

@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from graph import past, threads, turn
 from graph.checkpoint.base import Remembering
 from graph.db.fencing import Fence
-from graph.turn import Graph
+from graph.execution import history, threads
+from graph.execution.outcome import Graph, thread_config
 from sessions import leases, store
 from sessions.database import Database
 from sessions.finding import Finding
@@ -35,8 +35,8 @@ class Pruning:
         """The row names the new head before the old ones go: a crash in between leaves them there, and no harm."""
         if row["pause"]:
             return
-        values: Any = (await self._graph.aget_state(turn.config(lease.session_id))).values
-        outcome = await threads.rewrite(self._graph, lease.session_id, past.present(values))
+        values: Any = (await self._graph.aget_state(thread_config(lease.session_id))).values
+        outcome = await threads.rewrite(self._graph, lease.session_id, history.present(values))
 
         def noted(connection: Connection) -> None:
             leases.checked(connection, lease)

@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from graph import turn
 from graph.db.fencing import Fence
+from graph.execution.closing import delete_thread
+from graph.execution.outcome import Graph
 from graph.timestamps import now
-from graph.turn import Graph
 from sessions import leases, store
 from sessions.database import Database
 from sessions.finding import Finding
@@ -55,7 +55,7 @@ class Removal:
                 leases.checked(connection, lease)
                 store.erase(connection, lease.session_id)
 
-        await turn.forget(self._graph, lease.session_id)
+        await delete_thread(self._graph, lease.session_id)
         await self._database.transact(erased)
 
     async def expire(self, hours: float) -> None:

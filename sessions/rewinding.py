@@ -5,13 +5,13 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, RowMapping
 
-from graph import past, threads, turn
 from graph.db.fencing import Fence
 from graph.errors import AgentRuntimeError
-from graph.past import Past
+from graph.execution import history, threads
+from graph.execution.history import Past
+from graph.execution.outcome import Graph, OpenCall, Outcome, list_open_calls, thread_config
 from graph.permissions.decisions import cancelled
 from graph.timestamps import now
-from graph.turn import Graph, OpenCall, Outcome
 from sessions import audit, calls, grants, leases, store
 from sessions.database import Database
 from sessions.finding import Finding
@@ -45,14 +45,14 @@ class Rewinding:
     async def undo(self, session_id: str) -> dict[str, Any]:
         """Back to before the user's last message. Raises NothingToUndo, SessionBusy."""
         async with self._finding.held(session_id) as (_, lease):
-            values: Any = (await self._graph.aget_state(turn.config(session_id))).values
-            if not (places := past.turns(values)):
+            values: Any = (await self._graph.aget_state(thread_config(session_id))).values
+            if not (places := history.turns(values)):
                 raise NothingToUndo("The user has said nothing that could be taken back.")
             message = values["messages"][places[-1]]
-            outcome = await threads.rewrite(self._graph, session_id, past.before(values, places[-1]))
-            run_id = past.about(message).get("run")
+            outcome = await threads.rewrite(self._graph, session_id, history.before(values, places[-1]))
+            run_id = history.about(message).get("run")
             await self._database.transact(
-                lambda c: _undone(c, lease, outcome, turn.pending(values), run_id, str(message.content))
+                lambda c: _undone(c, lease, outcome, list_open_calls(values), run_id, str(message.content))
             )
         return {
             "session_id": session_id,
@@ -96,9 +96,9 @@ def _undone(
 def _copied(values: Any, number: int | None) -> Past:
     """Without open calls: those belong to the session that is copied."""
     try:
-        then = past.present(values) if number is None else past.after(values, number)
+        then = history.present(values) if number is None else history.after(values, number)
     except IndexError:
-        raise NoSuchTurn(f"The session has {len(past.turns(values))} turns; name one of them, from 1.") from None
+        raise NoSuchTurn(f"The session has {len(history.turns(values))} turns; name one of them, from 1.") from None
     state: Any = {"messages": then.messages}
     return then._replace(messages=[*then.messages, *cancelled(state, COPIED)])
 

@@ -7,12 +7,12 @@ from langchain_core.language_models import BaseChatModel
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from graph import turn
 from graph.errors import AgentRuntimeError, EditRefused, Interrupted, SessionBusy
+from graph.execution.closing import delete_thread
+from graph.execution.outcome import Graph
 from graph.permissions.decisions import available
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.settings import Settings
-from graph.turn import Graph
 from graph.usage.meter import Meter
 from prompts import team
 from sessions import leases, store, told
@@ -106,7 +106,7 @@ class Runs:
     async def _clear(self, session_id: str) -> None:
         with suppress(KeyError):  # it was erased in the meantime
             async with self.replica.hold(session_id):
-                await turn.forget(self._graph, session_id)
+                await delete_thread(self._graph, session_id)
                 await self._database.transact(lambda connection: store.clear_deleted(connection, session_id))
 
     def _waiting(self, run: Run) -> Run:

@@ -6,11 +6,11 @@ from uuid import uuid4
 
 from sqlalchemy import RowMapping
 
-from graph import turn, wire
+from graph import wire
+from graph.execution.outcome import Graph, OpenCall, thread_config
 from graph.llm.openai_format import to_openai
 from graph.sanitize import clean
 from graph.settings import Settings
-from graph.turn import Graph, OpenCall
 from sessions import audit, calls, grants, store
 from sessions.database import Database
 from sessions.finding import Finding
@@ -142,5 +142,5 @@ class Sessions:
 
     async def _loaded(self, session_id: str) -> tuple[RowMapping, dict[str, Any]]:
         row = await self._finding.row(session_id)
-        snapshot = await self._graph.aget_state(turn.config(session_id))
+        snapshot = await self._graph.aget_state(thread_config(session_id))
         return row, snapshot.values

@@ -23,8 +23,8 @@ from sqlalchemy import (
     update,
 )
 
+from graph.execution.outcome import Outcome, Pause
 from graph.timestamps import ago, now
-from graph.turn import Outcome, Pause
 from graph.usage import totals
 from graph.usage.totals import Bill
 from prompts import ORCHESTRATOR

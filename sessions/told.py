@@ -6,7 +6,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from graph import wire
 from graph.errors import Interrupted
-from graph.turn import Pause
+from graph.execution.outcome import Pause
 from sessions import store
 from sessions.acceptance import closed, is_open
 from sessions.events import ATTEMPT, Event

@@ -7,11 +7,11 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from sqlalchemy import Connection, RowMapping
 
+from graph.execution.outcome import OpenCall
 from graph.llm.openai_format import to_openai
 from graph.sanitize import visible
 from graph.settings import Settings
 from graph.timestamps import now
-from graph.turn import OpenCall
 from graph.usage import totals
 from graph.usage.budgets import Budgets
 from sessions import audit, calls, grants, routings, store

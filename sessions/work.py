@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, RowMapping
 
-from graph import turn, wire
+from graph import wire
 from graph.cancellation import STOP
 from graph.db.fencing import FENCE, Fence, LeaseLost
 from graph.db.retry import is_transient
 from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
+from graph.execution.closing import close_thread, has_started, is_closing, is_over
+from graph.execution.outcome import Graph, Outcome, Pause, list_open_calls, outcome_from_snapshot, thread_config
+from graph.execution.recovery import recovered, so_far
+from graph.execution.run import run_graph
 from graph.permissions.decisions import CANCELLED
 from graph.permissions.gatekeeper import GRANTS
-from graph.recovery import recovered, so_far
 from graph.timestamps import now
-from graph.turn import Graph, Outcome, Pause
 from sessions import audit, calls, grants, leases, routings, store
 from sessions.database import Database
 from sessions.events import Event
@@ -94,7 +96,7 @@ class Work:
     async def _followed(
         self, run: Run, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
     ) -> Outcome:
-        async for item in turn.run(self._graph, run.session_id, run.id, message, options, pause, run.costs):
+        async for item in run_graph(self._graph, run.session_id, run.id, message, options, pause, run.costs):
             if isinstance(item, Outcome):
                 return _answering(message, item)
             run.log.add(run.log.numbered([item]))
@@ -150,18 +152,18 @@ class Work:
 
     async def _left(self, run: Run, message: wire.Message | None) -> Outcome:
         """What a run leaves behind that failed: a thread that waits for its client, or rests."""
-        config = turn.config(run.session_id, run.id)
+        config = thread_config(run.session_id, run.id)
         snapshot = await self._graph.aget_state(config)
         if snapshot.interrupts:
-            return turn.read_off(snapshot, [])
-        return await turn.stopped(self._graph, config, message)
+            return outcome_from_snapshot(snapshot, [])
+        return await close_thread(self._graph, config, message)
 
     async def lay_to_rest(self, lease: Fence, closing: Closing = CANCEL, run_id: str = "") -> Outcome:
         """Close what is open in a session whose thread no run works on any more."""
         FENCE.set(lease)
-        config = turn.config(lease.session_id, run_id)
-        open_calls = turn.pending((await self._graph.aget_state(config)).values)
-        outcome = await turn.stopped(self._graph, config, told=closing.told)
+        config = thread_config(lease.session_id, run_id)
+        open_calls = list_open_calls((await self._graph.aget_state(config)).values)
+        outcome = await close_thread(self._graph, config, told=closing.told)
         entries = [audit.entry(each, closing.decision, "system", feedback=closing.feedback) for each in open_calls]
 
         def rested(connection: Connection) -> None:
@@ -185,13 +187,13 @@ class Work:
         if row["wanted"]:
             run.stop.want(cancelled())
         message = wire.parse(row["input"], wire.MESSAGE)
-        snapshot = await self._graph.aget_state(turn.config(run.session_id, run.id))
-        began = turn.began(snapshot, run.id)
+        snapshot = await self._graph.aget_state(thread_config(run.session_id, run.id))
+        began = has_started(snapshot, run.id)
         losses = row["losses"] + (row["status"] == "running")
-        if turn.is_over(snapshot, run.id):
+        if is_over(snapshot, run.id):
             outcome = recovered(snapshot, message, row["created_at"])
             return await self._finish(run, lease, outcome, run.log.numbered(outcome.chunks))
-        if losses >= ATTEMPTS or turn.is_closing(snapshot, run.id):
+        if losses >= ATTEMPTS or is_closing(snapshot, run.id):
             left = await self._left(run, message)
             last = run.fail(_interrupted())
             return await self._finish(run, lease, left, last, again=_can_be_sent_again(message, left))

@@ -12,8 +12,8 @@ from graph import wire
 from graph.checkpoint.base import Remembering
 from graph.db.fencing import FENCE, Fence, LeaseLost
 from graph.db.pool import conninfo
+from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.turn import OpenCall, Pause
 from sessions import store as rows
 from sessions.acceptance import Door, Withdrawn
 from sessions.audit import entries

@@ -13,8 +13,8 @@ from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 
 from graph.errors import GraphUnavailable
+from graph.execution.remote import thread_of
 from graph.permissions.decisions import CANCELLED, EDITED
-from graph.remote import thread_of
 from graph.settings import Settings
 from tests.langgraph_dev import PROJECT, LangGraphDev, free_port, langgraph_dev
 from tests.llm_server import ScriptedLLM, Step, calls, chooses, hangs, says

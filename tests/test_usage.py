@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from graph import prices, turn, wire
+from graph import prices, wire
+from graph.execution.outcome import Outcome
 from graph.settings import OFFLINE_MODEL, Settings
 from graph.usage import totals
 from graph.usage.call import estimate, spent
@@ -212,7 +213,7 @@ async def test_a_run_is_booked_once_when_its_transaction_is_made_again(database:
 
         def finished(connection: Any) -> None:
             row = store.row(connection, "s-1") or store.create(connection, "s-1")
-            outcome = turn.Outcome([], "ask", 1, [], None)
+            outcome = Outcome([], "ask", 1, [], None)
             session = {"usage": None, "unpruned": 0, **row}
             store.finish(connection, "run-1", session, outcome, [], bill, epoch=1, again=False)  # type: ignore[arg-type]
 

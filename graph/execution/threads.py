@@ -4,16 +4,15 @@ from typing import Any
 
 from langgraph.types import Overwrite, StateSnapshot
 
-from graph import turn
 from graph.checkpoint.base import Remembering
 from graph.checkpoint.pruning import keep_only
-from graph.past import Past
-from graph.turn import Graph, Outcome
+from graph.execution.history import Past
+from graph.execution.outcome import Graph, Outcome, outcome_from_snapshot, thread_config
 
 
 async def read(graph: Graph, session_id: str, head: str | None) -> StateSnapshot | None:
     """At a checkpoint, or, for None, at the latest one; None if that checkpoint is not there any more."""
-    config = turn.config(session_id)
+    config = thread_config(session_id)
     if head:
         config["configurable"]["checkpoint_id"] = head
     snapshot = await graph.aget_state(config)
@@ -22,7 +21,7 @@ async def read(graph: Graph, session_id: str, head: str | None) -> StateSnapshot
 
 async def rewrite(graph: Graph, session_id: str, past: Past) -> Outcome:
     """The thread, new or not, rests as that conversation; its new checkpoint needs no earlier one."""
-    config = turn.config(session_id)
+    config = thread_config(session_id)
     update: dict[str, Any] = {
         "message": None,
         "messages": Overwrite([*past.messages]),
@@ -35,7 +34,7 @@ async def rewrite(graph: Graph, session_id: str, past: Past) -> Outcome:
     await graph.aupdate_state(config, update, as_node="orchestrator")
     if isinstance(graph.checkpointer, Remembering):
         graph.checkpointer.recent.forget(session_id)
-    return turn.read_off(await graph.aget_state(config), [])
+    return outcome_from_snapshot(await graph.aget_state(config), [])
 
 
 async def prune(graph: Graph, session_id: str, head: str) -> None:

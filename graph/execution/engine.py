@@ -8,14 +8,14 @@ from typing import NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from graph.checkpoint.factory import open_checkpointer
+from graph.execution.outcome import Graph
+from graph.execution.remote import open_remote
 from graph.offline import OfflineModel
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.remote import open_remote
 from graph.routing.cache import Classifications
 from graph.services import Services
 from graph.settings import Settings
 from graph.topology import topology
-from graph.turn import Graph
 
 
 class Engine(NamedTuple):

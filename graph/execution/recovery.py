@@ -7,9 +7,9 @@ from langgraph.types import StateSnapshot
 
 from graph import wire
 from graph.errors import Interrupted
+from graph.execution.outcome import Outcome, mark_last_final, outcome_from_snapshot
 from graph.permissions.decisions import conclusion
 from graph.state import announcement
-from graph.turn import Outcome, read_off, with_last_final
 
 WHOLE = wire.StreamOptions()
 
@@ -17,7 +17,7 @@ WHOLE = wire.StreamOptions()
 def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Outcome:
     """`message` started the run at `since`. Refusals are not told again; an error that ended it is told as a break."""
     values = snapshot.values
-    found = read_off(snapshot, [])
+    found = outcome_from_snapshot(snapshot, [])
     hops, texts = _hops(values, since), _all_texts(values, message)
     calls = [
         each.call
@@ -28,7 +28,7 @@ def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Out
     if not found.pause and not (texts or _only_switched(message)):
         chunks.append(wire.failure(Interrupted("The service stopped before the end of this was sent. Send it again.")))
     ended = bool(calls) or not found.pause
-    return read_off(snapshot, with_last_final(chunks) if ended else chunks)
+    return outcome_from_snapshot(snapshot, mark_last_final(chunks) if ended else chunks)
 
 
 def so_far(snapshot: StateSnapshot, message: wire.Message, since: str) -> list[wire.Chunk]:

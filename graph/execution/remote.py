@@ -17,9 +17,10 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError
 from langgraph_sdk.schema import Run, StreamPart
 
-from graph import turn, wire
+from graph import wire
 from graph.cancellation import stoppable
 from graph.errors import AgentRuntimeError, GraphLost, GraphUnavailable
+from graph.execution.closing import close_thread, has_started
 from graph.settings import Settings
 from graph.state import as_message
 
@@ -93,7 +94,7 @@ class RemoteGraph:
         if snapshot.interrupts:
             return snapshot
         message = None if isinstance(given, Command) or not given else wire.parse(given["message"], wire.START)
-        await turn.stopped(self, config, message)
+        await close_thread(self, config, message)
         return await self._state(thread, config)
 
     async def aget_state(self, config: RunnableConfig) -> StateSnapshot:
@@ -198,7 +199,7 @@ def _asked(given: Any, config: RunnableConfig, context: wire.StreamOptions, dura
 
 def _took_in(snapshot: StateSnapshot, config: RunnableConfig) -> None:
     """Raises RuntimeError for a thread that is not as its run should have left it."""
-    if not turn.began(snapshot, _mark(config)):
+    if not has_started(snapshot, _mark(config)):
         raise RuntimeError("the thread did not take the message in")
     if snapshot.next and not snapshot.interrupts:
         raise RuntimeError("the run was cut off on the graph's server")

@@ -1,0 +1,83 @@
+"""Run the graph once: a message goes in, chunks and an outcome come out."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from langgraph.types import Command
+
+from graph import wire
+from graph.checkpoint.base import Remembering
+from graph.execution.outcome import Graph, Outcome, Pause, mark_last_final, outcome_from_values, thread_config
+from graph.usage import totals
+
+
+@dataclass
+class FinalChunks:
+    """The chunks that must not be sent before the thread is durable: they are final, or start something."""
+
+    chunks: list[wire.Chunk] = field(default_factory=list)
+    costs: list[wire.Usage] = field(default_factory=list)
+    """One entry for each model call."""
+
+    def take(self, chunk: wire.Chunk) -> bool:
+        """Keep the chunk if it must wait; return whether it was kept."""
+        if isinstance(chunk, wire.Usage):
+            self.costs.append(chunk)
+            return True
+        if chunk.is_final:
+            self.chunks.append(chunk)
+        return chunk.is_final
+
+    def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
+        """Return the kept chunks, the last one final, with the usage before it if the client opted in."""
+        chunks = mark_last_final(self.chunks)
+        return [*chunks[:-1], totals.as_chunk(self.costs), chunks[-1]] if options.usage and chunks else chunks
+
+
+async def run_graph(
+    graph: Graph,
+    session_id: str,
+    run_id: str,
+    message: wire.Message | None,
+    options: wire.StreamOptions,
+    pause: Pause | None,
+    costs: list[wire.Usage],
+) -> AsyncIterator[wire.Chunk | Outcome]:
+    """Yield chunks as they come, then the outcome, once everything is durable.
+
+    An answer needs the `pause` that it answers. Without a message the run continues where the thread stopped. The usage
+    of each model call is appended to `costs`, also by a run that fails.
+    """
+    final = FinalChunks(costs=costs)
+    values: dict[str, Any] = {}
+    stream: AsyncIterator[Any] = graph.astream(
+        _graph_input(message, pause),
+        thread_config(session_id, run_id),
+        context=options,
+        stream_mode=["custom", "values"],
+        durability="exit",
+    )
+    async for mode, event in stream:
+        if mode == "values":
+            values = event
+            continue
+        if isinstance(event, wire.Error) and event.is_final:
+            event = event.model_copy(update={"metadata": {**(event.metadata or {}), "request_id": run_id}})
+        if not final.take(event):
+            yield event
+    head = None
+    if isinstance(graph.checkpointer, Remembering):
+        head = graph.checkpointer.recent.tell(session_id, values.get("messages", []))
+    left = outcome_from_values(values, values.get("__interrupt__", ()), final.last(options))
+    yield replace(left, head=head)
+
+
+def _graph_input(message: wire.Message | None, pause: Pause | None) -> Any:
+    if message is None:
+        return None
+    body = message.model_dump(mode="json", exclude_none=True)
+    if isinstance(message, wire.UserMessage | wire.SwitchAgent):
+        return {"message": body}
+    assert pause is not None
+    return Command(resume={pause.resume: body})
