@@ -43,7 +43,6 @@ def _place(messages: list[AnyMessage], message: AnyMessage) -> int:
 
 
 Switch = TypedDict("Switch", {"from": str, "to": str, "reason": str, "timestamp": str})
-
 """A hand-off, as `agent_history` shows it."""
 
 

@@ -12,7 +12,6 @@ from graph.usage.tokens import tokens
 from prompts import Agent
 
 A_MESSAGE, A_CALL = 8, 16
-
 """Tokens around the text."""
 
 T = TypeVar("T")

@@ -8,11 +8,9 @@ from graph.context.token_count import Remembered
 from graph.usage.tokens import tokens
 
 BRIEF = 1_200
-
 """Characters of an older tool result."""
 
 LEAST = 64
-
 """Characters, that any text can be shortened to."""
 
 
