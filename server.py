@@ -33,13 +33,13 @@ from graph.llm import open_model
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import Classifications
 from graph.settings import Settings
-from sessions.database import Database, open_database
 from sessions.janitor import Janitor
 from sessions.replica import CLOSING_SECONDS
 from sessions.request import Request as RunRequest
 from sessions.run import Run
 from sessions.runs import Runs
 from sessions.sessions import Sessions
+from sessions.store.database import Database, open_database
 
 VERSION = "0.1.0"
 

@@ -16,7 +16,7 @@ from cli.database import connected
 from graph.permissions.gatekeeper import Gatekeeper, explained, known_agents
 from graph.settings import Settings
 from graph.tools.catalog import TOOLS
-from sessions import audit
+from sessions.store import audit
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

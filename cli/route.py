@@ -15,7 +15,7 @@ from graph.llm import open_model
 from graph.routing.classifier import by_keywords, classify, explanation
 from graph.settings import Settings
 from prompts import team
-from sessions import routings
+from sessions.store import routings
 
 AT_ONCE = 4
 """Requests that the model is asked about at a time."""

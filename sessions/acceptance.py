@@ -12,8 +12,11 @@ from graph.errors import CallNotOpen, IdempotencyConflict, Interrupted, SessionB
 from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.decisions import check
 from graph.permissions.gatekeeper import Gatekeeper
-from sessions import audit, calls, grants, leases, routings, store, titles
+from sessions import titles
 from sessions.request import Request
+from sessions.store import audit, calls, grants, leases, routings
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,16 @@ class Door:
     def take_in(self, connection: Connection, request: Request, run_id: str) -> Accepted:
         """Raises CallNotOpen, EditRefused, InvalidDecision, IdempotencyConflict, SessionBusy, InTheWay."""
         row = _row(connection, request)
-        pause = store.pause_of(row)
+        pause = session_rows.pause_of(row)
         if (known := _known_before(connection, request, pause)) is not None:
             return known
-        if row and (row["held"] or store.first_unfinished(connection, request.session_id)):
+        if row and (row["held"] or run_rows.first_unfinished(connection, request.session_id)):
             return self._queued(connection, request, run_id)
         if row is None:
             _decisions(request.message, pause, self.gatekeeper)  # an answer fails here: a deleted session has the id
-            store.create(connection, request.session_id, titles.first(request.message))
+            session_rows.create(connection, request.session_id, titles.first(request.message))
         lease = leases.take(connection, request.session_id, self.replica, self.lease_seconds)
-        store.add_run(connection, run_id, request, status="running", epoch=lease.epoch, pause=pause)
+        run_rows.add_run(connection, run_id, request, status="running", epoch=lease.epoch, pause=pause)
         self.decide(connection, request, pause)
         return Started(lease, pause, _named(connection, row, request))
 
@@ -95,31 +98,31 @@ class Door:
         Raises what `take_in` raises, Withdrawn and LeaseLost.
         """
         row = leases.checked(connection, lease)
-        pause = store.pause_of(row)
-        if store.begin(connection, run_id, lease.epoch, pause):
+        pause = session_rows.pause_of(row)
+        if run_rows.begin(connection, run_id, lease.epoch, pause):
             self.decide(connection, request, pause)
             _named(connection, row, request)
-        elif store.run(connection, run_id) is None:
+        elif run_rows.run(connection, run_id) is None:
             raise Withdrawn("The message was not taken. Send it again.")
         return pause
 
     def taken_before(self, connection: Connection, run_id: str) -> Accepted | None:
         """What came of a transaction whose end the connection did not live to see; None if it was rolled back."""
-        row = store.run(connection, run_id)
+        row = run_rows.run(connection, run_id)
         if row is None:
             return None
         held = leases.locked(connection, row["session_id"])
         if row["status"] == "running" and held and (held["owner"], held["epoch"]) == (self.replica, row["epoch"]):
-            return Started(Fence(row["session_id"], self.replica, row["epoch"]), store.pause_of(row))
+            return Started(Fence(row["session_id"], self.replica, row["epoch"]), session_rows.pause_of(row))
         return Waiting() if row["status"] == "queued" else Joined(run_id)
 
     def _queued(self, connection: Connection, request: Request, run_id: str) -> Waiting:
         policy = request.busy or self.busy
-        if policy == "reject" or store.waiting(connection, request.session_id) >= self.queue:
+        if policy == "reject" or run_rows.waiting(connection, request.session_id) >= self.queue:
             raise SessionBusy("The session still works on an earlier message. Send this one again later.")
-        store.add_run(connection, run_id, request, status="queued")
+        run_rows.add_run(connection, run_id, request, status="queued")
         if policy == "interrupt" and isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
-            return Waiting(stopped=store.want(connection, request.session_id, "interrupt"))
+            return Waiting(stopped=run_rows.want(connection, request.session_id, "interrupt"))
         return Waiting()
 
 
@@ -156,7 +159,7 @@ def _row(connection: Connection, request: Request) -> RowMapping | None:
 def refused_edit(connection: Connection, request: Request) -> None:
     """For a transaction of its own: nothing else of the message is kept."""
     row = leases.locked(connection, request.session_id)
-    pause = None if row is None or row["deleted_at"] else store.pause_of(row)
+    pause = None if row is None or row["deleted_at"] else session_rows.pause_of(row)
     match request.message:
         case wire.HitlDecision() as said if pause:
             entry = audit.decision(_answered(pause, said), said)
@@ -202,13 +205,13 @@ def _named(connection: Connection, row: RowMapping | None, request: Request) -> 
     """After the message, if the session, whose row is new without one, has no name yet; whether it could be better."""
     title = titles.first(request.message)
     if row and not row["title"] and title and row["titled_by"] == "message":
-        store.entitle(connection, request.session_id, title, by="message")
+        session_rows.entitle(connection, request.session_id, title, by="message")
     return bool(title) and (row is None or row["titled_by"] == "message")
 
 
 def _known_before(connection: Connection, request: Request, pause: Pause | None) -> Joined | Told | None:
     """None for a message that is new."""
-    row = request.key and store.run_by_key(connection, request.session_id, request.key)
+    row = request.key and run_rows.run_by_key(connection, request.session_id, request.key)
     if not row:
         return None
     answer = request.message if isinstance(request.message, wire.ToolResult | wire.HitlDecision) else None
@@ -253,8 +256,8 @@ def closed(call: wire.ToolCall, pause: Pause | None) -> CallNotOpen:
 
 def _answer_to(connection: Connection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
     """The run of the decision on a call, or of its result."""
-    decision = call.requires_approval and store.run_by_key(connection, session_id, f"hitl_decision:{call.call_id}")
-    return decision or store.run_by_key(connection, session_id, f"tool_result:{call.call_id}")
+    decision = call.requires_approval and run_rows.run_by_key(connection, session_id, f"hitl_decision:{call.call_id}")
+    return decision or run_rows.run_by_key(connection, session_id, f"tool_result:{call.call_id}")
 
 
 def is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:

@@ -9,9 +9,10 @@ from graph.errors import CallNotOpen, SessionBusy
 from graph.execution.outcome import OpenCall
 from graph.settings import Settings
 from graph.timestamps import ago
-from sessions import calls, store
-from sessions.database import Database
 from sessions.replica import Replica
+from sessions.store import calls
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 from sessions.work import Work, expiry
 
 log = logging.getLogger("agent_runtime.runs")
@@ -51,7 +52,7 @@ class Approvals:
         """The calls that nobody decided on in time, and whether those are all that are open."""
 
         def still_open(connection: Connection) -> list[OpenCall]:
-            pause = store.pause_of(store.session(connection, session_id))
+            pause = session_rows.pause_of(session_rows.session(connection, session_id))
             return calls.still_open(connection, session_id, pause.calls) if pause else []
 
         found = await self._database.transact(still_open)

@@ -11,9 +11,9 @@ from graph import wire
 from graph.db.fencing import Fence
 from graph.errors import SessionBusy
 from graph.sanitize import clean
-from sessions import store
-from sessions.database import Database
 from sessions.replica import Replica
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.janitor")
 
@@ -38,7 +38,7 @@ class Finding:
         self._replica = replica
 
     async def row(self, session_id: str, *, deleted_too: bool = False) -> RowMapping:
-        find = store.row if deleted_too else store.session
+        find = session_rows.row if deleted_too else session_rows.session
         row = await self._database.transact(lambda connection: find(connection, known(session_id)))
         if row is None:
             raise SessionNotFound(session_id)

@@ -2,12 +2,12 @@
 
 from graph import wire
 from graph.settings import Settings
-from sessions import calls
-from sessions.database import Database
 from sessions.replica import every
 from sessions.request import Request
 from sessions.runs import Runs
 from sessions.sessions import Sessions
+from sessions.store import calls
+from sessions.store.database import Database
 
 ROUND_SECONDS = 30
 SWEEP_SECONDS = 600

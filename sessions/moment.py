@@ -8,9 +8,9 @@ from sqlalchemy import Connection, RowMapping
 from graph.execution import threads
 from graph.execution.outcome import Graph
 from prompts import ORCHESTRATOR
-from sessions import leases
-from sessions.database import Database
 from sessions.finding import SessionNotFound, known
+from sessions.store import leases
+from sessions.store.database import Database
 
 
 class Moment(NamedTuple):

@@ -9,9 +9,10 @@ from graph.checkpoint.base import Remembering
 from graph.db.fencing import Fence
 from graph.execution import history, threads
 from graph.execution.outcome import Graph, thread_config
-from sessions import leases, store
-from sessions.database import Database
 from sessions.finding import Finding
+from sessions.store import leases
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.janitor")
 
@@ -28,7 +29,7 @@ class Pruning:
         """Prunes the sessions at rest that had more runs than that since they were pruned last."""
         if not isinstance(self._graph.checkpointer, Remembering):
             return
-        unpruned = await self._database.transact(lambda c: store.unpruned(c, runs))
+        unpruned = await self._database.transact(lambda c: session_rows.unpruned(c, runs))
         await self._finding.each_held(unpruned, self._prune, deleted_too=False)
 
     async def _prune(self, row: RowMapping, lease: Fence) -> None:
@@ -40,7 +41,7 @@ class Pruning:
 
         def noted(connection: Connection) -> None:
             leases.checked(connection, lease)
-            store.change(connection, lease.session_id, head=outcome.head, unpruned=0)
+            session_rows.change(connection, lease.session_id, head=outcome.head, unpruned=0)
 
         await self._database.transact(noted)
         assert outcome.head

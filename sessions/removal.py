@@ -9,10 +9,12 @@ from graph.db.fencing import Fence
 from graph.execution.closing import delete_thread
 from graph.execution.outcome import Graph
 from graph.timestamps import now
-from sessions import leases, store
-from sessions.database import Database
 from sessions.finding import Finding
 from sessions.runs import Runs
+from sessions.store import leases
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.janitor")
 
@@ -31,7 +33,7 @@ class Removal:
         Raises SessionNotFound, SessionBusy.
         """
         await self._finding.row(session_id, deleted_too=hard)
-        await self._database.transact(lambda connection: store.withdraw_all(connection, session_id))
+        await self._database.transact(lambda connection: run_rows.withdraw_all(connection, session_id))
         await self._runs.stop(session_id)
         async with self._finding.held(session_id, deleted_too=hard) as (_, lease):
             await self.hide(lease)
@@ -42,8 +44,8 @@ class Removal:
     async def hide(self, lease: Fence) -> None:
         def hidden(connection: Connection) -> None:
             leases.checked(connection, lease)
-            store.withdraw_all(connection, lease.session_id)
-            store.change(connection, lease.session_id, deleted_at=now())
+            run_rows.withdraw_all(connection, lease.session_id)
+            session_rows.change(connection, lease.session_id, deleted_at=now())
 
         await self._database.transact(hidden)
 
@@ -53,7 +55,7 @@ class Removal:
         def erased(connection: Connection) -> None:
             if leases.locked(connection, lease.session_id):
                 leases.checked(connection, lease)
-                store.erase(connection, lease.session_id)
+                session_rows.erase(connection, lease.session_id)
 
         await delete_thread(self._graph, lease.session_id)
         await self._database.transact(erased)
@@ -62,10 +64,10 @@ class Removal:
         """Erases what had no activity for longer, deleted or not; nothing that waits for somebody or something."""
 
         async def expire(row: RowMapping, lease: Fence) -> None:
-            if store.is_forgotten(row, hours * 3600):
+            if session_rows.is_forgotten(row, hours * 3600):
                 await self.hide(lease)
                 await self.erase(lease)
                 log.info("session %s had no activity for %g hours; it is erased", lease.session_id, hours)
 
-        forgotten = await self._database.transact(lambda c: store.forgotten(c, hours * 3600))
+        forgotten = await self._database.transact(lambda c: session_rows.forgotten(c, hours * 3600))
         await self._finding.each_held(forgotten, expire, deleted_too=True)

@@ -15,11 +15,13 @@ from graph.cancellation import Stop
 from graph.db.fencing import FENCE, Fence, LeaseLost
 from graph.errors import AgentRuntimeError, EditRefused, GraphUnavailable, Interrupted, SessionBusy
 from graph.settings import Settings
-from sessions import leases, store, told
+from sessions import told
 from sessions.acceptance import Door, Withdrawn, refused_edit
-from sessions.database import Database
 from sessions.request import Request
 from sessions.run import Run
+from sessions.store import leases
+from sessions.store import runs as run_rows
+from sessions.store.database import Database
 from sessions.work import ShuttingDown, Work, cancelled
 
 log = logging.getLogger("agent_runtime.runs")
@@ -158,7 +160,7 @@ class Replica:
         row = leases.locked(connection, session_id)
         if row is None:
             raise KeyError(session_id)
-        if row["held"] or store.first_unfinished(connection, session_id):
+        if row["held"] or run_rows.first_unfinished(connection, session_id):
             return None
         return leases.take(connection, session_id, self._name, self._lease_seconds)
 
@@ -211,7 +213,7 @@ class Replica:
     def _picked(self, connection: Connection, lease: Fence) -> RowMapping | None:
         """Without anything to do the lease is given back; at the end of the process, also with it."""
         leases.checked(connection, lease)
-        row = store.first_unfinished(connection, lease.session_id)
+        row = run_rows.first_unfinished(connection, lease.session_id)
         if row is None or self.is_closing:
             leases.release(connection, lease)
             return None
@@ -278,20 +280,20 @@ class Replica:
             await self._take_over()
 
     async def _take_over(self) -> None:
-        for session_id in await self._database.transact(store.left_behind):
+        for session_id in await self._database.transact(run_rows.left_behind):
             if lease := await self.taking(session_id, lambda c, left=session_id: self._abandoned(c, left)):  # type: ignore[misc]
                 self.tend(lease)
 
     def _abandoned(self, connection: Connection, session_id: str) -> Fence | None:
         row = leases.unlocked(connection, session_id)
-        if row is None or row["held"] or not store.first_unfinished(connection, session_id):
+        if row is None or row["held"] or not run_rows.first_unfinished(connection, session_id):
             return None
         return leases.take(connection, session_id, self._name, self._lease_seconds)
 
     async def _glance(self) -> None:
         """At what other replicas did that concerns this one."""
         if self.active and self._database.is_shared:
-            for run_id, session_id in await self._database.transact(lambda c: store.wanted(c, self._name)):
+            for run_id, session_id in await self._database.transact(lambda c: run_rows.wanted(c, self._name)):
                 self.stop(run_id, session_id)
         if ids := [*self._followed]:
             for run_id, outcome in (await self._database.transact(lambda c: told.outcomes(c, ids))).items():

@@ -12,10 +12,12 @@ from graph.execution.history import Past
 from graph.execution.outcome import Graph, OpenCall, Outcome, list_open_calls, thread_config
 from graph.permissions.decisions import cancelled
 from graph.timestamps import now
-from sessions import audit, calls, grants, leases, store
-from sessions.database import Database
 from sessions.finding import Finding
 from sessions.moment import Moments
+from sessions.store import audit, calls, grants, leases
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 
 TAKEN_BACK = "the user took the message back"
 COPIED = "cancelled: this is a copy; the call belongs to the session it was made from"
@@ -89,8 +91,8 @@ def _undone(
     audit.append(connection, lease.session_id, entries)
     calls.decided(connection, lease.session_id, entries)
     grants.end(connection, lease.session_id, scope="turn")
-    store.free_keys(connection, lease.session_id, run_id, said)
-    store.rest(connection, lease.session_id, outcome)
+    run_rows.free_keys(connection, lease.session_id, run_id, said)
+    session_rows.rest(connection, lease.session_id, outcome)
 
 
 def _copied(values: Any, number: int | None) -> Past:
@@ -105,14 +107,14 @@ def _copied(values: Any, number: int | None) -> Past:
 
 def _hidden(connection: Connection, fork_id: str, row: RowMapping) -> None:
     """Nobody sees it before its thread is there."""
-    if store.row(connection, fork_id) is None:
-        store.create(connection, fork_id, row["title"])
+    if session_rows.row(connection, fork_id) is None:
+        session_rows.create(connection, fork_id, row["title"])
         named_by = "user" if row["titled_by"] == "user" else "model"
-        store.change(connection, fork_id, description=row["description"], titled_by=named_by, deleted_at=now())
+        session_rows.change(connection, fork_id, description=row["description"], titled_by=named_by, deleted_at=now())
 
 
 def _shown(connection: Connection, fork_id: str, outcome: Outcome) -> RowMapping:
-    store.rest(connection, fork_id, outcome, deleted_at=None)
-    made = store.row(connection, fork_id)
+    session_rows.rest(connection, fork_id, outcome, deleted_at=None)
+    made = session_rows.row(connection, fork_id)
     assert made
     return made

@@ -15,13 +15,16 @@ from graph.permissions.gatekeeper import Gatekeeper
 from graph.settings import Settings
 from graph.usage.meter import Meter
 from prompts import team
-from sessions import leases, store, told
+from sessions import told
 from sessions.acceptance import Accepted, Door, InTheWay, Joined, Started, Told, Waiting, refused_edit
-from sessions.database import Database
 from sessions.expiry import Approvals
 from sessions.replica import Replica
 from sessions.request import Request
 from sessions.run import Run
+from sessions.store import leases
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 from sessions.titles import Titles
 from sessions.work import Work
 
@@ -107,7 +110,7 @@ class Runs:
         with suppress(KeyError):  # it was erased in the meantime
             async with self.replica.hold(session_id):
                 await delete_thread(self._graph, session_id)
-                await self._database.transact(lambda connection: store.clear_deleted(connection, session_id))
+                await self._database.transact(lambda connection: session_rows.clear_deleted(connection, session_id))
 
     def _waiting(self, run: Run) -> Run:
         """The run that the message will be; what this replica did of it in the meantime stays."""
@@ -120,7 +123,7 @@ class Runs:
         """A message that waited too long, if it still waits."""
         if not self.replica.is_waiting(run):
             return
-        if await self._database.transact(lambda connection: store.withdraw(connection, run.id)):
+        if await self._database.transact(lambda connection: run_rows.withdraw(connection, run.id)):
             run.log.add(
                 run.fail(SessionBusy("The session still works on an earlier message. Send this one again later."))
             )
@@ -143,15 +146,15 @@ class Runs:
     async def cancel(self, session_id: str) -> None:
         """Stops the run that goes on, and closes the open calls; again, it changes nothing. Raises SessionBusy."""
         await self.stop(session_id)
-        if await self._database.transact(lambda connection: store.rests_paused(connection, session_id)):
+        if await self._database.transact(lambda connection: run_rows.rests_paused(connection, session_id)):
             async with self.replica.hold(session_id) as lease:
-                row = await self._database.transact(lambda connection: store.session(connection, session_id))
-                if store.pause_of(row):
+                row = await self._database.transact(lambda connection: session_rows.session(connection, session_id))
+                if session_rows.pause_of(row):
                     await self.work.lay_to_rest(lease)
 
     async def stop(self, session_id: str) -> None:
         """The run that goes on, if any; returns when it is over. Raises SessionBusy."""
-        wanted = await self._database.transact(lambda connection: store.want(connection, session_id, "cancel"))
+        wanted = await self._database.transact(lambda connection: run_rows.want(connection, session_id, "cancel"))
         if wanted:
             run = self.replica.follow(wanted, session_id)
             self.replica.stop(wanted, session_id)

@@ -11,14 +11,15 @@ from graph.execution.outcome import Graph, OpenCall, thread_config
 from graph.llm.openai_format import to_openai
 from graph.sanitize import clean
 from graph.settings import Settings
-from sessions import audit, calls, grants, store
-from sessions.database import Database
 from sessions.finding import Finding
 from sessions.moment import Moments
 from sessions.pruning import Pruning
 from sessions.removal import Removal
 from sessions.rewinding import Rewinding
 from sessions.runs import Runs
+from sessions.store import audit, calls, grants
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 from sessions.view import Views
 
 
@@ -46,7 +47,7 @@ class Sessions:
         self.pruning = Pruning(database, graph, self._finding)
 
     async def create(self) -> dict[str, Any]:
-        row = await self._database.transact(lambda connection: store.create(connection, str(uuid4())))
+        row = await self._database.transact(lambda connection: session_rows.create(connection, str(uuid4())))
         return {
             "session_id": row["id"],
             "message_count": 0,
@@ -56,17 +57,17 @@ class Sessions:
 
     async def listed(self, q: str, limit: int, offset: int) -> dict[str, Any]:
         found, total = await self._database.transact(
-            lambda connection: store.listed(connection, clean(q), limit, offset)
+            lambda connection: session_rows.listed(connection, clean(q), limit, offset)
         )
         return {"sessions": found, "total": total}
 
     async def shown(self, session_id: str) -> dict[str, Any]:
-        return store.shown(await self._finding.row(session_id))
+        return session_rows.shown(await self._finding.row(session_id))
 
     async def rename(self, session_id: str, changes: dict[str, str]) -> dict[str, Any]:
         await self._finding.row(session_id)
         if changes:
-            await self._database.transact(lambda connection: store.rename(connection, session_id, changes))
+            await self._database.transact(lambda connection: session_rows.rename(connection, session_id, changes))
         return await self.shown(session_id)
 
     async def current_agent(self, session_id: str) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class Sessions:
 
     async def grants(self, session_id: str) -> dict[str, Any]:
         """What stands, and the narrowest that each open approval could be remembered as."""
-        pause = store.pause_of(await self._finding.row(session_id))
+        pause = session_rows.pause_of(await self._finding.row(session_id))
         found = await self._database.transact(lambda connection: grants.listed(connection, session_id))
         proposals = [
             {"call_id": each.call.call_id, "tool_name": each.call.tool_name, "pattern": pattern}
@@ -135,7 +136,7 @@ class Sessions:
         return {"session_id": session_id, "pending_approvals": pending, "count": len(pending)}
 
     async def _open(self, session_id: str) -> list[OpenCall]:
-        pause = store.pause_of(await self._finding.row(session_id))
+        pause = session_rows.pause_of(await self._finding.row(session_id))
         if pause is None:
             return []
         return await self._database.transact(lambda c: calls.still_open(c, session_id, pause.calls))

@@ -14,9 +14,11 @@ from graph.usage import totals
 from graph.usage.call import cost_of, size
 from graph.usage.meter import Meter
 from prompts import ORCHESTRATOR, TITLE
-from sessions import leases, store
-from sessions.database import Database
 from sessions.run import Run
+from sessions.store import leases
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.titles")
 LONGEST_READ = 4_000
@@ -56,7 +58,7 @@ def content_of(message: wire.Message) -> str:
 
 def first(message: wire.Message) -> str:
     """The first line of what the user said."""
-    return content_of(message).split("\n", maxsplit=1)[0][: store.TITLE]
+    return content_of(message).split("\n", maxsplit=1)[0][: session_rows.TITLE]
 
 
 def usable(answer: str) -> str:
@@ -65,7 +67,7 @@ def usable(answer: str) -> str:
         return ""
     lines = [line.strip(" \t#*_`\"'«»“”.") for line in answer.splitlines()]
     title = str(visible(next(filter(None, lines), "")))
-    return title if len(title) <= store.TITLE else ""
+    return title if len(title) <= session_rows.TITLE else ""
 
 
 def improved(connection: Connection, run: Run, title: str, cost: wire.Usage) -> None:
@@ -74,8 +76,8 @@ def improved(connection: Connection, run: Run, title: str, cost: wire.Usage) -> 
     Without a title it keeps the one it has, and the model is not asked again.
     """
     row = leases.locked(connection, run.session_id)
-    if row is None or store.run(connection, run.id) is None:
+    if row is None or run_rows.run(connection, run.id) is None:
         return
-    store.change(connection, run.session_id, usage=totals.of_session(row["usage"], totals.of_run([cost])))
+    session_rows.change(connection, run.session_id, usage=totals.of_session(row["usage"], totals.of_run([cost])))
     if row["titled_by"] == "message":
-        store.entitle(connection, run.session_id, title or row["title"], by="model")
+        session_rows.entitle(connection, run.session_id, title or row["title"], by="model")

@@ -7,15 +7,16 @@ from sqlalchemy import Connection, RowMapping, select
 from graph import wire
 from graph.errors import Interrupted
 from graph.execution.outcome import Pause
-from sessions import store
 from sessions.acceptance import closed, is_open
 from sessions.events import ATTEMPT, Event
-from sessions.tables import runs
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
+from sessions.store.tables import runs
 
 
 def last(connection: Connection, session_id: str) -> tuple[RowMapping | None, list[Event]]:
     """The session's run that goes on, or its last one, and what can be told of it."""
-    row = store.last_run(connection, session_id)
+    row = run_rows.last_run(connection, session_id)
     return row, _still_true(connection, row) if row else []
 
 
@@ -32,7 +33,7 @@ _GONE = Event(ATTEMPT - 1, "error", wire.failure(Interrupted("The message was no
 
 
 def _still_true(connection: Connection, row: RowMapping) -> list[Event]:
-    pause = store.pause_of(store.session(connection, row["session_id"]))
+    pause = session_rows.pause_of(session_rows.session(connection, row["session_id"]))
     return [_or_closed(Event(*event), pause) for event in row["events"] or []]
 
 

@@ -14,8 +14,10 @@ from graph.settings import Settings
 from graph.timestamps import now
 from graph.usage import totals
 from graph.usage.budgets import Budgets
-from sessions import audit, calls, grants, routings, store
 from sessions.moment import Moments
+from sessions.store import audit, calls, grants, routings
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
 
 VERSION = 1
 """Of the exported document; another one means that a field changed its meaning or went away."""
@@ -34,7 +36,7 @@ class Views:
         row, rows, values = await self._moments.of(session_id, _at_work)
         messages = values.get("messages", [])
         return {
-            **store.shown(row),
+            **session_rows.shown(row),
             "messages": [to_openai(message) for message in messages[max(0, len(messages) - last) :]],
             "agent_history": values.get("switches", []),
             **rows,
@@ -53,7 +55,7 @@ class Views:
         return {
             "version": VERSION,
             "exported_at": now(),
-            "session": store.shown(row),
+            "session": session_rows.shown(row),
             "messages": [to_openai(message) for message in messages],
             "agent_history": values.get("switches", []),
             **rows,
@@ -63,7 +65,7 @@ class Views:
 
     async def usage(self, session_id: str, newest: int) -> dict[str, Any]:
         """What the session's model calls cost, with its newest runs that made any, and what its budgets leave."""
-        row, rows, values = await self._moments.of(session_id, lambda c, row: store.billed(c, row["id"], newest))
+        row, rows, values = await self._moments.of(session_id, lambda c, row: run_rows.billed(c, row["id"], newest))
         return {
             "session_id": session_id,
             **self._usage(row),
@@ -82,8 +84,8 @@ def _billed(row: RowMapping) -> dict[str, Any]:
 
 
 def _at_work(connection: Connection, row: RowMapping) -> dict[str, Any]:
-    session_id, pause = row["id"], store.pause_of(row)
-    last = store.last_run(connection, session_id)
+    session_id, pause = row["id"], session_rows.pause_of(row)
+    last = run_rows.last_run(connection, session_id)
     unfinished = last if last and last["status"] != "done" else None
     shown = [_open(each) for each in calls.still_open(connection, session_id, pause.calls if pause else [])]
     return {
@@ -91,7 +93,7 @@ def _at_work(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "pending_approvals": [each["call_id"] for each in shown if each["requires_approval"]],
         "running": unfinished is not None,
         "run": unfinished and {name: unfinished[name] for name in ("id", "status", "input", "created_at")},
-        "waiting": store.waiting(connection, session_id),
+        "waiting": run_rows.waiting(connection, session_id),
         "last_event_id": last and f"{last['id']}-{_last_event(last)}",
     }
 
@@ -123,7 +125,7 @@ def _everything(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "grants": grants.all_of(connection, session_id),
         "calls": calls.listed(connection, session_id),
         "routings": routings.of_session(connection, session_id),
-        "runs": [_run(each) for each in store.runs_of(connection, session_id)],
+        "runs": [_run(each) for each in run_rows.runs_of(connection, session_id)],
     }
 
 

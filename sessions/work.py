@@ -20,10 +20,12 @@ from graph.execution.run import run_graph
 from graph.permissions.decisions import CANCELLED
 from graph.permissions.gatekeeper import GRANTS
 from graph.timestamps import now
-from sessions import audit, calls, grants, leases, routings, store
-from sessions.database import Database
 from sessions.events import Event
 from sessions.run import Run
+from sessions.store import audit, calls, grants, leases, routings
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
+from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.runs")
 ATTEMPTS = 2
@@ -119,7 +121,7 @@ class Work:
             audit.passed(connection, run.session_id, waiting_for)
             calls.opened(connection, run.session_id, waiting_for)
             routings.add(connection, run.session_id, run.id, events)
-            store.finish(connection, run.id, session, outcome, events, run.bill(), epoch=lease.epoch, again=again)
+            run_rows.finish(connection, run.id, session, outcome, events, run.bill(), epoch=lease.epoch, again=again)
             return _more(connection, lease)
 
         more = await self._stored(run, lease, finished)
@@ -131,7 +133,7 @@ class Work:
         try:
             return await self._database.transact(finished)
         except LeaseLost:
-            row = await self._database.transact(lambda connection: store.run(connection, run.id))
+            row = await self._database.transact(lambda connection: run_rows.run(connection, run.id))
             if row and (row["status"], row["epoch"]) == ("done", lease.epoch):
                 return True
             raise
@@ -143,7 +145,7 @@ class Work:
 
         def refused(connection: Connection) -> bool:
             leases.checked(connection, lease)
-            store.change_run(connection, run.id, epoch=lease.epoch, **values)
+            run_rows.change_run(connection, run.id, epoch=lease.epoch, **values)
             return _more(connection, lease)
 
         more = await self._stored(run, lease, refused)
@@ -173,7 +175,7 @@ class Work:
                 return
             audit.append(connection, lease.session_id, entries)
             calls.decided(connection, lease.session_id, entries)
-            store.rest(connection, lease.session_id, outcome)
+            session_rows.rest(connection, lease.session_id, outcome)
 
         await self._database.transact(rested)
         return outcome
@@ -201,7 +203,7 @@ class Work:
         if began:
             run.log.add(run.log.numbered(so_far(snapshot, message, row["created_at"])))
         options = wire.StreamOptions.model_validate(row["options"])
-        return await self.carry_out(run, lease, None if began else message, options, store.pause_of(row))
+        return await self.carry_out(run, lease, None if began else message, options, session_rows.pause_of(row))
 
     async def _begin_again(self, run: Run, lease: Fence, losses: int) -> None:
         values = {"attempts": run.log.attempt, "losses": losses, "status": "running", "epoch": lease.epoch}
@@ -213,7 +215,7 @@ class Work:
 
         def work(connection: Connection) -> None:
             leases.checked(connection, lease)
-            store.change_run(connection, run_id, **values)
+            run_rows.change_run(connection, run_id, **values)
 
         await self._database.transact(work)
 
@@ -222,14 +224,14 @@ class Work:
 
         def handed(connection: Connection) -> None:
             leases.checked(connection, lease)
-            store.change_run(connection, run.id, status="handed", usage=run.bill())
+            run_rows.change_run(connection, run.id, status="handed", usage=run.bill())
             leases.release(connection, lease)
 
         await self._database.transact(handed)
 
 
 def _more(connection: Connection, lease: Fence) -> bool:
-    if store.first_unfinished(connection, lease.session_id):
+    if run_rows.first_unfinished(connection, lease.session_id):
         return True
     leases.release(connection, lease)
     return False

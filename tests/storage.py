@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from graph.checkpoint.base import Remembering
 from graph.checkpoint.factory import open_checkpointer
-from sessions.database import Database, open_database
+from sessions.store.database import Database, open_database
 from tests.service import settings_for
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy import text as sql
 
-from sessions.audit import broken_at
+from sessions.store.audit import broken_at
 from tests.process import serving
 from tests.scripted import Held, asks, calls, chooses, model, says
 from tests.service import Session, approval, service, settings_for, text, tool_call, write_approval

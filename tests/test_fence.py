@@ -14,10 +14,11 @@ from graph.db.fencing import FENCE, Fence, LeaseLost
 from graph.db.pool import conninfo
 from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.gatekeeper import Gatekeeper
-from sessions import store as rows
 from sessions.acceptance import Door, Withdrawn
-from sessions.audit import entries
 from sessions.request import Request
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
+from sessions.store.audit import entries
 from tests.storage import Storage, storage
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +38,7 @@ def under(fence: Fence) -> Iterator[None]:
 
 async def leased(store: Storage) -> None:
     await store.prepare()
-    await store.database.transact(lambda connection: rows.create(connection, "s-1"))
+    await store.database.transact(lambda connection: session_rows.create(connection, "s-1"))
     await store.rows("update sessions set owner = 'me', epoch = 7")
 
 
@@ -101,8 +102,8 @@ async def waiting(store: Storage) -> None:
     await leased(store)
     call = wire.ToolCall(call_id="c0", tool_name="write_file", arguments={"path": "a.py"}, requires_approval=True)
     paused = Pause(resume="r", calls=[OpenCall(call=call, agent="coder", rule="r", reason="", created_at="2026")])
-    await store.database.transact(lambda c: rows.change(c, "s-1", pause=paused.model_dump(mode="json")))
-    await store.database.transact(lambda c: rows.add_run(c, "run", WAITING, status="queued"))
+    await store.database.transact(lambda c: session_rows.change(c, "s-1", pause=paused.model_dump(mode="json")))
+    await store.database.transact(lambda c: run_rows.add_run(c, "run", WAITING, status="queued"))
 
 
 async def test_a_message_whose_turn_comes_is_taken_once(database: str) -> None:
@@ -118,7 +119,7 @@ async def test_a_message_whose_turn_comes_is_taken_once(database: str) -> None:
 async def test_a_message_that_was_withdrawn_is_not_taken_when_its_turn_comes(database: str) -> None:
     async with storage(database) as store:
         await waiting(store)
-        assert await store.database.transact(lambda c: rows.withdraw(c, "run"))
+        assert await store.database.transact(lambda c: run_rows.withdraw(c, "run"))
         with pytest.raises(Withdrawn):
             await store.database.transact(lambda c: DOOR.admit(c, HELD, WAITING, "run"))
         assert await store.database.transact(lambda c: entries(c, "s-1")) == []

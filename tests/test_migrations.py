@@ -12,8 +12,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from sessions.migrations import SchemaTooNew
-from sessions.tables import metadata
+from sessions.store.migrations import SchemaTooNew
+from sessions.store.tables import metadata
 from tests.process import ROOT, serving
 from tests.storage import executed, storage
 
@@ -111,5 +111,5 @@ async def test_migrations_leave_the_logging_of_the_service_alone(tmp_path: Path)
 
 
 def test_alembic_is_not_imported_before_it_is_needed() -> None:
-    asked = "import sys, sessions.database; sys.exit('alembic' in sys.modules)"
+    asked = "import sys, sessions.store.database; sys.exit('alembic' in sys.modules)"
     subprocess.run([sys.executable, "-c", asked], cwd=ROOT, check=True)

@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 from graph import wire
 from graph.permissions.loops import Repeat
 from server import create_app
-from sessions.audit import broken_at
 from sessions.request import Request
+from sessions.store.audit import broken_at
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
 from tests.process import Process, serving
 from tests.scripted import Held, model

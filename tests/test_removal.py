@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import Connection, MetaData, func, select
 
 from server import create_app
-from sessions import store
+from sessions.store import sessions as session_rows
 from tests.scripted import Held, calls, chooses, model, says
 from tests.service import Client, given, service, settings_for, text
 
@@ -108,7 +108,7 @@ async def waits(client: Client, messages: int) -> None:
 async def age(app: FastAPI, session_id: str, hours: float) -> None:
     """As if its last activity were so long ago."""
     then = (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="microseconds")
-    await app.state.database.transact(lambda c: store.change(c, session_id, last_activity=then))
+    await app.state.database.transact(lambda c: session_rows.change(c, session_id, last_activity=then))
 
 
 async def there(client: Client, *names: str) -> Sequence[str]:

@@ -17,7 +17,8 @@ from graph.settings import OFFLINE_MODEL, Settings
 from graph.usage import totals
 from graph.usage.call import estimate, spent
 from graph.usage.meter import Meter
-from sessions import store
+from sessions.store import runs as run_rows
+from sessions.store import sessions as session_rows
 from tests.scripted import Held, calls, costs, model, says
 from tests.service import Session, service, settings_for, text
 from tests.storage import storage
@@ -212,10 +213,10 @@ async def test_a_run_is_booked_once_when_its_transaction_is_made_again(database:
         await stored.prepare()
 
         def finished(connection: Any) -> None:
-            row = store.row(connection, "s-1") or store.create(connection, "s-1")
+            row = session_rows.row(connection, "s-1") or session_rows.create(connection, "s-1")
             outcome = Outcome([], "ask", 1, [], None)
             session = {"usage": None, "unpruned": 0, **row}
-            store.finish(connection, "run-1", session, outcome, [], bill, epoch=1, again=False)  # type: ignore[arg-type]
+            run_rows.finish(connection, "run-1", session, outcome, [], bill, epoch=1, again=False)  # type: ignore[arg-type]
 
         await stored.rows(
             "insert into runs (id, session_id, body_hash, input, options, status, attempts, created_at,"
@@ -223,7 +224,7 @@ async def test_a_run_is_booked_once_when_its_transaction_is_made_again(database:
         )
         await stored.database.transact(finished)
         await stored.database.transact(finished)
-        row = await stored.database.transact(lambda connection: store.row(connection, "s-1"))
+        row = await stored.database.transact(lambda connection: session_rows.row(connection, "s-1"))
     assert row
     assert (row["usage"]["total_tokens"], row["unpruned"]) == (2, 1)
 

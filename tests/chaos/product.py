@@ -8,18 +8,21 @@ from typing import Any
 import server
 from cli import __main__ as cli
 from graph.settings import Settings
-from sessions.leases import locked
+from sessions.store.leases import locked
 
 Targets = tuple[str, ...]
 
-TRANSACT: Targets = ("sessions.database:SQLiteDatabase.transact", "sessions.database:PostgresDatabase.transact")
+TRANSACT: Targets = (
+    "sessions.store.database:SQLiteDatabase.transact",
+    "sessions.store.database:PostgresDatabase.transact",
+)
 PUT_CHECKPOINT: Targets = ("graph.checkpoint.base:Remembering.aput",)
 PUT_WRITES: Targets = (
     "graph.checkpoint.sqlite:SQLiteCheckpointer.aput_writes",
     "graph.checkpoint.postgres:PostgresCheckpointer.aput_writes",
 )
-ADD_RUN: Targets = ("sessions.store:add_run",)
-FINISH_RUN: Targets = ("sessions.store:finish",)
+ADD_RUN: Targets = ("sessions.store.runs:add_run",)
+FINISH_RUN: Targets = ("sessions.store.runs:finish",)
 COMPLETE: Targets = ("graph.completion.request:complete",)
 RECOVER: Targets = ("sessions.work:Work.take_up",)
 
@@ -28,15 +31,15 @@ FINISH_TRANSACTION = "Work._finish.<locals>.finished"
 NEXT_RUN_TRANSACTION = "Replica._next"
 UPDATE_RUN_TRANSACTION = "Work.noted"
 
-CHECK_LEASE = "sessions.leases:checked"
-LOCK_SESSION = "sessions.leases:locked"
-ADMISSION_STORE = "sessions.acceptance:store"
+CHECK_LEASE = "sessions.store.leases:checked"
+LOCK_SESSION = "sessions.store.leases:locked"
+ADMISSION_STORE = "sessions.acceptance:run_rows"
 FIRST_UNFINISHED = "first_unfinished"
 CHECK_FENCE = "graph.checkpoint.postgres:check_fence"
 TAKE_OVER = "sessions.replica:Replica._take_over"
 CHECK_POOLED_CONNECTION = "psycopg_pool:AsyncConnectionPool.check_connection"
-CREATE_ENGINE = "sessions.database:create_async_engine"
-DATABASE_RETRY = "sessions.database:retried"
+CREATE_ENGINE = "sessions.store.database:create_async_engine"
+DATABASE_RETRY = "sessions.store.database:retried"
 CHECKPOINT_RETRY = "graph.checkpoint.postgres:retried"
 
 

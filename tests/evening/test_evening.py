@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prompts import ORCHESTRATOR
-from sessions import audit
+from sessions.store import audit
 from tests.evening.model import BROKEN_OFF, THE_TITLE, Model
 from tests.evening.recording import CTRL_C, DRAFT, FINAL, Call, Turn, calls, recorded, switches, tree, written
 from tests.evening.user import User

@@ -12,7 +12,7 @@ from graph.routing.scoring import LONGEST
 from graph.timestamps import now
 from prompts import team
 from sessions.events import Event
-from sessions.tables import routings, runs
+from sessions.store.tables import routings, runs
 
 SHOWN = ("text", "agent", "confidence", "method", "expected", "override", "created_at")
 TEAM = team(multi_agent=True)

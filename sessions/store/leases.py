@@ -11,8 +11,8 @@ from uuid import uuid4
 from sqlalchemy import BigInteger, Connection, RowMapping, and_, bindparam, case, cast, select, update
 
 from graph.db.fencing import Fence, LeaseLost
-from sessions.clock import clock
-from sessions.tables import sessions
+from sessions.store.clock import clock
+from sessions.store.tables import sessions
 
 HELD = and_(sessions.c.owner.is_not(None), sessions.c.lease_until > clock())
 _MICROSECONDS = cast(clock() * 1_000_000, BigInteger)

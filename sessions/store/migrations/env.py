@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from sessions.tables import metadata
+from sessions.store.tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
 context.run_migrations()

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, bindparam, exists, insert, select, upda
 from graph.execution.outcome import OpenCall
 from graph.sanitize import visible
 from graph.timestamps import ago, now
-from sessions.tables import calls, sessions
+from sessions.store.tables import calls, sessions
 
 SHOWN = [column.name for column in calls.columns if column.name != "session_id"]
 CHANGE = update(calls).where(calls.c.session_id == bindparam("session"), calls.c.call_id == bindparam("call"))

@@ -11,8 +11,8 @@ from graph import wire
 from graph.execution.outcome import OpenCall
 from graph.sanitize import visible
 from graph.timestamps import now
-from sessions import grants
-from sessions.tables import audit_log, audit_results
+from sessions.store import grants
+from sessions.store.tables import audit_log, audit_results
 
 FIELDS = [column.name for column in audit_log.columns if column.name not in ("session_id", "hash")]
 

@@ -11,7 +11,7 @@ from graph.errors import InvalidDecision
 from graph.execution.outcome import OpenCall
 from graph.timestamps import now
 from policy.grants import Grant, grant
-from sessions.tables import grants
+from sessions.store.tables import grants
 
 SHOWN = [column.name for column in grants.columns if column.name not in ("session_id", "ended_at")]
 

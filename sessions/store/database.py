@@ -15,8 +15,8 @@ from sqlalchemy.pool import StaticPool
 from graph.db.pool import POOL_SECONDS, TIMEOUTS, connect_options, timeouts
 from graph.db.retry import retried
 from graph.settings import Settings
-from sessions.migrations import migrate, refuse_newer
-from sessions.owner import locked_file
+from sessions.store.lockfile import locked_file
+from sessions.store.migrations import migrate, refuse_newer
 
 T = TypeVar("T")
 MIGRATION_LOCK = 0x41_52_54_31
