@@ -34,10 +34,10 @@ from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import Classifications
 from graph.settings import Settings
 from sessions.janitor import Janitor
-from sessions.replica import CLOSING_SECONDS
 from sessions.request import Request as RunRequest
-from sessions.run import Run
-from sessions.runs import Runs
+from sessions.runs.replica import CLOSING_SECONDS
+from sessions.runs.run import Run
+from sessions.runs.service import Runs
 from sessions.sessions import Sessions
 from sessions.store.database import Database, open_database
 

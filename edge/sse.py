@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
 
 from sessions.events import DONE, Event, TooSlow
-from sessions.run import Run
+from sessions.runs.run import Run
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 HEARTBEAT = b": still here\n\n"

@@ -11,7 +11,7 @@ from graph import wire
 from graph.db.fencing import Fence
 from graph.errors import SessionBusy
 from graph.sanitize import clean
-from sessions.replica import Replica
+from sessions.runs.replica import Replica
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database
 

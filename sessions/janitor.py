@@ -2,9 +2,9 @@
 
 from graph import wire
 from graph.settings import Settings
-from sessions.replica import every
 from sessions.request import Request
-from sessions.runs import Runs
+from sessions.runs.replica import every
+from sessions.runs.service import Runs
 from sessions.sessions import Sessions
 from sessions.store import calls
 from sessions.store.database import Database

@@ -10,7 +10,7 @@ from graph.execution.closing import delete_thread
 from graph.execution.outcome import Graph
 from graph.timestamps import now
 from sessions.finding import Finding
-from sessions.runs import Runs
+from sessions.runs.service import Runs
 from sessions.store import leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows

@@ -16,7 +16,7 @@ from sessions.moment import Moments
 from sessions.pruning import Pruning
 from sessions.removal import Removal
 from sessions.rewinding import Rewinding
-from sessions.runs import Runs
+from sessions.runs.service import Runs
 from sessions.store import audit, calls, grants
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database

@@ -14,8 +14,8 @@ from graph.db.fencing import FENCE, Fence, LeaseLost
 from graph.db.pool import conninfo
 from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.gatekeeper import Gatekeeper
-from sessions.acceptance import Door, Withdrawn
 from sessions.request import Request
+from sessions.runs.admission import Door, Withdrawn
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
 from sessions.store.audit import entries

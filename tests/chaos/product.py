@@ -24,7 +24,7 @@ PUT_WRITES: Targets = (
 ADD_RUN: Targets = ("sessions.store.runs:add_run",)
 FINISH_RUN: Targets = ("sessions.store.runs:finish",)
 COMPLETE: Targets = ("graph.completion.request:complete",)
-RECOVER: Targets = ("sessions.work:Work.take_up",)
+RECOVER: Targets = ("sessions.runs.executor:Work.take_up",)
 
 ACCEPT_TRANSACTION = "_accepted.<locals>.work"
 FINISH_TRANSACTION = "Work._finish.<locals>.finished"
@@ -33,10 +33,10 @@ UPDATE_RUN_TRANSACTION = "Work.noted"
 
 CHECK_LEASE = "sessions.store.leases:checked"
 LOCK_SESSION = "sessions.store.leases:locked"
-ADMISSION_STORE = "sessions.acceptance:run_rows"
+ADMISSION_STORE = "sessions.runs.admission:run_rows"
 FIRST_UNFINISHED = "first_unfinished"
 CHECK_FENCE = "graph.checkpoint.postgres:check_fence"
-TAKE_OVER = "sessions.replica:Replica._take_over"
+TAKE_OVER = "sessions.runs.replica:Replica._take_over"
 CHECK_POOLED_CONNECTION = "psycopg_pool:AsyncConnectionPool.check_connection"
 CREATE_ENGINE = "sessions.store.database:create_async_engine"
 DATABASE_RETRY = "sessions.store.database:retried"

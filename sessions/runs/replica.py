@@ -15,14 +15,14 @@ from graph.cancellation import Stop
 from graph.db.fencing import FENCE, Fence, LeaseLost
 from graph.errors import AgentRuntimeError, EditRefused, GraphUnavailable, Interrupted, SessionBusy
 from graph.settings import Settings
-from sessions import told
-from sessions.acceptance import Door, Withdrawn, refused_edit
 from sessions.request import Request
-from sessions.run import Run
+from sessions.runs import replay
+from sessions.runs.admission import Door, Withdrawn, refused_edit
+from sessions.runs.executor import ShuttingDown, Work, cancelled
+from sessions.runs.run import Run
 from sessions.store import leases
 from sessions.store import runs as run_rows
 from sessions.store.database import Database
-from sessions.work import ShuttingDown, Work, cancelled
 
 log = logging.getLogger("agent_runtime.runs")
 CLOSING_SECONDS = 5
@@ -296,7 +296,7 @@ class Replica:
             for run_id, session_id in await self._database.transact(lambda c: run_rows.wanted(c, self._name)):
                 self.stop(run_id, session_id)
         if ids := [*self._followed]:
-            for run_id, outcome in (await self._database.transact(lambda c: told.outcomes(c, ids))).items():
+            for run_id, outcome in (await self._database.transact(lambda c: replay.outcomes(c, ids))).items():
                 if run := self._followed.get(run_id):
                     run.log.add_later(outcome)
                     self.forget(run)

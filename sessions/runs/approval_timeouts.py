@@ -9,11 +9,11 @@ from graph.errors import CallNotOpen, SessionBusy
 from graph.execution.outcome import OpenCall
 from graph.settings import Settings
 from graph.timestamps import ago
-from sessions.replica import Replica
+from sessions.runs.executor import Work, expiry
+from sessions.runs.replica import Replica
 from sessions.store import calls
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database
-from sessions.work import Work, expiry
 
 log = logging.getLogger("agent_runtime.runs")
 

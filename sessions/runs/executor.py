@@ -21,7 +21,7 @@ from graph.permissions.decisions import CANCELLED
 from graph.permissions.gatekeeper import GRANTS
 from graph.timestamps import now
 from sessions.events import Event
-from sessions.run import Run
+from sessions.runs.run import Run
 from sessions.store import audit, calls, grants, leases, routings
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows

@@ -15,18 +15,19 @@ from graph.permissions.gatekeeper import Gatekeeper
 from graph.settings import Settings
 from graph.usage.meter import Meter
 from prompts import team
-from sessions import told
-from sessions.acceptance import Accepted, Door, InTheWay, Joined, Started, Told, Waiting, refused_edit
-from sessions.expiry import Approvals
-from sessions.replica import Replica
 from sessions.request import Request
-from sessions.run import Run
+from sessions.runs import replay
+from sessions.runs.admission import Accepted, Door, InTheWay, Started, Waiting, refused_edit
+from sessions.runs.approval_timeouts import Approvals
+from sessions.runs.executor import Work
+from sessions.runs.idempotency import Joined, Told
+from sessions.runs.replica import Replica
+from sessions.runs.run import Run
+from sessions.runs.titles import Titles
 from sessions.store import leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database
-from sessions.titles import Titles
-from sessions.work import Work
 
 
 class Runs:
@@ -133,7 +134,7 @@ class Runs:
         """The run that goes on, else the last one; None if the session has none."""
         if run := self.replica.active.get(session_id):
             return run
-        row, events = await self._database.transact(lambda connection: told.last(connection, session_id))
+        row, events = await self._database.transact(lambda connection: replay.last(connection, session_id))
         if row is None:
             return None
         if row["status"] != "done":

@@ -14,7 +14,7 @@ from graph.usage import totals
 from graph.usage.call import cost_of, size
 from graph.usage.meter import Meter
 from prompts import ORCHESTRATOR, TITLE
-from sessions.run import Run
+from sessions.runs.run import Run
 from sessions.store import leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
