@@ -38,7 +38,7 @@ from sessions.request import Request as RunRequest
 from sessions.runs.replica import CLOSING_SECONDS
 from sessions.runs.run import Run
 from sessions.runs.service import Runs
-from sessions.sessions import Sessions
+from sessions.service import Sessions
 from sessions.store.database import Database, open_database
 
 VERSION = "0.1.0"

@@ -10,7 +10,7 @@ from edge import openapi
 from edge.bodies import ASCIIResponse, read
 from edge.rest import sessions_of
 from graph import wire
-from sessions.rewinding import NoSuchTurn, NothingToUndo
+from sessions.rewind import NoSuchTurn, NothingToUndo
 
 
 class Fork(wire.Incoming):

@@ -17,8 +17,8 @@ from graph.errors import AgentRuntimeError, GraphUnavailable, Interrupted, Sessi
 from graph.permissions.gatekeeper import Gatekeeper, explained
 from graph.settings import Settings
 from prompts import CLASSIFIER, AgentName, team
-from sessions.finding import SessionNotFound
-from sessions.sessions import GrantNotFound, Sessions
+from sessions.lookup import SessionNotFound
+from sessions.service import GrantNotFound, Sessions
 
 
 class Names(wire.Incoming):

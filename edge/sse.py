@@ -9,7 +9,7 @@ from time import monotonic
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
 
-from sessions.events import DONE, Event, TooSlow
+from sessions.event_log import DONE, Event, TooSlow
 from sessions.runs.run import Run
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

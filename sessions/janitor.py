@@ -5,7 +5,7 @@ from graph.settings import Settings
 from sessions.request import Request
 from sessions.runs.replica import every
 from sessions.runs.service import Runs
-from sessions.sessions import Sessions
+from sessions.service import Sessions
 from sessions.store import calls
 from sessions.store.database import Database
 

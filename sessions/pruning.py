@@ -9,7 +9,7 @@ from graph.checkpoint.base import Remembering
 from graph.db.fencing import Fence
 from graph.execution import history, threads
 from graph.execution.outcome import Graph, thread_config
-from sessions.finding import Finding
+from sessions.lookup import Finding
 from sessions.store import leases
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database

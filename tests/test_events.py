@@ -5,7 +5,7 @@ import json
 import pytest
 
 from graph import wire
-from sessions.events import EVENTS, EventLog, TooSlow
+from sessions.event_log import EVENTS, EventLog, TooSlow
 
 pytestmark = pytest.mark.anyio
 

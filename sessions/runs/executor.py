@@ -20,7 +20,7 @@ from graph.execution.run import run_graph
 from graph.permissions.decisions import CANCELLED
 from graph.permissions.gatekeeper import GRANTS
 from graph.timestamps import now
-from sessions.events import Event
+from sessions.event_log import Event
 from sessions.runs.run import Run
 from sessions.store import audit, calls, grants, leases, routings
 from sessions.store import runs as run_rows

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping, select
 from graph import wire
 from graph.errors import Interrupted
 from graph.execution.outcome import Pause
-from sessions.events import ATTEMPT, Event
+from sessions.event_log import ATTEMPT, Event
 from sessions.runs.idempotency import closed, is_open
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows

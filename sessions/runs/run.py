@@ -9,7 +9,7 @@ from graph.cancellation import Stop
 from graph.errors import AgentRuntimeError
 from graph.usage import totals
 from graph.usage.totals import Bill
-from sessions.events import Event, EventLog
+from sessions.event_log import Event, EventLog
 
 
 @dataclass

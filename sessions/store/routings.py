@@ -11,7 +11,7 @@ from graph.routing.classifier import by_keywords
 from graph.routing.scoring import LONGEST
 from graph.timestamps import now
 from prompts import team
-from sessions.events import Event
+from sessions.event_log import Event
 from sessions.store.tables import routings, runs
 
 SHOWN = ("text", "agent", "confidence", "method", "expected", "override", "created_at")

@@ -23,7 +23,7 @@ from graph.execution.outcome import Outcome, Pause
 from graph.timestamps import now
 from graph.usage import totals
 from graph.usage.totals import Bill
-from sessions.events import Event
+from sessions.event_log import Event
 from sessions.request import Request
 from sessions.store.leases import HELD
 from sessions.store.sessions import rest, session

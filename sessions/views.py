@@ -14,7 +14,7 @@ from graph.settings import Settings
 from graph.timestamps import now
 from graph.usage import totals
 from graph.usage.budgets import Budgets
-from sessions.moment import Moments
+from sessions.snapshots import Moments
 from sessions.store import audit, calls, grants, routings
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows

@@ -11,16 +11,16 @@ from graph.execution.outcome import Graph, OpenCall, thread_config
 from graph.llm.openai_format import to_openai
 from graph.sanitize import clean
 from graph.settings import Settings
-from sessions.finding import Finding
-from sessions.moment import Moments
+from sessions.deletion import Removal
+from sessions.lookup import Finding
 from sessions.pruning import Pruning
-from sessions.removal import Removal
-from sessions.rewinding import Rewinding
+from sessions.rewind import Rewinding
 from sessions.runs.service import Runs
+from sessions.snapshots import Moments
 from sessions.store import audit, calls, grants
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database
-from sessions.view import Views
+from sessions.views import Views
 
 
 class GrantNotFound(Exception):

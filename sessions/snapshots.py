@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping
 from graph.execution import threads
 from graph.execution.outcome import Graph
 from prompts import ORCHESTRATOR
-from sessions.finding import SessionNotFound, known
+from sessions.lookup import SessionNotFound, known
 from sessions.store import leases
 from sessions.store.database import Database
 

@@ -9,7 +9,7 @@ from graph.db.fencing import Fence
 from graph.execution.closing import delete_thread
 from graph.execution.outcome import Graph
 from graph.timestamps import now
-from sessions.finding import Finding
+from sessions.lookup import Finding
 from sessions.runs.service import Runs
 from sessions.store import leases
 from sessions.store import runs as run_rows

@@ -12,8 +12,8 @@ from graph.execution.history import Past
 from graph.execution.outcome import Graph, OpenCall, Outcome, list_open_calls, thread_config
 from graph.permissions.decisions import cancelled
 from graph.timestamps import now
-from sessions.finding import Finding
-from sessions.moment import Moments
+from sessions.lookup import Finding
+from sessions.snapshots import Moments
 from sessions.store import audit, calls, grants, leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
