@@ -10,10 +10,10 @@ from pathlib import Path
 from ide.approval import Approver
 from ide.chat import Chat
 from ide.client import Client, ServiceError
-from ide.lines import piped, typed
-from ide.loop import Loop, new_session_id, switch
+from ide.input import piped, typed
+from ide.repl import Loop, new_session_id, switch
 from ide.screen import Screen
-from ide.service import CannotStart, running
+from ide.server_process import CannotStart, running
 from ide.settings import service_key, service_url
 from ide.workspace import Workspace
 

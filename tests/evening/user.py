@@ -10,7 +10,7 @@ from rich.console import Console
 from ide.approval import Approver, Stopped
 from ide.chat import Chat
 from ide.client import Client
-from ide.loop import Loop
+from ide.repl import Loop
 from ide.screen import Screen
 from ide.workspace import Workspace
 from tests.evening.recording import CTRL_C, Turn

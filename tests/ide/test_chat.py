@@ -13,7 +13,7 @@ from rich.console import Console
 from ide.approval import NO_ONE, Approver
 from ide.chat import Chat
 from ide.client import Client
-from ide.loop import Loop
+from ide.repl import Loop
 from ide.screen import Screen
 from ide.workspace import Workspace
 from tests.ide.scripted import CUT, Service, calls, fails, says, switched, token

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ide.service import PROJECT, CannotStart, answers, running
+from ide.server_process import PROJECT, CannotStart, answers, running
 from ide.workspace import Workspace
 from tests.ide.scripted import HOLD, Service, calls, fails, says, token
 
