@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from policy.allowlist import ALONE, PROGRAMS, VERSIONS
 from policy.expressions import EXPRESSIONS, git
-from policy.forms import LEADS_OUT, check, form
 from policy.paths import fault
-from policy.programs import ALONE, PROGRAMS, VERSIONS
 from policy.shell import Command, Unproven, Word, commands, splits
+from policy.signatures import LEADS_OUT, check, form
 
 
 class CommandClass(StrEnum):

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable
 
-from policy.forms import KINDS, check, form
 from policy.paths import fault
 from policy.shell import Command, Unproven, Word
+from policy.signatures import KINDS, check, form
 
 FIND = {
     **dict.fromkeys(["!", "(", ")", "-a", "-and", "-o", "-or", "-not", ","], ""),

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from policy.forms import LEADS_OUT
 from policy.globs import matches_whole, normal
 from policy.shell import Unproven, commands, splits
+from policy.signatures import LEADS_OUT
 
 LONGEST = 4096
 """Characters of a pattern."""

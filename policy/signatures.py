@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from policy import scripts
+from policy import script_subsets
 from policy.paths import fault, pattern_fault
 from policy.shell import Command, Unproven, Word
 
@@ -197,9 +197,9 @@ KINDS: dict[str, Callable[[Word], bool]] = {
     "DATE": _is(r"\+[^\x00-\x1f]*"),
     "PS": _is(r"[aAfjlrTuwx]{1,6}"),
     "REV": lambda word: _is_revision(word.text),
-    "SED": lambda word: scripts.is_sed(word.text),
-    "AWK": lambda word: scripts.is_awk(word.text),
-    "JQ": lambda word: scripts.is_jq(word.text),
+    "SED": lambda word: script_subsets.is_sed(word.text),
+    "AWK": lambda word: script_subsets.is_awk(word.text),
+    "JQ": lambda word: script_subsets.is_jq(word.text),
 }
 
 
