@@ -9,7 +9,7 @@ WORKDIR /app
 COPY --from=build /venv /venv
 COPY server.py .
 COPY cli cli
-COPY edge edge
+COPY api api
 COPY graph graph
 COPY nodes nodes
 COPY policy policy

@@ -7,56 +7,41 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from starlette.responses import Response
 
-from edge import openapi, sse
-from edge.bodies import ASCIIResponse, read
-from edge.guard import Guard
-from edge.keys import keys
-from edge.life import life_routes
-from edge.rest import answer_errors, rest_routes, sessions_of
-from edge.route import route_routes
-from edge.signals import on_exit, on_hangup
-from edge.startup import Readiness, Startup, started
-from graph import wire
+from api import openapi
+from api.bodies import ASCIIResponse
+from api.errors import add_error_handlers
+from api.keys import keys
+from api.middleware.guard import Guard
+from api.middleware.readiness import Readiness, Startup, started
+from api.routes.agents import add_agent_routes
+from api.routes.grants import add_grant_routes
+from api.routes.health import add_health_routes
+from api.routes.messages import add_message_routes
+from api.routes.policy import add_policy_routes
+from api.routes.rewind import add_rewind_routes
+from api.routes.routing import add_routing_routes
+from api.routes.sessions import add_session_routes
+from api.routes.views import add_view_routes
+from api.signals import on_exit, on_hangup
+from api.version import VERSION
 from graph.db.retry import DATABASE_ERRORS, is_transient
-from graph.errors import AgentRuntimeError
 from graph.execution.engine import open_graph
 from graph.llm import open_model
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import Classifications
 from graph.settings import Settings
 from sessions.janitor import Janitor
-from sessions.request import Request as RunRequest
 from sessions.runs.replica import CLOSING_SECONDS
-from sessions.runs.run import Run
 from sessions.runs.service import Runs
 from sessions.service import Sessions
-from sessions.store.database import Database, open_database
-
-VERSION = "0.1.0"
-
-
-class Envelope(wire.Incoming):
-    """What must be right for a message to be looked at."""
-
-    session_id: wire.SessionId
-    message: dict[str, Any]
-    stream: wire.StreamOptions = wire.StreamOptions()
-    busy: wire.Busy | None = None
-
-
-class Health(BaseModel):
-    status: str = "healthy"
-    service: str = "agent-runtime"
-    version: str = VERSION
+from sessions.store.database import open_database
 
 
 def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatModel] | None = None) -> FastAPI:
@@ -99,72 +84,18 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     )
     app.add_middleware(Startup, readiness=readiness)
     app.add_middleware(Guard, keys=keys(settings))
-    answer_errors(app)
-    _health_routes(app)
-    _message_routes(app, settings)
-    rest_routes(app, settings, gatekeeper)
-    life_routes(app)
-    route_routes(app, settings, known)
+    add_error_handlers(app)
+    add_health_routes(app)
+    add_message_routes(app, settings)
+    add_agent_routes(app, settings)
+    add_policy_routes(app, gatekeeper)
+    add_session_routes(app)
+    add_grant_routes(app)
+    add_view_routes(app)
+    add_rewind_routes(app)
+    add_routing_routes(app, settings, known)
     openapi.documented(app)
     return app
-
-
-def _health_routes(app: FastAPI) -> None:
-    @app.get("/health")
-    async def health() -> Health:
-        return Health()
-
-    @app.get("/ready")
-    async def ready(request: Request) -> Health:
-        """Whether the database answers as well; 503 if not."""
-        database: Database = request.app.state.database
-        await database.ping()
-        return Health()
-
-
-def _message_routes(app: FastAPI, settings: Settings) -> None:
-    patience = settings.heartbeat_seconds
-
-    @app.post("/agent/message/stream", response_class=Response, openapi_extra=openapi.STREAM)
-    async def stream(request: Request) -> Response:
-        """Send a message of the user or of the IDE; the answer is a stream of chunks."""
-        envelope = await read(request, Envelope)
-        try:
-            message = wire.parse(envelope.message, wire.MESSAGE)
-            key = wire.checked_key(request.headers.get("idempotency-key", ""))
-        except AgentRuntimeError as error:
-            return sse.response(_failed(envelope.session_id, error), patience)
-        options = wire.StreamOptions(
-            **{name: value or getattr(message.stream, name) for name, value in envelope.stream}
-        )
-        runs: Runs = request.app.state.runs
-        asked = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
-        return sse.response(await runs.submit(asked), patience)
-
-    @app.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN)
-    async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
-        """The run that goes on, or the last one; with `Last-Event-ID`, what came after that event."""
-        await sessions_of(request).shown(session_id)
-        run: Run | None = await request.app.state.runs.join(session_id)
-        if run is None:
-            return sse.nothing()
-        after = sse.position(run, request.headers.get("last-event-id", ""))
-        shown = {"", *(name for name, asked in (("tokens", tokens), ("usage", usage)) if asked)}
-        return sse.response(run, patience, after=after, shown=frozenset(shown))
-
-    @app.post("/sessions/{session_id}/cancel")
-    async def cancel(request: Request, session_id: str) -> dict[str, Any]:
-        """Stop the run that goes on, and close the open calls; again, it changes nothing."""
-        await sessions_of(request).shown(session_id)
-        await request.app.state.runs.cancel(session_id)
-        return {"session_id": session_id, "status": "cancelled"}
-
-
-def _failed(session_id: str, error: AgentRuntimeError) -> Run:
-    run = Run(session_id)
-    run.log.add(run.fail(error))
-    run.end()
-    return run
 
 
 def __getattr__(name: str) -> FastAPI:

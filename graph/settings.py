@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     )
 
     internal_api_key: SecretStr = SecretStr("")
-    """What `X-Internal-Auth` must hold: 16 characters or more, and no placeholder. `edge/keys.py` has the rule."""
+    """What `X-Internal-Auth` must hold: 16 characters or more, and no placeholder. `api/keys.py` has the rule."""
     internal_api_key_previous: SecretStr = SecretStr("")
     """Accepted as well, while clients change to a new key; empty: there is none."""
     dev: bool = False

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from pydantic import Field
 
-from edge import openapi
-from edge.bodies import read
+from api import openapi
+from api.bodies import read
 from graph import wire
 from graph.routing.cache import Classifications
 from graph.routing.classifier import explanation, remembered
@@ -20,7 +20,7 @@ class Asked(wire.Incoming):
     text: wire.UserText = Field(min_length=1)
 
 
-def route_routes(app: FastAPI, settings: Settings, known: Classifications) -> None:
+def add_routing_routes(app: FastAPI, settings: Settings, known: Classifications) -> None:
     mates = team(settings.multi_agent_mode)
 
     @app.post("/route/explain", openapi_extra=openapi.body(Asked))

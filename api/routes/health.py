@@ -1,0 +1,26 @@
+"""Routes of the health checks."""
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+
+from api.dependencies import database_of
+from api.version import VERSION
+
+
+class Health(BaseModel):
+    status: str = "healthy"
+    service: str = "agent-runtime"
+    version: str = VERSION
+
+
+def add_health_routes(app: FastAPI) -> None:
+    @app.get("/health")
+    async def health() -> Health:
+        """Return whether the process is alive."""
+        return Health()
+
+    @app.get("/ready")
+    async def ready(request: Request) -> Health:
+        """Return whether the database answers as well; 503 if it does not."""
+        await database_of(request).ping()
+        return Health()

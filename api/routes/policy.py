@@ -1,0 +1,33 @@
+"""Routes of the permission policy."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from pydantic import Field
+
+from api import openapi
+from api.bodies import read
+from graph import wire
+from graph.permissions.gatekeeper import Gatekeeper, explained
+from prompts import AgentName
+
+
+class Question(wire.Incoming):
+    """A tool call whose verdict is requested."""
+
+    agent: AgentName
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+def add_policy_routes(app: FastAPI, gatekeeper: Gatekeeper) -> None:
+    @app.get("/policy")
+    async def policy() -> dict[str, Any]:
+        """Return the rules, and the decision for each agent and tool."""
+        return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.matrix()}
+
+    @app.post("/policy/explain", openapi_extra=openapi.body(Question))
+    async def explain(request: Request) -> dict[str, Any]:
+        """Return the verdict on a tool call; nothing is run or stored."""
+        question = await read(request, Question)
+        return explained(gatekeeper.verdict(question.agent, question.tool, question.arguments))
