@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
@@ -20,15 +20,7 @@ from api.errors import add_error_handlers
 from api.keys import keys
 from api.middleware.guard import Guard
 from api.middleware.readiness import Readiness, Startup, started
-from api.routes.agents import add_agent_routes
-from api.routes.grants import add_grant_routes
-from api.routes.health import add_health_routes
-from api.routes.messages import add_message_routes
-from api.routes.policy import add_policy_routes
-from api.routes.rewind import add_rewind_routes
-from api.routes.routing import add_routing_routes
-from api.routes.sessions import add_session_routes
-from api.routes.views import add_view_routes
+from api.routes import ROUTERS
 from api.signals import on_exit, on_hangup
 from api.version import VERSION
 from graph.db.retry import DATABASE_ERRORS, is_transient
@@ -45,57 +37,62 @@ from sessions.store.database import open_database
 
 
 def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatModel] | None = None) -> FastAPI:
-    """Without a model of its own it opens the one that the settings name.
+    """Build the app. Without a `model` it opens the one that the settings name.
 
     Raises ValueError for a weak key, and for a policy that cannot be used.
     """
-    gatekeeper = Gatekeeper(settings.policy_file)
     readiness = Readiness()
-    known = Classifications(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logging.getLogger("agent_runtime").setLevel(settings.log_level)
-        with ThreadPoolExecutor(1, "sqlite") as thread:
-            async with (
-                open_database(settings, thread) as database,
-                open_graph(settings, model or open_model(settings), gatekeeper, thread, known) as (graph, namer),
-            ):
-                runs = Runs(database, graph, gatekeeper, settings, namer)
-                app.state.database, app.state.runs = database, runs
-                app.state.sessions = Sessions(database, graph, runs, settings)
-                app.state.janitor = janitor = Janitor(database, runs, app.state.sessions, settings)
-                on_hangup(gatekeeper.reload)
-
-                async def start() -> None:
-                    await database.prepare(graph.checkpointer.prepare)
-                    await runs.replica.start()
-                    janitor.start()
-
-                with on_exit(runs.replica.begin_closing):
-                    try:
-                        async with started(start, readiness):
-                            yield
-                    finally:
-                        await runs.replica.close()
+        async with _open_components(app, model or open_model(settings)) as start:
+            runs: Runs = app.state.runs
+            with on_exit(runs.replica.begin_closing):
+                try:
+                    async with started(start, readiness):
+                        yield
+                finally:
+                    await runs.replica.close()
 
     app = FastAPI(
         title="Agent Runtime", version=VERSION, lifespan=lifespan, default_response_class=ASCIIResponse, redoc_url=None
     )
+    app.state.settings = settings
+    app.state.gatekeeper = Gatekeeper(settings.policy_file)
+    app.state.routing_cache = Classifications(settings)
     app.add_middleware(Startup, readiness=readiness)
     app.add_middleware(Guard, keys=keys(settings))
     add_error_handlers(app)
-    add_health_routes(app)
-    add_message_routes(app, settings)
-    add_agent_routes(app, settings)
-    add_policy_routes(app, gatekeeper)
-    add_session_routes(app)
-    add_grant_routes(app)
-    add_view_routes(app)
-    add_rewind_routes(app)
-    add_routing_routes(app, settings, known)
+    for router in ROUTERS:
+        app.include_router(router)
     openapi.documented(app)
     return app
+
+
+@asynccontextmanager
+async def _open_components(
+    app: FastAPI, model: AbstractAsyncContextManager[BaseChatModel]
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Open the database and the graph and put what the routes need into the app's state; yield what starts the work."""
+    state, settings = app.state, app.state.settings
+    with ThreadPoolExecutor(1, "sqlite") as thread:
+        async with (
+            open_database(settings, thread) as database,
+            open_graph(settings, model, state.gatekeeper, thread, state.routing_cache) as (graph, namer),
+        ):
+            runs = Runs(database, graph, state.gatekeeper, settings, namer)
+            state.database, state.runs = database, runs
+            state.sessions = Sessions(database, graph, runs, settings)
+            state.janitor = janitor = Janitor(database, runs, state.sessions, settings)
+            on_hangup(state.gatekeeper.reload)
+
+            async def start() -> None:
+                await database.prepare(graph.checkpointer.prepare)
+                await runs.replica.start()
+                janitor.start()
+
+            yield start
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -1,1 +1,18 @@
 """The routes, a module for each resource."""
+
+from fastapi import APIRouter
+
+from api.routes import agents, grants, health, messages, policy, rewind, routing, sessions, views
+
+ROUTERS: list[APIRouter] = [
+    health.router,
+    messages.router,
+    agents.router,
+    policy.router,
+    sessions.router,
+    grants.router,
+    views.router,
+    rewind.router,
+    routing.router,
+]
+"""In the order of the OpenAPI page."""

@@ -2,29 +2,30 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 
-from api.dependencies import sessions_of
-from graph.settings import Settings
+from api.dependencies import sessions_of, settings_of
 from prompts import CLASSIFIER, team
 
+router = APIRouter()
 
-def add_agent_routes(app: FastAPI, settings: Settings) -> None:
-    @app.get("/agents")
-    async def agents() -> list[dict[str, Any]]:
-        """List the agents of this mode."""
-        return [
-            {
-                "type": agent.name,
-                "name": agent.title,
-                "description": agent.description,
-                "allowed_tools": list(agent.tools),
-                "has_file_restrictions": agent.may_write != ("*",),
-            }
-            for agent in [CLASSIFIER, *team(settings.multi_agent_mode).values()]
-        ]
 
-    @app.get("/agents/{session_id}/current")
-    async def current_agent(request: Request, session_id: str) -> dict[str, Any]:
-        """Return the agent that holds the conversation, and the hand-offs before it."""
-        return await sessions_of(request).current_agent(session_id)
+@router.get("/agents")
+async def agents(request: Request) -> list[dict[str, Any]]:
+    """List the agents of this mode."""
+    return [
+        {
+            "type": agent.name,
+            "name": agent.title,
+            "description": agent.description,
+            "allowed_tools": list(agent.tools),
+            "has_file_restrictions": agent.may_write != ("*",),
+        }
+        for agent in [CLASSIFIER, *team(settings_of(request).multi_agent_mode).values()]
+    ]
+
+
+@router.get("/agents/{session_id}/current")
+async def current_agent(request: Request, session_id: str) -> dict[str, Any]:
+    """Return the agent that holds the conversation, and the hand-offs before it."""
+    return await sessions_of(request).current_agent(session_id)

@@ -2,23 +2,26 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 
 from api.dependencies import sessions_of
 
+router = APIRouter()
 
-def add_grant_routes(app: FastAPI) -> None:
-    @app.get("/sessions/{session_id}/grants")
-    async def grants(request: Request, session_id: str) -> dict[str, Any]:
-        """List the active grants, and the narrowest pattern that each open approval could be remembered with."""
-        return await sessions_of(request).grants(session_id)
 
-    @app.delete("/sessions/{session_id}/grants")
-    async def revoke_all(request: Request, session_id: str) -> dict[str, Any]:
-        """Revoke all grants of the session."""
-        return await sessions_of(request).revoke(session_id)
+@router.get("/sessions/{session_id}/grants")
+async def grants(request: Request, session_id: str) -> dict[str, Any]:
+    """List the active grants, and the narrowest pattern that each open approval could be remembered with."""
+    return await sessions_of(request).grants(session_id)
 
-    @app.delete("/sessions/{session_id}/grants/{grant_id}")
-    async def revoke(request: Request, session_id: str, grant_id: str) -> dict[str, Any]:
-        """Revoke one grant."""
-        return await sessions_of(request).revoke(session_id, grant_id)
+
+@router.delete("/sessions/{session_id}/grants")
+async def revoke_all(request: Request, session_id: str) -> dict[str, Any]:
+    """Revoke all grants of the session."""
+    return await sessions_of(request).revoke(session_id)
+
+
+@router.delete("/sessions/{session_id}/grants/{grant_id}")
+async def revoke(request: Request, session_id: str, grant_id: str) -> dict[str, Any]:
+    """Revoke one grant."""
+    return await sessions_of(request).revoke(session_id, grant_id)

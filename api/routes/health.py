@@ -1,6 +1,6 @@
 """Routes of the health checks."""
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from api.dependencies import database_of
@@ -13,14 +13,17 @@ class Health(BaseModel):
     version: str = VERSION
 
 
-def add_health_routes(app: FastAPI) -> None:
-    @app.get("/health")
-    async def health() -> Health:
-        """Return whether the process is alive."""
-        return Health()
+router = APIRouter()
 
-    @app.get("/ready")
-    async def ready(request: Request) -> Health:
-        """Return whether the database answers as well; 503 if it does not."""
-        await database_of(request).ping()
-        return Health()
+
+@router.get("/health")
+async def health() -> Health:
+    """Return whether the process is alive."""
+    return Health()
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Health:
+    """Return whether the database answers as well; 503 if it does not."""
+    await database_of(request).ping()
+    return Health()

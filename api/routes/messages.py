@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import openapi, sse
 from api.bodies import read
-from api.dependencies import runs_of, sessions_of
+from api.dependencies import runs_of, sessions_of, settings_of
 from graph import wire
 from graph.errors import AgentRuntimeError
-from graph.settings import Settings
 from sessions.request import Request as RunRequest
 from sessions.runs.run import Run
 
@@ -24,41 +23,42 @@ class Envelope(wire.Incoming):
     busy: wire.Busy | None = None
 
 
-def add_message_routes(app: FastAPI, settings: Settings) -> None:
-    heartbeat = settings.heartbeat_seconds
+router = APIRouter()
 
-    @app.post("/agent/message/stream", response_class=Response, openapi_extra=openapi.STREAM)
-    async def stream(request: Request) -> Response:
-        """Send a message of the user or of the IDE; the answer is a stream of chunks."""
-        envelope = await read(request, Envelope)
-        try:
-            message = wire.parse(envelope.message, wire.MESSAGE)
-            key = wire.checked_key(request.headers.get("idempotency-key", ""))
-        except AgentRuntimeError as error:
-            return sse.response(_failed_run(envelope.session_id, error), heartbeat)
-        options = wire.StreamOptions(
-            **{name: value or getattr(message.stream, name) for name, value in envelope.stream}
-        )
-        submitted = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
-        return sse.response(await runs_of(request).submit(submitted), heartbeat)
 
-    @app.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN)
-    async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
-        """Stream the current run, or the last one; with `Last-Event-ID`, the events after that one."""
-        await sessions_of(request).shown(session_id)
-        run = await runs_of(request).join(session_id)
-        if run is None:
-            return sse.nothing()
-        after = sse.position(run, request.headers.get("last-event-id", ""))
-        shown = {"", *(name for name, opted_in in (("tokens", tokens), ("usage", usage)) if opted_in)}
-        return sse.response(run, heartbeat, after=after, shown=frozenset(shown))
+@router.post("/agent/message/stream", response_class=Response, openapi_extra=openapi.STREAM)
+async def stream(request: Request) -> Response:
+    """Send a message of the user or of the IDE; the answer is a stream of chunks."""
+    heartbeat = settings_of(request).heartbeat_seconds
+    envelope = await read(request, Envelope)
+    try:
+        message = wire.parse(envelope.message, wire.MESSAGE)
+        key = wire.checked_key(request.headers.get("idempotency-key", ""))
+    except AgentRuntimeError as error:
+        return sse.response(_failed_run(envelope.session_id, error), heartbeat)
+    options = wire.StreamOptions(**{name: value or getattr(message.stream, name) for name, value in envelope.stream})
+    submitted = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
+    return sse.response(await runs_of(request).submit(submitted), heartbeat)
 
-    @app.post("/sessions/{session_id}/cancel")
-    async def cancel(request: Request, session_id: str) -> dict[str, Any]:
-        """Stop the current run and close the open calls; a second call changes nothing."""
-        await sessions_of(request).shown(session_id)
-        await runs_of(request).cancel(session_id)
-        return {"session_id": session_id, "status": "cancelled"}
+
+@router.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN)
+async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
+    """Stream the current run, or the last one; with `Last-Event-ID`, the events after that one."""
+    await sessions_of(request).shown(session_id)
+    run = await runs_of(request).join(session_id)
+    if run is None:
+        return sse.nothing()
+    after = sse.position(run, request.headers.get("last-event-id", ""))
+    shown = {"", *(name for name, opted_in in (("tokens", tokens), ("usage", usage)) if opted_in)}
+    return sse.response(run, settings_of(request).heartbeat_seconds, after=after, shown=frozenset(shown))
+
+
+@router.post("/sessions/{session_id}/cancel")
+async def cancel(request: Request, session_id: str) -> dict[str, Any]:
+    """Stop the current run and close the open calls; a second call changes nothing."""
+    await sessions_of(request).shown(session_id)
+    await runs_of(request).cancel(session_id)
+    return {"session_id": session_id, "status": "cancelled"}
 
 
 def _failed_run(session_id: str, error: AgentRuntimeError) -> Run:

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from api import openapi
 from api.bodies import read
+from api.dependencies import gatekeeper_of
 from graph import wire
-from graph.permissions.gatekeeper import Gatekeeper, explained
+from graph.permissions.gatekeeper import explained
 from prompts import AgentName
 
 
@@ -20,14 +21,18 @@ class Question(wire.Incoming):
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
-def add_policy_routes(app: FastAPI, gatekeeper: Gatekeeper) -> None:
-    @app.get("/policy")
-    async def policy() -> dict[str, Any]:
-        """Return the rules, and the decision for each agent and tool."""
-        return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.matrix()}
+router = APIRouter()
 
-    @app.post("/policy/explain", openapi_extra=openapi.body(Question))
-    async def explain(request: Request) -> dict[str, Any]:
-        """Return the verdict on a tool call; nothing is run or stored."""
-        question = await read(request, Question)
-        return explained(gatekeeper.verdict(question.agent, question.tool, question.arguments))
+
+@router.get("/policy")
+async def policy(request: Request) -> dict[str, Any]:
+    """Return the rules, and the decision for each agent and tool."""
+    gatekeeper = gatekeeper_of(request)
+    return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.matrix()}
+
+
+@router.post("/policy/explain", openapi_extra=openapi.body(Question))
+async def explain(request: Request) -> dict[str, Any]:
+    """Return the verdict on a tool call; nothing is run or stored."""
+    question = await read(request, Question)
+    return explained(gatekeeper_of(request).verdict(question.agent, question.tool, question.arguments))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from api import openapi
@@ -17,17 +17,20 @@ class Fork(wire.Incoming):
     turn: int | None = Field(None, ge=1, description="Counted from 1 by the user's messages; absent: now.")
 
 
-def add_rewind_routes(app: FastAPI) -> None:
-    @app.post("/sessions/{session_id}/undo")
-    async def undo(request: Request, session_id: str) -> dict[str, Any]:
-        """Return to the state before the user's last message; changes in the workspace stay.
+router = APIRouter()
 
-        Waits for a current run. 409 `nothing_to_undo` if there is no message, `session_busy` if the run takes too long.
-        """
-        return await sessions_of(request).rewinding.undo(session_id)
 
-    @app.post("/sessions/{session_id}/fork", openapi_extra=openapi.body(Fork, required=False))
-    async def fork(request: Request, session_id: str) -> dict[str, Any]:
-        """Create a session with this one's history, as of now or of the end of a `turn`; without grants and audit."""
-        chosen = await read(request, Fork) if await request.body() else Fork()
-        return await sessions_of(request).rewinding.fork(session_id, chosen.turn)
+@router.post("/sessions/{session_id}/undo")
+async def undo(request: Request, session_id: str) -> dict[str, Any]:
+    """Return to the state before the user's last message; changes in the workspace stay.
+
+    Waits for a current run. 409 `nothing_to_undo` if there is no message, `session_busy` if the run takes too long.
+    """
+    return await sessions_of(request).rewinding.undo(session_id)
+
+
+@router.post("/sessions/{session_id}/fork", openapi_extra=openapi.body(Fork, required=False))
+async def fork(request: Request, session_id: str) -> dict[str, Any]:
+    """Create a session with this one's history, as of now or of the end of a `turn`; without grants and audit."""
+    chosen = await read(request, Fork) if await request.body() else Fork()
+    return await sessions_of(request).rewinding.fork(session_id, chosen.turn)

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from api import openapi
 from api.bodies import read
+from api.dependencies import routing_cache_of, settings_of
 from graph import wire
-from graph.routing.cache import Classifications
 from graph.routing.classifier import explanation, remembered
-from graph.settings import Settings
 from prompts import team
 
 
@@ -20,15 +19,16 @@ class Asked(wire.Incoming):
     text: wire.UserText = Field(min_length=1)
 
 
-def add_routing_routes(app: FastAPI, settings: Settings, known: Classifications) -> None:
-    mates = team(settings.multi_agent_mode)
+router = APIRouter()
 
-    @app.post("/route/explain", openapi_extra=openapi.body(Asked))
-    async def explain(request: Request) -> dict[str, Any]:
-        """Whom the words of a request speak for, and why; no model is asked, nothing is run or stored.
 
-        A model, which is asked first, may choose another one: `remembered` is what it chose if this process knows it.
-        """
-        asked = await read(request, Asked)
-        before = remembered(asked.text, mates, known)
-        return {**explanation(asked.text, mates), "remembered": before and before._asdict(), "cache": known.told()}
+@router.post("/route/explain", openapi_extra=openapi.body(Asked))
+async def explain(request: Request) -> dict[str, Any]:
+    """Whom the words of a request speak for, and why; no model is asked, nothing is run or stored.
+
+    A model, which is asked first, may choose another one: `remembered` is what it chose if this process knows it.
+    """
+    asked = await read(request, Asked)
+    agents, cache = team(settings_of(request).multi_agent_mode), routing_cache_of(request)
+    before = remembered(asked.text, agents, cache)
+    return {**explanation(asked.text, agents), "remembered": before and before._asdict(), "cache": cache.told()}

@@ -2,45 +2,47 @@
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, Query, Request
 
 from api.dependencies import sessions_of
 
+router = APIRouter()
 
-def add_view_routes(app: FastAPI) -> None:
-    @app.get("/sessions/{session_id}/view")
-    async def view(
-        request: Request, session_id: str, messages: Annotated[int, Query(ge=0, le=1000)] = 50
-    ) -> dict[str, Any]:
-        """Return what a client needs to open a session again, with the last `messages` messages.
 
-        `last_event_id` is where to join the stream: after the last event of a finished run, or at the start of the
-        current `run`, whose message and chunks are not part of the history yet.
-        """
-        return await sessions_of(request).views.view(session_id, messages)
+@router.get("/sessions/{session_id}/view")
+async def view(
+    request: Request, session_id: str, messages: Annotated[int, Query(ge=0, le=1000)] = 50
+) -> dict[str, Any]:
+    """Return what a client needs to open a session again, with the last `messages` messages.
 
-    @app.get("/sessions/{session_id}/calls")
-    async def calls(request: Request, session_id: str) -> dict[str, Any]:
-        """List the tool calls of the history: who made it, what was decided, when it was sent and answered.
+    `last_event_id` is where to join the stream: after the last event of a finished run, or at the start of the
+    current `run`, whose message and chunks are not part of the history yet.
+    """
+    return await sessions_of(request).views.view(session_id, messages)
 
-        Calls that never left the service have no times.
-        """
-        return await sessions_of(request).views.calls(session_id)
 
-    @app.get("/sessions/{session_id}/usage")
-    async def usage(
-        request: Request, session_id: str, runs: Annotated[int, Query(ge=0, le=1000)] = 50
-    ) -> dict[str, Any]:
-        """Return the usage of the session's model calls by agent, by purpose and by its newest `runs`, and its budgets.
+@router.get("/sessions/{session_id}/calls")
+async def calls(request: Request, session_id: str) -> dict[str, Any]:
+    """List the tool calls of the history: who made it, what was decided, when it was sent and answered.
 
-        `cost` is null if no call has a price; `unpriced_calls` counts those without one. An undo gives nothing back.
-        """
-        return await sessions_of(request).views.usage(session_id, runs)
+    Calls that never left the service have no times.
+    """
+    return await sessions_of(request).views.calls(session_id)
 
-    @app.get("/sessions/{session_id}/export")
-    async def export(request: Request, session_id: str) -> dict[str, Any]:
-        """Return the whole session as one document: history, audit, grants, calls, runs with their events, usage.
 
-        A deleted session cannot be exported.
-        """
-        return await sessions_of(request).views.export(session_id)
+@router.get("/sessions/{session_id}/usage")
+async def usage(request: Request, session_id: str, runs: Annotated[int, Query(ge=0, le=1000)] = 50) -> dict[str, Any]:
+    """Return the usage of the session's model calls by agent, by purpose and by its newest `runs`, and its budgets.
+
+    `cost` is null if no call has a price; `unpriced_calls` counts those without one. An undo gives nothing back.
+    """
+    return await sessions_of(request).views.usage(session_id, runs)
+
+
+@router.get("/sessions/{session_id}/export")
+async def export(request: Request, session_id: str) -> dict[str, Any]:
+    """Return the whole session as one document: history, audit, grants, calls, runs with their events, usage.
+
+    A deleted session cannot be exported.
+    """
+    return await sessions_of(request).views.export(session_id)
