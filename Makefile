@@ -2,47 +2,67 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DIR ?= .
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# The fast tests look at fewer examples of each property.
+FAST := PROPERTY_EXAMPLES=5 $(PYTEST) -m "not slow"
 
-.PHONY: run chat studio test chaos format bench lock image clean
+.DEFAULT_GOAL := help
+.PHONY: help run chat studio test test-fast lint typecheck format cov picture chaos bench lock image clean
+
+help: ## print the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 run: export AGENT_RUNTIME__DEV ?= $(if $(filter-out 127.0.0.1 ::1 localhost,$(AGENT_RUNTIME__HOST)),false,true)
-run: $(VENV)/.run
+run: $(VENV)/.run ## serve on 127.0.0.1:8001 with SQLite and the offline model
 	$(BIN)/python server.py
 
-chat: $(VENV)/.run
+chat: $(VENV)/.run ## open the terminal IDE in DIR=path (ARGS="--session ID")
 	$(BIN)/python -m ide "$(DIR)" $(ARGS)
 
-studio: $(VENV)/.dev
+studio: $(VENV)/.dev ## serve the graph for LangGraph Studio (langgraph dev)
 	$(BIN)/langgraph dev --no-browser --host 127.0.0.1 $(ARGS)
 
-test: $(VENV)/.dev
+test: lint typecheck ## check everything that must hold
+	$(PYTEST) --durations=25
+
+test-fast: $(VENV)/.dev ## run the tests for who edits the topology, in two minutes: no chaos, evening, remote
+	$(FAST)
+
+lint: $(VENV)/.dev ## check format, style and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+typecheck: $(VENV)/.dev ## check the types (mypy, strict)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-chaos: $(VENV)/.dev
-	$(BIN)/python -m tests.chaos $(ARGS)
-
-format: $(VENV)/.dev
+format: $(VENV)/.dev ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev
+cov: $(VENV)/.dev ## measure the coverage of the fast tests; fail when it has fallen
+	$(FAST) --cov --cov-report=term:skip-covered
+
+picture: $(VENV)/.dev ## write the picture of the graph into README.md
+	$(BIN)/python -m cli picture
+
+chaos: $(VENV)/.dev ## kill, stop and overload the service by hand (ARGS="--only kill --rounds 20")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: $(VENV)/.dev ## measure what a turn costs on this machine (ARGS=--quick)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lock: $(VENV)/.dev
+lock: $(VENV)/.dev ## pin the dependencies of pyproject.toml with hashes
 	$(BIN)/uv pip compile --universal --generate-hashes --no-header --python-version 3.11 \
 		pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --no-header --python-version 3.11 \
 		--extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
-image:
+image: ## build the container image
 	docker build -t agent-runtime .
 
-clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+clean: ## remove the environment and the caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api .coverage*
 
 $(VENV)/.run: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=...")'

@@ -17,9 +17,9 @@ from pydantic_core import ErrorDetails
 from api import openapi
 from api.bodies import ASCIIResponse
 from api.errors import add_error_handlers
-from api.keys import keys
+from api.keys import load_keys
 from api.middleware.guard import Guard
-from api.middleware.readiness import Readiness, Startup, started
+from api.middleware.readiness import Readiness, ReadinessMiddleware, run_startup
 from api.routes import ROUTERS
 from api.signals import on_exit, on_hangup
 from api.version import VERSION
@@ -27,10 +27,10 @@ from graph.db.retry import DATABASE_ERRORS, is_transient
 from graph.execution.engine import open_graph
 from graph.llm import open_model
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.routing.cache import Classifications
+from graph.routing.cache import RoutingCache
 from graph.settings import Settings
 from sessions.janitor import Janitor
-from sessions.runs.replica import CLOSING_SECONDS
+from sessions.runs.replica import SHUTDOWN_GRACE_SECONDS
 from sessions.runs.service import Runs
 from sessions.service import Sessions
 from sessions.store.database import open_database
@@ -48,9 +48,9 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
         logging.getLogger("agent_runtime").setLevel(settings.log_level)
         async with _open_components(app, model or open_model(settings)) as start:
             runs: Runs = app.state.runs
-            with on_exit(runs.replica.begin_closing):
+            with on_exit(runs.replica.begin_shutdown):
                 try:
-                    async with started(start, readiness):
+                    async with run_startup(start, readiness):
                         yield
                 finally:
                     await runs.replica.close()
@@ -60,13 +60,13 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     )
     app.state.settings = settings
     app.state.gatekeeper = Gatekeeper(settings.policy_file)
-    app.state.routing_cache = Classifications(settings)
-    app.add_middleware(Startup, readiness=readiness)
-    app.add_middleware(Guard, keys=keys(settings))
+    app.state.routing_cache = RoutingCache(settings)
+    app.add_middleware(ReadinessMiddleware, readiness=readiness)
+    app.add_middleware(Guard, keys=load_keys(settings))
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
-    openapi.documented(app)
+    openapi.extend_openapi(app)
     return app
 
 
@@ -99,42 +99,42 @@ def __getattr__(name: str) -> FastAPI:
     """`app`, made when it is asked for: importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
-    with _exit_with_a_sentence():
+    with _exit_with_message():
         app = create_app(Settings())
     _log_to_stderr()
-    _settle_memory()
+    _tune_garbage_collector()
     return app
 
 
 def main() -> None:
-    with _exit_with_a_sentence():
+    with _exit_with_message():
         settings = Settings()
         app = create_app(settings)
-        asyncio.run(_try_out(settings))
+        asyncio.run(_try_startup(settings))
     _log_to_stderr()
-    _settle_memory()
+    _tune_garbage_collector()
     uvicorn.run(
         app if settings.workers == 1 else "server:app",
         workers=settings.workers,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level.lower(),
-        timeout_graceful_shutdown=settings.shutdown_seconds + CLOSING_SECONDS,
+        timeout_graceful_shutdown=settings.shutdown_seconds + SHUTDOWN_GRACE_SECONDS,
     )
 
 
 @contextmanager
-def _exit_with_a_sentence() -> Iterator[None]:
+def _exit_with_message() -> Iterator[None]:
     """And status 1 when the settings, or what they name, cannot be used."""
     try:
         yield
     except ValidationError as error:
-        sys.exit("\n".join(_setting(fault) for fault in error.errors(include_url=False, include_input=False)))
+        sys.exit("\n".join(_describe_fault(fault) for fault in error.errors(include_url=False, include_input=False)))
     except (OSError, RuntimeError, ValueError, *DATABASE_ERRORS) as error:
         sys.exit(f"The service cannot start: {str(error).splitlines()[0]}")
 
 
-async def _try_out(settings: Settings) -> None:
+async def _try_startup(settings: Settings) -> None:
     """Opens what the service will open, so that a fault is one sentence and no traceback out of the server.
 
     A database that is not there yet is none.
@@ -151,7 +151,7 @@ async def _try_out(settings: Settings) -> None:
                     raise
 
 
-def _setting(fault: ErrorDetails) -> str:
+def _describe_fault(fault: ErrorDetails) -> str:
     name = "".join(f"AGENT_RUNTIME__{part}: ".upper() for part in fault["loc"])
     return f"{name}{fault['msg'].removeprefix('Value error, ')}"
 
@@ -160,7 +160,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-def _settle_memory() -> None:
+def _tune_garbage_collector() -> None:
     """What is there when a server starts stays; collecting it again and again costs a tenth of a turn."""
     gc.collect()
     gc.freeze()

@@ -3,7 +3,7 @@
 from fastapi import Request
 
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.routing.cache import Classifications
+from graph.routing.cache import RoutingCache
 from graph.settings import Settings
 from sessions.runs.service import Runs
 from sessions.service import Sessions
@@ -20,8 +20,8 @@ def gatekeeper_of(request: Request) -> Gatekeeper:
     return gatekeeper
 
 
-def routing_cache_of(request: Request) -> Classifications:
-    cache: Classifications = request.app.state.routing_cache
+def routing_cache_of(request: Request) -> RoutingCache:
+    cache: RoutingCache = request.app.state.routing_cache
     return cache
 
 

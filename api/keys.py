@@ -2,7 +2,7 @@
 
 from graph.settings import Settings, is_loopback
 
-SHORTEST = 16
+MIN_KEY_CHARACTERS = 16
 """Characters."""
 WELL_KNOWN = {
     "changeme",
@@ -48,7 +48,7 @@ WELL_KNOWN = {
 """Casefolded values out of examples and tutorials."""
 
 
-def keys(settings: Settings) -> tuple[bytes, ...]:
+def load_keys(settings: Settings) -> tuple[bytes, ...]:
     """What `X-Internal-Auth` may hold, as it comes over the wire; none: anything. Raises ValueError for a weak key."""
     if settings.dev and not is_loopback(settings.host):
         raise ValueError(
@@ -58,22 +58,22 @@ def keys(settings: Settings) -> tuple[bytes, ...]:
     current = settings.internal_api_key.get_secret_value()
     previous = settings.internal_api_key_previous.get_secret_value()
     if not settings.dev:
-        _check("INTERNAL_API_KEY", current)
-        _check("INTERNAL_API_KEY_PREVIOUS", previous or current)
+        _require_strong_key("INTERNAL_API_KEY", current)
+        _require_strong_key("INTERNAL_API_KEY_PREVIOUS", previous or current)
     return tuple(key.encode() for key in (current, previous) if key)
 
 
-def _check(name: str, key: str) -> None:
-    if weakness := _weakness(key):
+def _require_strong_key(name: str, key: str) -> None:
+    if weakness := _find_weakness(key):
         raise ValueError(
-            f"AGENT_RUNTIME__{name} is {weakness}: set {SHORTEST} characters or more that nobody can guess "
+            f"AGENT_RUNTIME__{name} is {weakness}: set {MIN_KEY_CHARACTERS} characters or more that nobody can guess "
             "(openssl rand -hex 32), or on a loopback HOST AGENT_RUNTIME__DEV=true."
         )
 
 
-def _weakness(key: str) -> str | None:
+def _find_weakness(key: str) -> str | None:
     if not key:
         return "empty"
     if key.casefold() in WELL_KNOWN:
         return "a well-known one"
-    return "too short" if len(key) < SHORTEST else None
+    return "too short" if len(key) < MIN_KEY_CHARACTERS else None

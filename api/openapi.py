@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from graph import wire
 
-MESSAGES: dict[str, dict[str, Any]] = {
+MESSAGE_EXAMPLES: dict[str, dict[str, Any]] = {
     "user_message": {"type": "user_message", "content": "Read README.md", "role": "user"},
     "tool_result": {"type": "tool_result", "call_id": "call_1", "tool_name": "read_file", "result": "# Title"},
     "tool_result_failed": {"type": "tool_result", "call_id": "call_1", "error": "No such file: README.md"},
@@ -29,7 +29,7 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "reject": {"type": "hitl_decision", "call_id": "call_1", "decision": "reject", "feedback": "Not in this folder."},
 }
 
-CHUNKS: dict[str, wire.Chunk] = {
+CHUNK_EXAMPLES: dict[str, wire.Chunk] = {
     "answer": wire.AssistantMessage(content="It says hi.", token="It says hi.", is_final=True),
     "token": wire.AssistantMessage(token="It "),
     "tool_call": wire.ToolCall(call_id="call_1", tool_name="read_file", arguments={"path": "README.md"}),
@@ -76,60 +76,66 @@ CHUNKS: dict[str, wire.Chunk] = {
     "usage": wire.Usage(prompt_tokens=812, completion_tokens=64, total_tokens=876, model_calls=2),
 }
 
-CHUNK_NAMES = sorted({type(chunk).__name__ for chunk in CHUNKS.values()})
+CHUNK_NAMES = sorted({type(chunk).__name__ for chunk in CHUNK_EXAMPLES.values()})
 
-EVENTS: dict[str, Any] = {
+EVENT_RESPONSES: dict[str, Any] = {
     "200": {
         "description": "Server-sent events: `message` and `error` with a chunk each, `done` last.",
         "content": {
             "text/event-stream": {
                 "schema": {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in CHUNK_NAMES]},
-                "examples": {name: {"value": f"data: {chunk.encoded()}"} for name, chunk in CHUNKS.items()},
+                "examples": {
+                    name: {"value": f"data: {chunk.to_json_line()}"} for name, chunk in CHUNK_EXAMPLES.items()
+                },
             }
         },
     }
 }
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
+def _header_parameter(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description}
 
 
-JOIN: dict[str, Any] = {
-    "parameters": [_header("Last-Event-ID", "The `id:` of the last event that was read; absent: from the start.")],
-    "responses": EVENTS,
+JOIN_OPERATION: dict[str, Any] = {
+    "parameters": [
+        _header_parameter("Last-Event-ID", "The `id:` of the last event that was read; absent: from the start.")
+    ],
+    "responses": EVENT_RESPONSES,
 }
 
-STREAM: dict[str, Any] = {
-    "parameters": [_header("Idempotency-Key", "Makes a retry of the same message safe, as its `id` does.")],
+STREAM_OPERATION: dict[str, Any] = {
+    "parameters": [_header_parameter("Idempotency-Key", "Makes a retry of the same message safe, as its `id` does.")],
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/StreamRequest"},
-                "examples": {name: {"value": {"session_id": "s-1", "message": m}} for name, m in MESSAGES.items()},
+                "examples": {
+                    name: {"value": {"session_id": "s-1", "message": m}} for name, m in MESSAGE_EXAMPLES.items()
+                },
             }
         },
     },
-    "responses": EVENTS,
+    "responses": EVENT_RESPONSES,
 }
 
 
-def body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+def request_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """Of a route that reads it by itself."""
     return {
         "requestBody": {"required": required, "content": {"application/json": {"schema": model.model_json_schema()}}}
     }
 
 
-def documented(app: FastAPI) -> None:
+def extend_openapi(app: FastAPI) -> None:
     """Adds the protocol's models and the key to the app's OpenAPI page."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             page = original()
-            models: list[type[Any]] = [wire.StreamRequest, *{type(chunk) for chunk in CHUNKS.values()}]
+            models: list[type[Any]] = [wire.StreamRequest, *{type(chunk) for chunk in CHUNK_EXAMPLES.values()}]
             _, schemas = models_json_schema(
                 [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
             )

@@ -16,20 +16,20 @@ def on_hangup(reload: Callable[[], None]) -> None:
 
 
 @contextmanager
-def on_exit(begin: Callable[[], None]) -> Iterator[None]:
+def on_exit(begin_shutdown: Callable[[], None]) -> Iterator[None]:
     """Told when the signal comes: the server ends the app only when the streams that are open have ended."""
     loop = asyncio.get_running_loop()
     before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
-    def told(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(begin)
+    def handle_signal(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(begin_shutdown)
         before[number](number, frame)
 
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         before = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in before:
-        signal.signal(number, told)
+        signal.signal(number, handle_signal)
     try:
         yield
     finally:

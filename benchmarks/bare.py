@@ -13,19 +13,19 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langgraph.checkpoint.memory import InMemorySaver
 
-from benchmarks.client import FILE
+from benchmarks.client import FILE_CONTENT
 from benchmarks.model import ANSWER, CHOICE
 from graph import wire
 from graph.execution.outcome import Graph, Outcome, Pause
 from graph.execution.run import run_graph
 from graph.services import Services
 from graph.settings import Settings
-from graph.topology import topology
+from graph.topology import build_graph
 
 calls = count()
 
 
-class Model(BaseChatModel):
+class BenchmarkModel(BaseChatModel):
     """Says what `benchmarks.model` says."""
 
     @property
@@ -51,38 +51,42 @@ class Model(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        yield ChatGenerationChunk(message=_said(messages[-1], "tools" in kwargs))
+        yield ChatGenerationChunk(message=_script_answer(messages[-1], "tools" in kwargs))
 
 
-def _said(last: BaseMessage, has_tools: bool) -> AIMessageChunk:
+def _script_answer(last: BaseMessage, has_tools: bool) -> AIMessageChunk:
     if not has_tools or isinstance(last, ToolMessage):
         return AIMessageChunk(content=ANSWER if has_tools else CHOICE, chunk_position="last")
     call = tool_call(name="read_file", args={"path": "src/values.py"}, id=f"call_{next(calls)}")
     return AIMessageChunk(content="", tool_calls=[call], chunk_position="last")
 
 
-async def cpu_of_a_turn(sessions: int, turns: int) -> float:
+async def measure_turn_cpu(sessions: int, turns: int) -> float:
     """Seconds, of the turns after the first of each session."""
-    graph: Graph = topology(Services.of(Model(), Settings(_env_file=None))).compile(checkpointer=InMemorySaver())
+    graph: Graph = build_graph(Services.from_settings(BenchmarkModel(), Settings(_env_file=None))).compile(
+        checkpointer=InMemorySaver()
+    )
     names = [f"bare-{number}" for number in range(sessions)]
     for name in names:
-        await _turn(graph, name)
+        await _execute_turn(graph, name)
     before = time.process_time()
     for _ in range(turns):
         for name in names:
-            await _turn(graph, name)
+            await _execute_turn(graph, name)
     return (time.process_time() - before) / (sessions * turns)
 
 
-async def _turn(graph: Graph, name: str) -> None:
-    asked = await _run(graph, name, wire.UserMessage(content="What does src/values.py hold?"), None)
+async def _execute_turn(graph: Graph, name: str) -> None:
+    asked = await _process_message(graph, name, wire.UserMessage(content="What does src/values.py hold?"), None)
     assert asked.pause is not None
     call_id = asked.pause.calls[0].call.call_id
-    told = await _run(graph, name, wire.ToolResult(call_id=call_id, tool_name="read_file", result=FILE), asked.pause)
+    told = await _process_message(
+        graph, name, wire.ToolResult(call_id=call_id, tool_name="read_file", result=FILE_CONTENT), asked.pause
+    )
     assert told.pause is None
 
 
-async def _run(graph: Graph, name: str, message: wire.Message, pause: Pause | None) -> Outcome:
+async def _process_message(graph: Graph, name: str, message: wire.Message, pause: Pause | None) -> Outcome:
     async for item in run_graph(graph, name, "", message, wire.StreamOptions(), pause, []):
         if isinstance(item, Outcome):
             return item

@@ -7,67 +7,71 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-KEY = "a-key-for-the-benchmarks"
-HEAD = (
+API_KEY = "a-key-for-the-benchmarks"
+REQUEST_HEAD = (
     "POST /agent/message/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    f"X-Internal-Auth: {KEY}\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    f"X-Internal-Auth: {API_KEY}\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 )
-END = b"\r\n0\r\n\r\n"
-FILE = "".join(f"VALUE_{n} = {n * 7919}\n" for n in range(40))
+STREAM_END = b"\r\n0\r\n\r\n"
+FILE_CONTENT = "".join(f"VALUE_{n} = {n * 7919}\n" for n in range(40))
 """What the IDE reads, about 700 bytes."""
 
 
 @dataclass
-class Session:
+class GatewaySession:
     id: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def turn(self) -> None:
+    async def execute_turn(self) -> None:
         """One read_file round trip, two requests."""
-        call = _final(await self.send(type="user_message", content="What does src/values.py hold?"), "tool_call")
-        answer = await self.send(type="tool_result", call_id=call["call_id"], tool_name="read_file", result=FILE)
-        _final(answer, "assistant_message")
+        call = _parse_final_chunk(
+            await self.send_message(type="user_message", content="What does src/values.py hold?"), "tool_call"
+        )
+        answer = await self.send_message(
+            type="tool_result", call_id=call["call_id"], tool_name="read_file", result=FILE_CONTENT
+        )
+        _parse_final_chunk(answer, "assistant_message")
 
-    async def tokens(self, number: int) -> int:
+    async def request_tokens(self, number: int) -> int:
         """How many pieces the text of so many tokens came in."""
-        answer = await self.send({"tokens": True}, type="user_message", content=f"tokens {number}")
-        _final(answer, "assistant_message")
+        answer = await self.send_message({"tokens": True}, type="user_message", content=f"tokens {number}")
+        _parse_final_chunk(answer, "assistant_message")
         return answer.count(b'"token":')
 
-    async def begin(self, said: str, seen: bytes) -> None:
+    async def start_stream(self, content: str, until: bytes) -> None:
         """Send a message, and read its stream up to that."""
-        self._write({"tokens": True}, type="user_message", content=said)
-        await self.reader.readuntil(seen)
+        self._write_request({"tokens": True}, type="user_message", content=content)
+        await self.reader.readuntil(until)
 
-    async def send(self, stream: dict[str, bool] | None = None, **message: Any) -> bytes:
+    async def send_message(self, stream: dict[str, bool] | None = None, **message: Any) -> bytes:
         """The whole stream that answers it, with the framing of its chunks."""
-        self._write(stream or {}, **message)
-        return await self.reader.readuntil(END)
+        self._write_request(stream or {}, **message)
+        return await self.reader.readuntil(STREAM_END)
 
-    def _write(self, stream: dict[str, bool], **message: Any) -> None:
+    def _write_request(self, stream: dict[str, bool], **message: Any) -> None:
         body = json.dumps({"session_id": self.id, "message": message, "stream": stream}).encode()
-        self.writer.write((HEAD % len(body)).encode() + body)
+        self.writer.write((REQUEST_HEAD % len(body)).encode() + body)
 
 
-async def rest(port: int, session_id: str) -> bytes:
+async def join_stream(port: int, session_id: str) -> bytes:
     """What the session's stream tells until it ends; a connection of its own."""
-    head = f"GET /sessions/{session_id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Internal-Auth: {KEY}\r\n\r\n"
-    async with session(port, session_id) as opened:
+    head = f"GET /sessions/{session_id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Internal-Auth: {API_KEY}\r\n\r\n"
+    async with open_session(port, session_id) as opened:
         opened.writer.write(head.encode())
-        return await opened.reader.readuntil(END)
+        return await opened.reader.readuntil(STREAM_END)
 
 
 @asynccontextmanager
-async def session(port: int, session_id: str) -> AsyncIterator[Session]:
+async def open_session(port: int, session_id: str) -> AsyncIterator[GatewaySession]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
     try:
-        yield Session(session_id, reader, writer)
+        yield GatewaySession(session_id, reader, writer)
     finally:
         writer.close()
 
 
-def _final(stream: bytes, expected: str) -> dict[str, Any]:
+def _parse_final_chunk(stream: bytes, expected: str) -> dict[str, Any]:
     """The chunk before `done`. Raises RuntimeError if it is of another type."""
     lines = [line for line in stream.split(b"\n") if line.startswith(b"data: ")]
     chunk: dict[str, Any] = json.loads(lines[-2].removeprefix(b"data: ")) if len(lines) > 1 else {}

@@ -5,44 +5,56 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from policy.commands import classify
+from policy.commands import classify_command
 
-ORDINARY = Path(__file__).parent.parent / "tests" / "corpus" / "read_only_commands.txt"
-BYTES = 4090
-BEGINNINGS = ["", "ls ", "cat ", "sed -n '", "awk '", "find . -name ", "jq '", "grep '", "test -f a -a ", "echo ", "[ "]
-PIECES = [
+ORDINARY_COMMANDS_FILE = Path(__file__).parent.parent / "tests" / "corpus" / "read_only_commands.txt"
+HOSTILE_BYTES = 4090
+HOSTILE_BEGINNINGS = [
+    "",
+    "ls ",
+    "cat ",
+    "sed -n '",
+    "awk '",
+    "find . -name ",
+    "jq '",
+    "grep '",
+    "test -f a -a ",
+    "echo ",
+    "[ ",
+]
+HOSTILE_PIECES = [
     *" \n'\"\\$`|&;<>(){}[]!*?~#=-+/%^1",
     *("a", "||", "&&", "<<", "[[", "]]", "$(", "if ", "then ", "fi ", "for ", "in ", "do ", "done ", "-f ", "é", ".."),
     *("ls ", "cat a", "grep x a|", "{print $1}", "s/a/b/", "p;", "\\(", "-name ", '"a"', "/x/", "s|a|b|"),
 ]
 
 
-class Cost(NamedTuple):
+class VerdictCost(NamedTuple):
     """Seconds a verdict."""
 
     ordinary: float
     worst: float
 
 
-def cost_of_a_verdict(hostile: int, seed: int = 1) -> Cost:
+def measure_verdict_cost(hostile_count: int, seed: int = 1) -> VerdictCost:
     """`hostile`: how many are tried; the same ones for a seed. The least of three runs counts."""
-    lines = ORDINARY.read_text("utf-8").splitlines()
+    lines = ORDINARY_COMMANDS_FILE.read_text("utf-8").splitlines()
     chance = random.Random(seed)
-    worst = max(_seconds(_hostile(chance)) for _ in range(hostile))
-    return Cost(sum(map(_seconds, lines)) / len(lines), worst)
+    worst = max(_measure_command(_build_hostile_command(chance)) for _ in range(hostile_count))
+    return VerdictCost(sum(map(_measure_command, lines)) / len(lines), worst)
 
 
-def _hostile(chance: random.Random) -> str:
-    unit = "".join(chance.choice(PIECES) for _ in range(chance.randint(1, 5)))
-    whole = chance.choice(BEGINNINGS) + unit * (BYTES // len(unit.encode()) + 1)
-    return whole.encode()[:BYTES].decode(errors="ignore") + chance.choice(["", "'", '"', " ]"])
+def _build_hostile_command(random_source: random.Random) -> str:
+    unit = "".join(random_source.choice(HOSTILE_PIECES) for _ in range(random_source.randint(1, 5)))
+    whole = random_source.choice(HOSTILE_BEGINNINGS) + unit * (HOSTILE_BYTES // len(unit.encode()) + 1)
+    return whole.encode()[:HOSTILE_BYTES].decode(errors="ignore") + random_source.choice(["", "'", '"', " ]"])
 
 
-def _seconds(command: str) -> float:
-    return min(_once(command) for _ in range(3))
+def _measure_command(command: str) -> float:
+    return min(_time_classification(command) for _ in range(3))
 
 
-def _once(command: str) -> float:
+def _time_classification(command: str) -> float:
     began = time.perf_counter()
-    classify({"command": command})
+    classify_command({"command": command})
     return time.perf_counter() - began

@@ -12,25 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 """Seconds to start, and to stop."""
 
 
 @dataclass(frozen=True)
-class Process:
+class MeasuredProcess:
     pid: int
     port: int
 
-    def cpu(self) -> float:
+    def measure_cpu(self) -> float:
         """Seconds on a CPU so far, of all its threads, those that ended as well."""
         return time.clock_gettime((~self.pid << 3) | 2)  # what clock_getcpuclockid(3) returns
 
-    def written(self) -> int:
+    def measure_disk_writes(self) -> int:
         """Bytes it caused to be written to disk so far."""
         lines = Path(f"/proc/{self.pid}/io").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
 
-    def memory(self) -> int:
+    def measure_memory(self) -> int:
         """Bytes that are resident."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
@@ -40,18 +40,18 @@ class Process:
 
 
 @asynccontextmanager
-async def running(*arguments: str, port: int, env: Mapping[str, str]) -> AsyncIterator[Process]:
+async def start_process(*arguments: str, port: int, env: Mapping[str, str]) -> AsyncIterator[MeasuredProcess]:
     """`python ARGUMENTS` from its first answer on its port until the block ends."""
     child = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT, env={**os.environ, **env})
     try:
-        await _listens(child, port)
-        yield Process(child.pid, port)
+        await _wait_until_listening(child, port)
+        yield MeasuredProcess(child.pid, port)
     finally:
-        await _end(child)
+        await _stop_process(child)
 
 
-async def _listens(child: asyncio.subprocess.Process, port: int) -> None:
-    for _ in range(PATIENCE * 20):
+async def _wait_until_listening(child: asyncio.subprocess.Process, port: int) -> None:
+    for _ in range(TIMEOUT_SECONDS * 20):
         if child.returncode is not None:
             break
         try:
@@ -64,18 +64,18 @@ async def _listens(child: asyncio.subprocess.Process, port: int) -> None:
     raise RuntimeError(f"nothing listens on port {port}")
 
 
-async def _end(child: asyncio.subprocess.Process) -> None:
+async def _stop_process(child: asyncio.subprocess.Process) -> None:
     if child.returncode is not None:
         return
     child.terminate()
     try:
-        await asyncio.wait_for(child.wait(), PATIENCE)
+        await asyncio.wait_for(child.wait(), TIMEOUT_SECONDS)
     except TimeoutError:
         child.kill()
         await child.wait()
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -3,24 +3,24 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from benchmarks.client import KEY
-from benchmarks.process import Process, free_port, running
+from benchmarks.client import API_KEY
+from benchmarks.process import MeasuredProcess, find_free_port, start_process
 
 
 @asynccontextmanager
-async def scripted_model(*latencies: float) -> AsyncIterator[str]:
+async def start_scripted_model(*latencies: float) -> AsyncIterator[str]:
     """Its URL. `latencies`: seconds to choose an agent, and to the first word."""
-    port = free_port()
-    async with running("-m", "benchmarks.model", str(port), *map(str, latencies), port=port, env={}):
+    port = find_free_port()
+    async with start_process("-m", "benchmarks.model", str(port), *map(str, latencies), port=port, env={}):
         yield f"http://127.0.0.1:{port}"
 
 
 @asynccontextmanager
-async def service(database: str, model: str, **more: str) -> AsyncIterator[Process]:
+async def start_service(database: str, model: str, **overrides: str) -> AsyncIterator[MeasuredProcess]:
     """`more`: settings, by their names in small letters."""
-    port = free_port()
+    port = find_free_port()
     settings = {
-        "internal_api_key": KEY,
+        "internal_api_key": API_KEY,
         "host": "127.0.0.1",
         "port": str(port),
         "db_url": database,
@@ -28,8 +28,8 @@ async def service(database: str, model: str, **more: str) -> AsyncIterator[Proce
         "llm_model": "scripted",
         "log_level": "CRITICAL",
         "llm_titles": "false",
-        **more,
+        **overrides,
     }
     env = {f"AGENT_RUNTIME__{name.upper()}": value for name, value in settings.items()}
-    async with running("server.py", port=port, env=env) as server:
+    async with start_process("server.py", port=port, env=env) as server:
         yield server

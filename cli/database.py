@@ -11,7 +11,7 @@ from graph.settings import Settings
 
 
 @contextmanager
-def connected(settings: Settings) -> Iterator[Connection]:
+def open_connection(settings: Settings) -> Iterator[Connection]:
     """Raises ValueError if an SQLite file is not there: connecting would make it."""
     url = make_url(settings.db_url)
     driver = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql+psycopg"

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Stop:
+class CancelToken:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self._call: asyncio.Future[Any] | None = None
 
-    def want(self, error: Exception) -> None:
+    def request(self, error: Exception) -> None:
         """The model call at work, or else the next one, is dropped and raises `error`; the first wish counts."""
         self.error = self.error or error
         if self._call:
             self._call.cancel()
 
-    async def unless(self, call: Coroutine[Any, Any, T]) -> T:
+    async def guard(self, call: Coroutine[Any, Any, T]) -> T:
         if self.error:
             call.close()
             raise self.error
@@ -28,23 +28,23 @@ class Stop:
         try:
             return await work
         except asyncio.CancelledError:
-            if self.error and work.cancelled() and not _cancelled_itself():
+            if self.error and work.cancelled() and not _is_task_cancelling():
                 raise self.error from None
             raise
         finally:
             self._call = None
 
 
-def _cancelled_itself() -> bool:
+def _is_task_cancelling() -> bool:
     task = asyncio.current_task()
     return bool(task and task.cancelling())
 
 
-STOP: ContextVar[Stop | None] = ContextVar("STOP", default=None)
+CANCEL_TOKEN: ContextVar[CancelToken | None] = ContextVar("CANCEL_TOKEN", default=None)
 """That of the run at work; none in Studio, which has its own way to end one."""
 
 
-async def stoppable(call: Coroutine[Any, Any, T]) -> T:
+async def await_cancellable(call: Coroutine[Any, Any, T]) -> T:
     """What the call returns. Raises what was wanted of the run's `Stop`."""
-    stop = STOP.get()
-    return await (stop.unless(call) if stop else call)
+    stop = CANCEL_TOKEN.get()
+    return await (stop.guard(call) if stop else call)

@@ -6,14 +6,14 @@ from typing import Self
 
 from langchain_core.language_models import BaseChatModel
 
-from graph.completion.speculation import Ahead
-from graph.context.summaries import Memories
+from graph.completion.speculation import Speculator
+from graph.context.summaries import Summarizer
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.routing.cache import Classifications
+from graph.routing.cache import RoutingCache
 from graph.settings import Settings
 from graph.usage.budgets import Budgets
 from graph.usage.meter import Meter
-from prompts import AGENTS, Agent, team
+from prompts import AGENTS, Agent, select_team
 
 
 @dataclass(frozen=True)
@@ -23,34 +23,34 @@ class Services:
     team: Mapping[str, Agent]
     """Who can be chosen."""
     gatekeeper: Gatekeeper
-    known: Classifications
-    memories: Memories
+    routing_cache: RoutingCache
+    summarizer: Summarizer
     budgets: Budgets
     meter: Meter
-    ahead: Ahead
+    speculator: Speculator
 
     @classmethod
-    def of(
+    def from_settings(
         cls,
         llm: BaseChatModel,
         settings: Settings,
         gatekeeper: Gatekeeper | None = None,
-        known: Classifications | None = None,
+        routing_cache: RoutingCache | None = None,
     ) -> Self:
         """Raises ValueError for settings that the agents or the policy cannot work with."""
-        memories = Memories(llm, settings.context_tokens)
-        memories.check(AGENTS)
+        summarizer = Summarizer(llm, settings.context_tokens)
+        summarizer.validate_agents(AGENTS)
         return cls(
             llm=llm,
             settings=settings,
-            team=team(settings.multi_agent_mode),
+            team=select_team(settings.multi_agent_mode),
             gatekeeper=gatekeeper or Gatekeeper(settings.policy_file),
-            known=known or Classifications(settings),
-            memories=memories,
+            routing_cache=routing_cache or RoutingCache(settings),
+            summarizer=summarizer,
             budgets=Budgets(settings),
             meter=Meter(settings),
-            ahead=Ahead(),
+            speculator=Speculator(),
         )
 
     async def aclose(self) -> None:
-        await self.memories.aclose()
+        await self.summarizer.aclose()

@@ -136,24 +136,24 @@ class Settings(BaseSettings):
 
     @field_validator("log_level", mode="before")
     @classmethod
-    def _in_capitals(cls, level: str) -> str:
+    def _uppercase_level(cls, level: str) -> str:
         return level.upper()
 
     @field_validator("internal_api_key", "internal_api_key_previous", "llm_api_key", "graph_api_key")
     @classmethod
-    def _as_a_header_holds_it(cls, key: SecretStr) -> SecretStr:
+    def _strip_key(cls, key: SecretStr) -> SecretStr:
         return SecretStr(key.get_secret_value().strip())
 
     @field_validator("graph_url")
     @classmethod
-    def _of_http(cls, url: str) -> str:
+    def _require_http_url(cls, url: str) -> str:
         if url and not re.match(r"https?://[^/]", url):
             raise ValueError("it must begin with http:// or https://")
         return url
 
     @field_validator("db_url")
     @classmethod
-    def _of_a_known_kind(cls, url: str) -> str:
+    def _validate_database_url(cls, url: str) -> str:
         kind = re.match(r"(sqlite|postgresql)(\+\w+)?://", url)
         if not kind:
             raise ValueError("it must begin with sqlite:/// or postgresql://")
@@ -163,15 +163,15 @@ class Settings(BaseSettings):
 
     @field_validator("workers")
     @classmethod
-    def _that_the_database_takes(cls, workers: int, others: ValidationInfo) -> int:
-        if workers > 1 and others.data.get("db_url", "").startswith("sqlite"):
+    def _validate_worker_count(cls, workers: int, info: ValidationInfo) -> int:
+        if workers > 1 and info.data.get("db_url", "").startswith("sqlite"):
             raise ValueError(
                 f"an SQLite file takes one process, not {workers}; give it a Postgres as AGENT_RUNTIME__DB_URL"
             )
         return workers
 
     @model_validator(mode="after")
-    def _with_prices_for_money(self) -> Self:
+    def _require_prices(self) -> Self:
         if (self.turn_money or self.session_money) and not self.prices:
             raise ValueError("TURN_MONEY and SESSION_MONEY need PRICES: without them nothing has a price")
         return self

@@ -11,28 +11,30 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from graph import wire
-from graph.timestamps import now
+from graph.timestamps import utc_timestamp
 from prompts import ORCHESTRATOR
 
 
-def merge(messages: list[AnyMessage], writes: Sequence[Sequence[AnyMessage | dict[str, Any]]]) -> list[AnyMessage]:
+def merge_messages(
+    messages: list[AnyMessage], writes: Sequence[Sequence[AnyMessage | dict[str, Any]]]
+) -> list[AnyMessage]:
     """Append; an assistant message with the id of one of the current turn takes its place."""
-    merged = [*map(as_message, messages)] if messages and isinstance(messages[0], dict) else list(messages)
-    for message in (as_message(given) for write in writes for given in write):
-        place = _place(merged, message)
+    merged = [*map(convert_to_message, messages)] if messages and isinstance(messages[0], dict) else list(messages)
+    for message in (convert_to_message(given) for write in writes for given in write):
+        place = _find_insert_position(merged, message)
         merged[place : place + 1] = [message]
     return merged
 
 
-def as_message(given: AnyMessage | dict[str, Any]) -> AnyMessage:
+def convert_to_message(value: AnyMessage | dict[str, Any]) -> AnyMessage:
     """A LangGraph server hands messages on as JSON: to those who read a thread, and as they changed it."""
-    return _MESSAGE.validate_python(given) if isinstance(given, dict) else given
+    return _MESSAGE_ADAPTER.validate_python(value) if isinstance(value, dict) else value
 
 
-_MESSAGE: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
+_MESSAGE_ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 
-def _place(messages: list[AnyMessage], message: AnyMessage) -> int:
+def _find_insert_position(messages: list[AnyMessage], message: AnyMessage) -> int:
     if isinstance(message, AIMessage) and message.id:
         for index in range(len(messages) - 1, -1, -1):
             if messages[index].id == message.id:
@@ -42,11 +44,11 @@ def _place(messages: list[AnyMessage], message: AnyMessage) -> int:
     return len(messages)
 
 
-Switch = TypedDict("Switch", {"from": str, "to": str, "reason": str, "timestamp": str})
+HandoffRecord = TypedDict("HandoffRecord", {"from": str, "to": str, "reason": str, "timestamp": str})
 """A hand-off, as `agent_history` shows it."""
 
 
-class Gate(TypedDict):
+class CallGate(TypedDict):
     """Where an open call stands."""
 
     status: Literal["local", "ask", "approved", "edited", "sent"]
@@ -65,7 +67,7 @@ class Gate(TypedDict):
     warning: NotRequired[str]
 
 
-class Amount(TypedDict):
+class UsageAmount(TypedDict):
     """Of model calls. `calls` are those that answered as a specialist; `money` is exact."""
 
     calls: int
@@ -73,21 +75,21 @@ class Amount(TypedDict):
     money: str
 
 
-class Spent(TypedDict):
+class ThreadUsage(TypedDict):
     """What a thread's model calls used, for its budgets: since the user's last message, and ever."""
 
-    turn: Amount
-    session: Amount
+    turn: UsageAmount
+    session: UsageAmount
     agreed: list[str]
     """The budgets beyond whose warning the user let it go."""
 
 
-NOTHING = Amount(calls=0, tokens=0, money="0")
+ZERO_AMOUNT = UsageAmount(calls=0, tokens=0, money="0")
 
-NOTHING_SPENT = Spent(turn=NOTHING, session=NOTHING, agreed=[])
+ZERO_USAGE = ThreadUsage(turn=ZERO_AMOUNT, session=ZERO_AMOUNT, agreed=[])
 
 
-class Memory(TypedDict):
+class WindowState(TypedDict):
     """What the model gets of the conversation; places in `messages`."""
 
     summary: str
@@ -99,45 +101,45 @@ class Memory(TypedDict):
     """Up to where tool results are sent shortened."""
 
 
-FRESH = Memory(summary="", upto=0, start=0, short=0)
+INITIAL_WINDOW = WindowState(summary="", upto=0, start=0, short=0)
 
 
-class Inbox(TypedDict):
+class Input(TypedDict):
     """What starts a turn: the Gateway's own `user_message` or `switch_agent`."""
 
     message: wire.UserMessage | wire.SwitchAgent | dict[str, Any] | None
 
 
-class State(Inbox):
-    messages: Annotated[list[AnyMessage], DeltaChannel(merge, snapshot_frequency=2_000)]
-    switches: Annotated[list[Switch], add]
+class State(Input):
+    messages: Annotated[list[AnyMessage], DeltaChannel(merge_messages, snapshot_frequency=2_000)]
+    switches: Annotated[list[HandoffRecord], add]
     """Not a DeltaChannel: it changes seldom, and a load reads all checkpoints back to a channel's last snapshot."""
     agent: str
     """Who holds the conversation."""
-    gates: dict[str, Gate]
+    gates: dict[str, CallGate]
     """Of the open calls, by call id."""
-    memory: Memory
+    memory: WindowState
     ended: bool
     """Nothing is left to do until the user's next message."""
-    spent: NotRequired[Spent]
+    spent: NotRequired[ThreadUsage]
     """Undoing gives nothing back."""
 
 
-def thread_of(config: RunnableConfig) -> str:
+def get_thread_id(config: RunnableConfig) -> str:
     """Empty for a graph that runs without a checkpointer."""
     return str((config.get("configurable") or {}).get("thread_id") or "")
 
 
-def holder(state: State) -> str:
+def current_agent(state: State) -> str:
     return state.get("agent") or ORCHESTRATOR
 
 
-def hand_over(before: str, to: str, reason: str, **how: str) -> tuple[list[Switch], wire.AgentSwitched]:
+def handoff(before: str, to: str, reason: str, **metadata: str) -> tuple[list[HandoffRecord], wire.AgentSwitched]:
     """The record of a hand-off, and what the client is told of it."""
-    switch: Switch = {"from": before, "to": to, "reason": reason, "timestamp": now()}
-    return [switch] if before != to else [], announcement(switch, **how)
+    switch: HandoffRecord = {"from": before, "to": to, "reason": reason, "timestamp": utc_timestamp()}
+    return [switch] if before != to else [], handoff_chunk(switch, **metadata)
 
 
-def announcement(switch: Switch, **how: str) -> wire.AgentSwitched:
-    about = {"from_agent": switch["from"], "to_agent": switch["to"], "reason": switch["reason"], **how}
+def handoff_chunk(switch: HandoffRecord, **metadata: str) -> wire.AgentSwitched:
+    about = {"from_agent": switch["from"], "to_agent": switch["to"], "reason": switch["reason"], **metadata}
     return wire.AgentSwitched(content=f"Switched to {switch['to']} agent", metadata=about)

@@ -16,12 +16,12 @@ from langgraph.graph.state import CompiledStateGraph
 
 from graph import wire
 from graph.conversation import open_calls
-from graph.llm import studio_model
+from graph.llm import make_studio_model
 from graph.services import Services
 from graph.settings import Settings
-from graph.state import Inbox, State, holder
-from graph.tools.catalog import check
-from graph.usage.meter import metered
+from graph.state import Input, State, current_agent
+from graph.tools.catalog import validate_agent
+from graph.usage.meter import with_metering
 from nodes.approval import approval
 from nodes.ide import ide
 from nodes.local import local
@@ -31,33 +31,35 @@ from nodes.specialist import specialist
 from prompts import AGENTS
 
 
-def topology(services: Services) -> StateGraph[State, wire.StreamOptions, Inbox, State]:
-    builder = StateGraph(State, input_schema=Inbox, context_schema=wire.StreamOptions)
+def build_graph(services: Services) -> StateGraph[State, wire.StreamOptions, Input, State]:
+    builder = StateGraph(State, input_schema=Input, context_schema=wire.StreamOptions)
 
-    builder.add_node("orchestrator", metered(partial(orchestrator, services=services), services.meter))
+    builder.add_node("orchestrator", with_metering(partial(orchestrator, services=services), services.meter))
     for name, agent in AGENTS.items():  # one box for each file of prompts/agents/
-        check(agent)
-        builder.add_node(name, metered(partial(specialist, agent=agent, services=services), services.meter))
+        validate_agent(agent)
+        builder.add_node(name, with_metering(partial(specialist, agent=agent, services=services), services.meter))
     builder.add_node("permission", partial(permission, gatekeeper=services.gatekeeper))
     builder.add_node("approval", approval)
     builder.add_node("ide", ide)
     builder.add_node("local", local)
 
     builder.add_edge(START, "orchestrator")
-    builder.add_conditional_edges("orchestrator", chosen, [*AGENTS, END])
+    builder.add_conditional_edges("orchestrator", route_after_orchestrator, [*AGENTS, END])
     for name in AGENTS:
         builder.add_edge(name, "permission")
-    builder.add_conditional_edges("permission", permitted, ["approval", "ide", "local", "orchestrator", END])
+    builder.add_conditional_edges(
+        "permission", route_after_permission, ["approval", "ide", "local", "orchestrator", END]
+    )
     for name in ("approval", "ide", "local"):
         builder.add_edge(name, "permission")
     return builder
 
 
-def chosen(state: State) -> str:
-    return END if state["ended"] else holder(state)
+def route_after_orchestrator(state: State) -> str:
+    return END if state["ended"] else current_agent(state)
 
 
-def permitted(state: State) -> str:
+def route_after_permission(state: State) -> str:
     """The service's own calls first, then what a human decides, then what the IDE runs."""
     statuses = {state["gates"][call["id"] or ""]["status"] for call in open_calls(state)}
     for status, node in (("local", "local"), ("ask", "approval"), ("sent", "ide")):
@@ -66,9 +68,9 @@ def permitted(state: State) -> str:
     return END if state["ended"] else "orchestrator"
 
 
-def __getattr__(name: str) -> CompiledStateGraph[State, wire.StreamOptions, Inbox, State]:
+def __getattr__(name: str) -> CompiledStateGraph[State, wire.StreamOptions, Input, State]:
     """`graph`, for LangGraph Studio, which brings its own checkpointer; made when it is asked for."""
     if name != "graph":
         raise AttributeError(name)
     settings = Settings()
-    return topology(Services.of(studio_model(settings), settings)).compile()
+    return build_graph(Services.from_settings(make_studio_model(settings), settings)).compile()

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from ide.approval import Approver
 from ide.chat import Chat
-from ide.client import Client, ServiceError
-from ide.input import piped, typed
-from ide.repl import Loop, new_session_id, switch
+from ide.client import ServiceClient, ServiceError
+from ide.input import create_pipe_reader, create_terminal_reader
+from ide.repl import Repl, build_switch_message, create_session_id
 from ide.screen import Screen
-from ide.server_process import CannotStart, running
-from ide.settings import service_key, service_url
+from ide.server_process import CannotStart, ensure_service
+from ide.settings import get_service_key, get_service_url
 from ide.workspace import Workspace
 
 
-def _folder(given: str) -> Path:
-    return Path(given).expanduser()
+def _parse_folder(path: str) -> Path:
+    return Path(path).expanduser()
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ide",
         description=__doc__,
@@ -32,13 +32,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "dir",
         metavar="DIR",
-        type=_folder,
+        type=_parse_folder,
         help="the folder the tools work in, and nowhere else",
     )
     parser.add_argument("--session", metavar="ID", help="go on with this session")
     parser.add_argument(
         "--url",
-        default=service_url(),
+        default=get_service_url(),
         help="the service (default %(default)s); one is started there if none answers",
     )
     parser.add_argument("--yes", action="store_true", help="approve everything without asking")
@@ -47,47 +47,60 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def run(options: argparse.Namespace, screen: Screen) -> bool:
+async def start_ide(options: argparse.Namespace, screen: Screen) -> bool:
     """Whether the last run ended well."""
-    _end_on_signals()
+    _cancel_on_signals()
     workspace = Workspace(options.dir)
-    key = service_key()
-    async with running(options.url, key, screen.notice), Client(options.url, key, notice=screen.notice) as client:
+    key = get_service_key()
+    async with (
+        ensure_service(options.url, key, screen.print_notice),
+        ServiceClient(options.url, key, notice=screen.print_notice) as client,
+    ):
         if options.list:
-            screen.sessions(**await client.sessions())
+            screen.print_sessions(**await client.list_sessions())
             return True
         interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        approver = Approver(screen, workspace, typed(ahead=False) if interactive else None, yes=options.yes)
-        chat = Chat(client, workspace, screen, approver, options.session or new_session_id())
-        await talk(chat, Loop(chat, typed() if interactive else piped(), interactive=interactive), options)
-        return not chat.failed
+        approver = Approver(
+            screen, workspace, create_terminal_reader(allow_typeahead=False) if interactive else None, yes=options.yes
+        )
+        chat = Chat(client, workspace, screen, approver, options.session or create_session_id())
+        await start_conversation(
+            chat,
+            Repl(chat, create_terminal_reader() if interactive else create_pipe_reader(), interactive=interactive),
+            options,
+        )
+        return not chat.has_failed
 
 
-async def talk(chat: Chat, loop: Loop, options: argparse.Namespace) -> None:
+async def start_conversation(chat: Chat, loop: Repl, options: argparse.Namespace) -> None:
     try:
-        chat.screen.notice(f"Workspace {chat.workspace.root}, session {chat.session_id}. /help lists the commands.")
+        chat.screen.print_notice(
+            f"Workspace {chat.workspace.root}, session {chat.session_id}. /help lists the commands."
+        )
         if options.yes:
-            chat.screen.say("--yes: every write and every command is approved without asking.", "yellow")
+            chat.screen.print_text("--yes: every write and every command is approved without asking.", "yellow")
         if options.session:
-            await loop.watched(chat.resume(options.session))
+            await loop.await_interruptibly(chat.resume_session(options.session))
         if options.agent:
-            await loop.watched(chat.say(switch(options.agent)))
-            if chat.failed:
+            await loop.await_interruptibly(chat.send_message(build_switch_message(options.agent)))
+            if chat.has_failed:
                 return
-        await loop.run()
+        await loop.process_lines()
     except EOFError:
         pass
     finally:
-        chat.screen.notice(f"Session {chat.session_id}; to go on with it: {_again(options, chat.session_id)}")
+        chat.screen.print_notice(
+            f"Session {chat.session_id}; to go on with it: {_format_resume_command(options, chat.session_id)}"
+        )
 
 
-def _again(options: argparse.Namespace, session_id: str) -> str:
-    elsewhere = ["--url", options.url] if options.url != service_url() else []
+def _format_resume_command(options: argparse.Namespace, session_id: str) -> str:
+    elsewhere = ["--url", options.url] if options.url != get_service_url() else []
     args = shlex.join(["--session", session_id, *elsewhere])
     return f'make chat DIR={shlex.quote(str(options.dir))} ARGS="{args}"'
 
 
-def _end_on_signals() -> None:
+def _cancel_on_signals() -> None:
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if task:
@@ -95,11 +108,11 @@ def _end_on_signals() -> None:
 
 
 def main() -> int:
-    options, screen = arguments(), Screen()
+    options, screen = parse_arguments(), Screen()
     try:
-        return 0 if asyncio.run(run(options, screen)) else 1
+        return 0 if asyncio.run(start_ide(options, screen)) else 1
     except (CannotStart, ServiceError, NotADirectoryError) as error:
-        screen.error(str(error))
+        screen.print_error(str(error))
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130

@@ -16,8 +16,8 @@ def read_file(
     workspace: Workspace, path: str, encoding: str = "utf-8", start_line: int = 1, end_line: int | None = None
 ) -> str:
     """Lines count from 1, both ends included."""
-    data = workspace.read(path, FILE_LIMIT + 1)
-    lines = decoded(data, encoding, path).split("\n")
+    data = workspace.read_bytes(path, FILE_LIMIT + 1)
+    lines = decode_text(data, encoding, path).split("\n")
     if start_line < 1 or start_line > len(lines):
         raise ToolError(f"{path!r} has {len(lines)} lines; start_line must be between 1 and that.")
     if end_line is not None and end_line < start_line:
@@ -30,7 +30,7 @@ def read_file(
     return f"{text}\n[... cut in line {start_line + text.count(chr(10))}; read on with start_line and end_line ...]"
 
 
-def decoded(data: bytes, encoding: str, path: str) -> str:
+def decode_text(data: bytes, encoding: str, path: str) -> str:
     """Data of FILE_LIMIT or more may end within a character."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(data, final=len(data) <= FILE_LIMIT)
@@ -59,7 +59,7 @@ def write_file(
         data = content.encode(encoding)
     except (LookupError, UnicodeError):
         raise ToolError(f"The content cannot be written in the encoding {encoding!r}; use utf-8.") from None
-    new = workspace.write(path, data, create_dirs=create_dirs, backup=backup)
+    new = workspace.write_bytes(path, data, create_dirs=create_dirs, backup=backup)
     return f"{'Created' if new else 'Replaced'} {path}, {len(data)} bytes."
 
 
@@ -72,15 +72,15 @@ def list_files(
 ) -> list[str]:
     """Paths relative to the workspace, folders with a trailing slash."""
     depth = len(workspace.locate(path))
-    entries = (e for e in workspace.walk(path, recursive=recursive) if pattern is None or e.fits(pattern))
-    shown = (e for e in entries if include_hidden or not _hidden(e.path, depth))
+    entries = (e for e in workspace.walk(path, recursive=recursive) if pattern is None or e.matches_pattern(pattern))
+    shown = (e for e in entries if include_hidden or not _is_hidden(e.path, depth))
     found = [f"{e.path}/" if e.is_folder else e.path for e in islice(shown, LIST_LIMIT + 1)]
     if len(found) > LIST_LIMIT:
         found[-1] = f"[... more than {LIST_LIMIT}; narrow it by path or pattern ...]"
     return found
 
 
-def _hidden(path: str, depth: int) -> bool:
+def _is_hidden(path: str, depth: int) -> bool:
     return any(name.startswith(".") for name in path.split("/")[depth:])
 
 

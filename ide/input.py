@@ -8,26 +8,26 @@ from threading import Thread
 from prompt_toolkit import PromptSession
 from prompt_toolkit.input.typeahead import clear_typeahead
 
-from ide.approval import Ask, Stopped
+from ide.approval import InputInterrupted, LineReader
 
 
-def typed(*, ahead: bool = True) -> Ask:
+def create_terminal_reader(*, allow_typeahead: bool = True) -> LineReader:
     """With line editing and a history of its own. Not `ahead`: what was typed before a question is no answer to it."""
     session: PromptSession[str] = PromptSession()
 
     async def ask(prompt: str) -> str:
-        if not ahead:
+        if not allow_typeahead:
             clear_typeahead(session.app.input)
             termios.tcflush(session.app.input.fileno(), termios.TCIFLUSH)
         try:
             return await session.prompt_async(prompt, handle_sigint=False)
         except KeyboardInterrupt:
-            raise Stopped from None
+            raise InputInterrupted from None
 
     return ask
 
 
-def piped(descriptor: int = 0) -> Ask:
+def create_pipe_reader(descriptor: int = 0) -> LineReader:
     """Shows no prompt."""
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[bytes] = asyncio.Queue()

@@ -17,14 +17,14 @@ LINGER_SECONDS = 1.0
 """How long output is read on after the process group has ended."""
 
 
-class Outcome(TypedDict):
+class CommandResult(TypedDict):
     exit_code: int
     stdout: str
     stderr: str
     timed_out: bool
 
 
-def words(command: str, *, shell: bool = False) -> list[str]:
+def parse_command(command: str, *, shell: bool = False) -> list[str]:
     """The program and its arguments. A shell only if asked for, or if the text means something only to a shell."""
     through_shell = ["/bin/sh", "-c", command]
     try:
@@ -37,11 +37,11 @@ def words(command: str, *, shell: bool = False) -> list[str]:
 
 async def execute(
     argv: Sequence[str], folder: str | os.PathLike[str], seconds: float, limit: int = OUTPUT_LIMIT
-) -> Outcome:
+) -> CommandResult:
     """Ends the whole process group at the time limit, on cancellation, and when the command itself has ended."""
-    process = _start(argv, folder)
-    pipes = [await _reader(pipe) for pipe in (process.stdout, process.stderr) if pipe]
-    outputs = [asyncio.create_task(_bounded(reader, limit)) for reader, _ in pipes]
+    process = _start_process(argv, folder)
+    pipes = [await _connect_reader(pipe) for pipe in (process.stdout, process.stderr) if pipe]
+    outputs = [asyncio.create_task(_read_bounded(reader, limit)) for reader, _ in pipes]
     timed_out = False
     try:
         async with asyncio.timeout(seconds):
@@ -55,10 +55,10 @@ async def execute(
             transport.close()
     code = await asyncio.to_thread(process.wait)
     stdout, stderr = await asyncio.gather(*outputs)
-    return Outcome(exit_code=code, stdout=stdout, stderr=stderr, timed_out=timed_out)
+    return CommandResult(exit_code=code, stdout=stdout, stderr=stderr, timed_out=timed_out)
 
 
-def _start(argv: Sequence[str], folder: str | os.PathLike[str]) -> subprocess.Popen[bytes]:
+def _start_process(argv: Sequence[str], folder: str | os.PathLike[str]) -> subprocess.Popen[bytes]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_RUNTIME__")}
     return subprocess.Popen(  # noqa: S603
         argv,
@@ -72,7 +72,7 @@ def _start(argv: Sequence[str], folder: str | os.PathLike[str]) -> subprocess.Po
     )
 
 
-async def _reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+async def _connect_reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), pipe
@@ -80,7 +80,7 @@ async def _reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTr
     return reader, transport
 
 
-async def _bounded(reader: asyncio.StreamReader, limit: int) -> str:
+async def _read_bounded(reader: asyncio.StreamReader, limit: int) -> str:
     half = limit // 2
     head, tail, dropped = b"", b"", 0
     while data := await reader.read(65536):

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 
-from ide.approval import Ask, Stopped
+from ide.approval import InputInterrupted, LineReader
 from ide.chat import Chat
 from ide.client import ServiceError
 
@@ -23,93 +23,97 @@ HELP = """\
 COMMANDS = {"/help", *(line.split()[0] for line in HELP.splitlines())}
 
 
-def new_session_id() -> str:
+def create_session_id() -> str:
     return f"ide-{uuid.uuid4().hex[:12]}"
 
 
-class Loop:
-    def __init__(self, chat: Chat, read: Ask, *, interactive: bool) -> None:
+class Repl:
+    def __init__(self, chat: Chat, read: LineReader, *, interactive: bool) -> None:
         self.chat, self.read, self.interactive = chat, read, interactive
 
-    async def run(self) -> None:
+    async def process_lines(self) -> None:
         """Until /quit or the end of the input."""
         while True:
             try:
                 line = (await self.read(f"{self.chat.agent or 'you'}> ")).strip()
-                if line and not await self.take(line):
+                if line and not await self.process_line(line):
                     return
             except EOFError:
                 return
-            except Stopped:
-                self.chat.screen.notice("Ctrl-D or /quit leaves.")
+            except InputInterrupted:
+                self.chat.screen.print_notice("Ctrl-D or /quit leaves.")
 
-    async def take(self, line: str) -> bool:
+    async def process_line(self, line: str) -> bool:
         """Whether to go on after this line."""
         if not self.interactive:
-            self.chat.screen.say(f"> {line}", "bold")
+            self.chat.screen.print_text(f"> {line}", "bold")
         if line.split()[0] == "/quit":
             return False
-        await self.watched(self._command(line) if line.startswith("/") else self.chat.say(_message(line)))
+        await self.await_interruptibly(
+            self._execute_command(line) if line.startswith("/") else self.chat.send_message(_build_user_message(line))
+        )
         return True
 
-    async def watched(self, work: Coroutine[None, None, None]) -> None:
+    async def await_interruptibly(self, work: Coroutine[None, None, None]) -> None:
         """Ctrl-C ends the watching; a service that cannot be reached ends the work."""
         task = asyncio.create_task(work)
         try:
-            with _on_ctrl_c(task) if self.interactive else nullcontext():
+            with _cancel_on_ctrl_c(task) if self.interactive else nullcontext():
                 await task
         except asyncio.CancelledError:
             if (current := asyncio.current_task()) and current.cancelling():
                 raise
-            self.chat.screen.notice(
+            self.chat.screen.print_notice(
                 "Stopped watching. What the service is doing goes on: /resume shows it, /cancel stops it. "
                 "A tool call left open is closed by your next message."
             )
-        except Stopped:
-            self.chat.screen.notice("The approval stays open: /resume asks again, your next message closes it.")
+        except InputInterrupted:
+            self.chat.screen.print_notice("The approval stays open: /resume asks again, your next message closes it.")
         except ServiceError as error:
-            self.chat.failed = True
-            self.chat.screen.error(str(error))
+            self.chat.has_failed = True
+            self.chat.screen.print_error(str(error))
 
-    async def _command(self, line: str) -> None:
+    async def _execute_command(self, line: str) -> None:
         chat, client, screen = self.chat, self.chat.client, self.chat.screen
         match line.split(maxsplit=2):
             case ["/agent", name, *message]:
-                await chat.say(switch(name, *message))
+                await chat.send_message(build_switch_message(name, *message))
             case ["/agent"]:
-                screen.say("Name an agent: /agent NAME [message].")
-                screen.notice(f"There are {', '.join(await client.agents())}.")
+                screen.print_text("Name an agent: /agent NAME [message].")
+                screen.print_notice(f"There are {', '.join(await client.list_agents())}.")
             case ["/history"]:
-                screen.history((await client.history(chat.session_id))["messages"])
+                screen.print_history((await client.fetch_history(chat.session_id))["messages"])
             case ["/sessions"]:
-                screen.sessions(**await client.sessions())
+                screen.print_sessions(**await client.list_sessions())
             case ["/resume", *ids]:
-                await chat.resume(ids[0] if ids else chat.session_id)
+                await chat.resume_session(ids[0] if ids else chat.session_id)
             case ["/grants"]:
-                screen.grants(await client.grants(chat.session_id))
+                screen.print_grants(await client.list_grants(chat.session_id))
             case ["/revoke", *ids]:
-                screen.notice(f"Taken back: {await client.revoke(chat.session_id, ids[0] if ids else '')}.")
+                screen.print_notice(
+                    f"Taken back: {await client.revoke_grants(chat.session_id, ids[0] if ids else '')}."
+                )
             case ["/new"]:
-                chat.begin(new_session_id())
+                chat.start_session(create_session_id())
             case ["/cancel"]:
-                await client.cancel(chat.session_id)
-                screen.notice("Stopped.")
+                await client.cancel_run(chat.session_id)
+                screen.print_notice("Stopped.")
             case [command, *_]:
                 if command not in COMMANDS:
-                    screen.error(f"There is no command {command}.")
-                screen.say(HELP)
+                    screen.print_error(f"There is no command {command}.")
+                screen.print_text(HELP)
 
 
-def switch(agent: str, message: str = "") -> dict[str, str]:
+def build_switch_message(agent: str, message: str = "") -> dict[str, str]:
     return {"type": "switch_agent", "agent_type": agent} | ({"content": message} if message else {})
 
 
-def _message(line: str) -> dict[str, str]:
+def _build_user_message(line: str) -> dict[str, str]:
     return {"type": "user_message", "content": line, "role": "user"}
 
 
 @contextmanager
-def _on_ctrl_c(task: asyncio.Task[None]) -> Iterator[None]:
+def _cancel_on_ctrl_c(task: asyncio.Task[None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, task.cancel)
     try:

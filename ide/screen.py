@@ -9,17 +9,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-UNSEEN = re.compile(
+INVISIBLE_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
-OUTPUT_SHOWN = 2000
+OUTPUT_TAIL_LENGTH = 2000
 """Characters, the last ones of a command's output."""
-COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
-def visible(text: str) -> str:
+def escape_invisible(text: str) -> str:
     """With control and invisible characters escaped; newlines and tabs stay."""
-    return UNSEEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    return INVISIBLE_CHARACTERS.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 class Screen:
@@ -31,119 +31,121 @@ class Screen:
         self._costs: dict[str, Decimal] = {}
         """Of the turn, kept for its end; the money by currency."""
 
-    def say(self, text: str, style: str = "", *, end: str = "\n") -> None:
+    def print_text(self, text: str, style: str = "", *, end: str = "\n") -> None:
         self._end_tokens()
-        self._print(text, style, end)
+        self._print_escaped(text, style, end)
 
-    def notice(self, text: str) -> None:
-        self.say(text, "dim")
+    def print_notice(self, text: str) -> None:
+        self.print_text(text, "dim")
 
-    def error(self, text: str) -> None:
-        self.say(text, "bold red")
+    def print_error(self, text: str) -> None:
+        self.print_text(text, "bold red")
 
-    def diff(self, lines: list[str]) -> None:
+    def print_diff(self, lines: list[str]) -> None:
         for line in lines:
-            self.say(line, COLOURS.get(line[:1], ""))
+            self.print_text(line, DIFF_COLOURS.get(line[:1], ""))
 
-    def show(self, chunk: dict[str, Any]) -> None:
+    def show_chunk(self, chunk: dict[str, Any]) -> None:
         match chunk.get("type"):
             case "assistant_message":
-                self._assistant(chunk)
+                self._print_assistant_message(chunk)
             case "agent_switched":
-                self.say(_switched(chunk.get("metadata") or {}), "magenta")
+                self.print_text(_format_switch(chunk.get("metadata") or {}), "magenta")
             case "error":
                 about = chunk.get("metadata") or {}
                 rule = f" (rule {about['rule']})" if about.get("rule") else ""
-                self.error(f"{about.get('code', 'error')}: {chunk.get('error')}{rule}")
+                self.print_error(f"{about.get('code', 'error')}: {chunk.get('error')}{rule}")
             case "usage":
-                self._spent(chunk)
+                self._add_usage(chunk)
         if chunk.get("is_final") and chunk["type"] != "tool_call":
             if self._used["model_calls"]:
-                self.notice(_usage(self._used, self._costs))
+                self.print_notice(_format_usage(self._used, self._costs))
             self._used.clear()
             self._costs.clear()
 
-    def _spent(self, usage: dict[str, Any]) -> None:
+    def _add_usage(self, usage: dict[str, Any]) -> None:
         self._used.update({k: v for k, v in usage.items() if type(v) is int})
         if (cost := usage.get("cost")) is not None:
             currency = str(usage.get("currency") or "")
             self._costs[currency] = self._costs.get(currency, Decimal(0)) + Decimal(str(cost))
 
-    def tool(self, call: dict[str, Any]) -> None:
-        given = ", ".join(f"{k}={_short(v)}" for k, v in call["arguments"].items())
-        self.notice(f"{call['tool_name']}({given})")
+    def print_tool_call(self, call: dict[str, Any]) -> None:
+        given = ", ".join(f"{k}={_shorten_value(v)}" for k, v in call["arguments"].items())
+        self.print_notice(f"{call['tool_name']}({given})")
         about = call.get("metadata") or {}
         if about.get("passed_by"):
-            self.notice(f"  passed by {about['passed_by']}: {about.get('reason')} (rule {about.get('rule')})")
+            self.print_notice(f"  passed by {about['passed_by']}: {about.get('reason')} (rule {about.get('rule')})")
 
-    def outcome(self, outcome: dict[str, Any]) -> None:
+    def print_tool_result(self, outcome: dict[str, Any]) -> None:
         """Of a tool: what went wrong, or what a command said."""
         if "error" in outcome:
-            self.say(f"  {outcome['error']}", "red")
+            self.print_text(f"  {outcome['error']}", "red")
         elif isinstance(command := outcome["result"], dict):
-            self.notice("  " + (command["stdout"] + command["stderr"]).strip()[-OUTPUT_SHOWN:].replace("\n", "\n  "))
-            self.notice(
+            self.print_notice(
+                "  " + (command["stdout"] + command["stderr"]).strip()[-OUTPUT_TAIL_LENGTH:].replace("\n", "\n  ")
+            )
+            self.print_notice(
                 "  stopped at its time limit" if command["timed_out"] else f"  exit code {command['exit_code']}"
             )
 
-    def grants(self, grants: list[dict[str, Any]]) -> None:
+    def print_grants(self, grants: list[dict[str, Any]]) -> None:
         for grant in grants:
-            self.say(grant["id"], "bold", end="  ")
+            self.print_text(grant["id"], "bold", end="  ")
             left = f", {grant['uses_left']} uses left" if grant.get("uses_left") is not None else ""
             until = f", until {grant['expires_at'][:19]}" if grant.get("expires_at") else ""
             terms = f"{grant['agent']}, {grant['scope']}{left}{until}"
-            self._print(f"{grant['tool_name']} {_short(grant['pattern'])}  ({terms})", "", "\n")
+            self._print_escaped(f"{grant['tool_name']} {_shorten_value(grant['pattern'])}  ({terms})", "", "\n")
         if not grants:
-            self.notice("Nothing is allowed in advance.")
+            self.print_notice("Nothing is allowed in advance.")
 
-    def history(self, messages: list[dict[str, Any]]) -> None:
+    def print_history(self, messages: list[dict[str, Any]]) -> None:
         for message in messages:
-            self.say(f"{message['role']}: ", "bold", end="")
-            self._print(_short(message.get("content") or "", 2000), "", "\n")
+            self.print_text(f"{message['role']}: ", "bold", end="")
+            self._print_escaped(_shorten_value(message.get("content") or "", 2000), "", "\n")
             for call in message.get("tool_calls") or ():
-                self.notice(f"  {call['function']['name']} {_short(call['function']['arguments'])}")
+                self.print_notice(f"  {call['function']['name']} {_shorten_value(call['function']['arguments'])}")
 
-    def sessions(self, sessions: list[dict[str, Any]], total: int) -> None:
+    def print_sessions(self, sessions: list[dict[str, Any]], total: int) -> None:
         """Given the newest first, shown with the newest last, where the user looks."""
         if total > len(sessions):
-            self.notice(f"The newest {len(sessions)} of {total} sessions:")
+            self.print_notice(f"The newest {len(sessions)} of {total} sessions:")
         for session in reversed(sessions):
-            self.say(session["session_id"], "bold", end="  ")
+            self.print_text(session["session_id"], "bold", end="  ")
             title = session.get("title") or ""
-            self._print(
+            self._print_escaped(
                 f"{session['last_activity'][:19]}  {session['current_agent']}  "
                 f"{session['message_count']} messages  {title}",
                 "",
                 "\n",
             )
         if not sessions:
-            self.notice("There are no sessions yet.")
+            self.print_notice("There are no sessions yet.")
 
-    def _assistant(self, chunk: dict[str, Any]) -> None:
+    def _print_assistant_message(self, chunk: dict[str, Any]) -> None:
         content = chunk.get("content")
         if content is None:
             token = chunk.get("token") or ""
             self._streamed += token
-            self._print(token, "", "")
+            self._print_escaped(token, "", "")
             return
         if self._streamed and content.startswith(self._streamed):
-            self._print(content[len(self._streamed) :], "", "\n")
+            self._print_escaped(content[len(self._streamed) :], "", "\n")
             self._streamed = ""
         else:
-            self.say(content)
+            self.print_text(content)
         for suggestion in (chunk.get("metadata") or {}).get("suggestions") or ():
-            self.say(f"  - {suggestion}", "cyan")
+            self.print_text(f"  - {suggestion}", "cyan")
 
     def _end_tokens(self) -> None:
         if self._streamed:
             self._streamed = ""
             self.console.print()
 
-    def _print(self, text: str, style: str, end: str) -> None:
-        self.console.print(Text(visible(text), style), end=end, soft_wrap=True)
+    def _print_escaped(self, text: str, style: str, end: str) -> None:
+        self.console.print(Text(escape_invisible(text), style), end=end, soft_wrap=True)
 
 
-def _switched(about: dict[str, Any]) -> str:
+def _format_switch(about: dict[str, Any]) -> str:
     why = f": {about['reason']}" if about.get("reason") else ""
     how = [f"confidence {about['confidence']}"] if about.get("confidence") else []
     how += [f"by {about['classification_method']}"] if about.get("classification_method") else []
@@ -151,7 +153,7 @@ def _switched(about: dict[str, Any]) -> str:
     return f"{about.get('from_agent')} -> {about.get('to_agent')}{why}{because}"
 
 
-def _usage(used: Counter[str], costs: dict[str, Decimal]) -> str:
+def _format_usage(used: Counter[str], costs: dict[str, Decimal]) -> str:
     cached = f", {used['cached_tokens']} of them cached" if used["cached_tokens"] else ""
     money = "".join(f", {cost.normalize():f} {currency}".rstrip() for currency, cost in costs.items())
     unpriced = f" ({used['unpriced_calls']} of unknown price)" if used["unpriced_calls"] else ""
@@ -162,6 +164,6 @@ def _usage(used: Counter[str], costs: dict[str, Decimal]) -> str:
     )
 
 
-def _short(value: Any, length: int = 80) -> str:
+def _shorten_value(value: Any, length: int = 80) -> str:
     text = value.replace("\n", "\\n") if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= length else f"{text[:length]}..."

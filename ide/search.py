@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import Any, TypedDict
 
-from ide.workspace import Entry, ToolError, Workspace, read_at
+from ide.workspace import FolderEntry, ToolError, Workspace, read_file_at
 
 FILE_LIMIT = 2_000_000
 """Bytes; a larger file is passed over, as a binary one is."""
@@ -21,54 +21,56 @@ LINE_LIMIT = 500
 """Characters of a line that are sent."""
 
 
-class Match(TypedDict):
+class SearchMatch(TypedDict):
     path: str
     line: int
     text: str
 
 
-def search(
+def search_texts(
     root: str, query: str, path: str, file_pattern: str | None, case_sensitive: bool, regex: bool, max_results: int
-) -> list[Match]:
+) -> list[SearchMatch]:
     try:
         pattern = re.compile(query if regex else re.escape(query), 0 if case_sensitive else re.IGNORECASE)
     except (re.error, RecursionError, OverflowError) as error:
         raise ToolError(f"The regular expression is not valid: {error}. Correct it, or search without regex.") from None
     matches = (
-        match for name, text in _texts(Workspace(root), path, file_pattern) for match in _in(name, text, pattern)
+        match
+        for name, text in _iterate_texts(Workspace(root), path, file_pattern)
+        for match in _find_matches(name, text, pattern)
     )
     return list(islice(matches, max_results))
 
 
-def _texts(workspace: Workspace, path: str, file_pattern: str | None) -> Iterator[tuple[str, str]]:
-    if not stat.S_ISDIR(workspace.status(path).st_mode):
-        yield PurePath(*workspace.locate(path)).as_posix(), _text(workspace.read(path, FILE_LIMIT + 1))
+def _iterate_texts(workspace: Workspace, path: str, file_pattern: str | None) -> Iterator[tuple[str, str]]:
+    if not stat.S_ISDIR(workspace.get_status(path).st_mode):
+        yield PurePath(*workspace.locate(path)).as_posix(), _decode_text(workspace.read_bytes(path, FILE_LIMIT + 1))
         return
     for entry in workspace.walk(path):
-        if not entry.is_folder and (file_pattern is None or entry.fits(file_pattern)):
-            yield entry.path, _entry_text(entry)
+        if not entry.is_folder and (file_pattern is None or entry.matches_pattern(file_pattern)):
+            yield entry.path, _read_entry(entry)
 
 
-def _entry_text(entry: Entry) -> str:
+def _read_entry(entry: FolderEntry) -> str:
     try:
-        return _text(read_at(entry.parent, entry.name, FILE_LIMIT + 1))
+        return _decode_text(read_file_at(entry.parent, entry.name, FILE_LIMIT + 1))
     except (OSError, ToolError):
         return ""
 
 
-def _text(data: bytes) -> str:
+def _decode_text(data: bytes) -> str:
     return "" if len(data) > FILE_LIMIT or b"\0" in data else data.decode("utf-8", "replace")
 
 
-def _in(name: str, text: str, pattern: re.Pattern[str]) -> Iterator[Match]:
+def _find_matches(name: str, text: str, pattern: re.Pattern[str]) -> Iterator[SearchMatch]:
     for number, line in enumerate(text.split("\n"), 1):
         if pattern.search(line):
-            yield Match(path=name, line=number, text=line.rstrip("\r")[:LINE_LIMIT])
+            yield SearchMatch(path=name, line=number, text=line.rstrip("\r")[:LINE_LIMIT])
 
 
-def answer(arguments: list[Any]) -> dict[str, Any]:
+def answer_request(arguments: list[Any]) -> dict[str, Any]:
     try:
-        return {"result": search(*arguments)}
+        return {"result": search_texts(*arguments)}
     except ToolError as error:
         return {"error": str(error)}
     except OSError as error:
@@ -76,4 +78,4 @@ def answer(arguments: list[Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(answer(json.loads(sys.argv[1]))))
+    print(json.dumps(answer_request(json.loads(sys.argv[1]))))

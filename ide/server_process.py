@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ide.settings import PREFIX
+from ide.settings import SETTING_PREFIX
 
-PROJECT = Path(__file__).resolve().parent.parent
-SERVER = (sys.executable, "-m", "server")
-BOUND = (sys.executable, "-I", str(Path(__file__).with_name("bound.py")))
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SERVER_COMMAND = (sys.executable, "-m", "server")
+PARENT_DEATH_COMMAND = (sys.executable, "-I", str(Path(__file__).with_name("parent_death.py")))
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -28,32 +28,32 @@ class CannotStart(Exception):
 
 
 @asynccontextmanager
-async def running(
+async def ensure_service(
     url: str,
     key: str,
     notice: Callable[[str], None],
-    command: Sequence[str] = SERVER,
-    folder: Path = PROJECT,
+    command: Sequence[str] = SERVER_COMMAND,
+    folder: Path = PROJECT_ROOT,
 ) -> AsyncIterator[None]:
     """Uses the service at `url`, or starts one there and ends it afterwards. Raises CannotStart."""
-    scheme, host, port = _address(url)
-    if await answers(url):
+    scheme, host, port = _parse_address(url)
+    if await is_reachable(url):
         yield
         return
-    if host not in LOOPBACK or scheme != "http":
+    if host not in LOOPBACK_HOSTS or scheme != "http":
         raise CannotStart(f"No service answers at {url}; start it there, or name another with --url.")
     settings = {"HOST": host, "PORT": str(port or 80), "DEV": "true"} | ({"INTERNAL_API_KEY": key} if key else {})
     with tempfile.NamedTemporaryFile(prefix="agent-runtime-", suffix=".log", delete=False) as log:
-        process = _start(command, folder, settings, log.fileno())
+        process = _start_service(command, folder, settings, log.fileno())
     try:
         await _wait_until_ready(url, process, Path(log.name))
         notice(f"No service answered at {url}: started one (pid {process.pid}, log {log.name}); it ends with this IDE.")
         yield
     finally:
-        await _stop(process)
+        await _stop_service(process)
 
 
-def _address(url: str) -> tuple[str, str, int | None]:
+def _parse_address(url: str) -> tuple[str, str, int | None]:
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port
@@ -61,10 +61,12 @@ def _address(url: str) -> tuple[str, str, int | None]:
         raise CannotStart(f"{url} is no address of a service: {error}; name another with --url.") from None
 
 
-def _start(command: Sequence[str], folder: Path, settings: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
-    environment = os.environ | {PREFIX + name: value for name, value in settings.items()}
+def _start_service(
+    command: Sequence[str], folder: Path, settings: Mapping[str, str], log: int
+) -> subprocess.Popen[bytes]:
+    environment = os.environ | {SETTING_PREFIX + name: value for name, value in settings.items()}
     return subprocess.Popen(  # noqa: S603
-        [*BOUND, str(os.getpid()), *command],
+        [*PARENT_DEATH_COMMAND, str(os.getpid()), *command],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -77,23 +79,23 @@ def _start(command: Sequence[str], folder: Path, settings: Mapping[str, str], lo
 async def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     try:
         async with asyncio.timeout(START_SECONDS):
-            while not await answers(url):
+            while not await is_reachable(url):
                 if process.poll() is not None:
-                    raise CannotStart(f"The service ended at once: {_last_words(log)} (log {log})")
+                    raise CannotStart(f"The service ended at once: {_find_last_log_line(log)} (log {log})")
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise CannotStart(
-            f"The service did not answer within {START_SECONDS:g} s: {_last_words(log)} (log {log})"
+            f"The service did not answer within {START_SECONDS:g} s: {_find_last_log_line(log)} (log {log})"
         ) from None
 
 
-def _last_words(log: Path) -> str:
+def _find_last_log_line(log: Path) -> str:
     """The last line that says more than that a server comes and goes."""
     lines = (line.strip() for line in log.read_text(errors="replace").splitlines())
     return next((line for line in reversed([*lines]) if line and not line.startswith("INFO:")), "it left no word")
 
 
-async def answers(url: str) -> bool:
+async def is_reachable(url: str) -> bool:
     """Whether a service is there; asks once."""
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         try:
@@ -102,7 +104,7 @@ async def answers(url: str) -> bool:
             return False
 
 
-async def _stop(process: subprocess.Popen[bytes]) -> None:
+async def _stop_service(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         async with asyncio.timeout(STOP_SECONDS):

@@ -4,22 +4,22 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import NamedTuple
 
 
-class Event(NamedTuple):
+class ServerSentEvent(NamedTuple):
     name: str
     data: str
     id: str | None
 
 
-async def events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[Event, None]:
+async def parse_events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[ServerSentEvent, None]:
     """Comments and unknown fields are passed over, as is an event that the stream breaks off in."""
     fields: dict[str, list[str]] = {}
-    async for line in _lines(chunks):
+    async for line in _iterate_lines(chunks):
         if line:
             name, _, value = line.partition(":")
             fields.setdefault(name, []).append(value.removeprefix(" "))
             continue
         if fields.keys() & {"event", "data"}:
-            yield Event(
+            yield ServerSentEvent(
                 fields.get("event", ["message"])[-1],
                 "\n".join(fields.get("data", [])),
                 fields.get("id", [None])[-1],
@@ -27,7 +27,7 @@ async def events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[Event, None]:
         fields = {}
 
 
-async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[str]:
+async def _iterate_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[str]:
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from ide.files import create_directory, list_files, read_file, write_file
-from ide.process import Outcome, execute, words
+from ide.process import CommandResult, execute, parse_command
 from ide.workspace import ToolError, Workspace
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
-LONGEST_COMMAND_SECONDS = 300
-MOST_RESULTS = 1000
+MAX_COMMAND_SECONDS = 300
+MAX_RESULTS = 1000
 SEARCH_SECONDS = 30
 SEARCH_OUTPUT_LIMIT = 20_000_000
 """Bytes; more than MOST_RESULTS lines of the length that is sent can take."""
@@ -29,7 +29,7 @@ async def run_tool(
     A command no human has `approved` may not name a link that leads out of the workspace; one that was is not confined.
     """
     try:
-        tool, given = _checked(name, arguments)
+        tool, given = _bind_arguments(name, arguments)
         if tool is execute_command and not approved:
             _refuse_links_out(workspace, **given)
         if inspect.iscoroutinefunction(tool):
@@ -40,7 +40,9 @@ async def run_tool(
     except UnicodeError:
         return {"error": "An argument holds characters that are no valid text; leave them out."}
     except OSError as error:
-        return {"error": _explained(error, arguments.get("path") or arguments.get("cwd") or arguments.get("command"))}
+        return {
+            "error": _explain_error(error, arguments.get("path") or arguments.get("cwd") or arguments.get("command"))
+        }
 
 
 async def execute_command(
@@ -49,13 +51,13 @@ async def execute_command(
     cwd: str | None = None,
     timeout: int = 30,  # noqa: ASYNC109
     shell: bool = False,
-) -> Outcome:
-    if not 1 <= timeout <= LONGEST_COMMAND_SECONDS:
-        raise ToolError(f"timeout must be between 1 and {LONGEST_COMMAND_SECONDS} seconds.")
+) -> CommandResult:
+    if not 1 <= timeout <= MAX_COMMAND_SECONDS:
+        raise ToolError(f"timeout must be between 1 and {MAX_COMMAND_SECONDS} seconds.")
     if "\0" in command:
         raise ToolError("The command holds a NUL character.")
     folder = workspace.root.joinpath(*workspace.locate(cwd or "."))
-    return await execute(words(command, shell=shell), folder, timeout)
+    return await execute(parse_command(command, shell=shell), folder, timeout)
 
 
 def _refuse_links_out(workspace: Workspace, command: str, cwd: str | None = None, **_: object) -> None:
@@ -74,8 +76,8 @@ async def search_in_code(
     max_results: int = 100,
 ) -> list[dict[str, Any]]:
     """Each match as path, line (from 1) and text."""
-    if not 1 <= max_results <= MOST_RESULTS:
-        raise ToolError(f"max_results must be between 1 and {MOST_RESULTS}.")
+    if not 1 <= max_results <= MAX_RESULTS:
+        raise ToolError(f"max_results must be between 1 and {MAX_RESULTS}.")
     given = json.dumps([str(workspace.root), query, path, file_pattern, case_sensitive, regex, max_results])
     argv = [sys.executable, "-m", "ide.search", given]
     outcome = await execute(argv, PACKAGE_PARENT, SEARCH_SECONDS, SEARCH_OUTPUT_LIMIT)
@@ -97,7 +99,7 @@ TOOLS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _checked(name: str, arguments: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+def _bind_arguments(name: str, arguments: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
     tool = TOOLS.get(name)
     if tool is None:
         raise ToolError(f"This IDE has no tool {name!r}; it has {', '.join(TOOLS)}.")
@@ -115,7 +117,7 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> tuple[Callable[..., Any
     return tool, given
 
 
-def _explained(error: OSError, what: object) -> str:
+def _explain_error(error: OSError, what: object) -> str:
     match error:
         case FileNotFoundError():
             return f"There is no {what!r} in the workspace, or a folder on the way is missing; see list_files."

@@ -13,18 +13,18 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-CACHES = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".hypothesis"}
-SKIPPED = frozenset({".git", "node_modules", ".venv", *CACHES})
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CACHE_FOLDERS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".hypothesis"}
+SKIPPED_FOLDERS = frozenset({".git", "node_modules", ".venv", *CACHE_FOLDERS})
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ToolError(Exception):
     """A tool cannot do what it was asked; `str(error)` says what to do instead."""
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     path: str
     """Relative to the workspace."""
     is_folder: bool
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     parent: int
     """A descriptor of the folder it is in, open until the next entry."""
 
-    def fits(self, pattern: str) -> bool:
+    def matches_pattern(self, pattern: str) -> bool:
         """A glob for the name or for the path; `**/` stands for any folders."""
         return fnmatch(self.name, pattern) or fnmatch(self.path, pattern.replace("**/", "*"))
 
@@ -55,66 +55,66 @@ class Workspace:
         return real.relative_to(self.root).parts
 
     @contextmanager
-    def folder(self, names: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
+    def open_folder(self, names: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
         """A descriptor of the folder."""
-        here = os.open(self.root, FOLDER)
+        here = os.open(self.root, FOLDER_FLAGS)
         try:
             for name in names:
                 if create:
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=here)
-                inner = os.open(name, FOLDER, dir_fd=here)
+                inner = os.open(name, FOLDER_FLAGS, dir_fd=here)
                 os.close(here)
                 here = inner
             yield here
         finally:
             os.close(here)
 
-    def status(self, path: str) -> os.stat_result:
+    def get_status(self, path: str) -> os.stat_result:
         *parents, name = self.locate(path) or (".",)
-        with self.folder(tuple(parents)) as parent:
+        with self.open_folder(tuple(parents)) as parent:
             return os.stat(name, dir_fd=parent, follow_symlinks=False)
 
-    def read(self, path: str, limit: int = -1) -> bytes:
+    def read_bytes(self, path: str, limit: int = -1) -> bytes:
         """At most `limit` bytes of a regular file."""
         *parents, name = self.locate(path) or (".",)
-        with self.folder(tuple(parents)) as parent:
-            return read_at(parent, name, limit)
+        with self.open_folder(tuple(parents)) as parent:
+            return read_file_at(parent, name, limit)
 
-    def write(self, path: str, data: bytes, *, create_dirs: bool = False, backup: bool = False) -> bool:
+    def write_bytes(self, path: str, data: bytes, *, create_dirs: bool = False, backup: bool = False) -> bool:
         """Says if the file is new. It is replaced in one step and keeps its mode; the backup is `<name>.bak`."""
         *parents, name = self.locate(path) or (".",)
-        with self.folder(tuple(parents), create=create_dirs) as parent:
-            mode = _mode(parent, name)
+        with self.open_folder(tuple(parents), create=create_dirs) as parent:
+            mode = _get_file_mode(parent, name)
             if mode is not None and backup:
-                _replace(parent, f"{name}.bak", read_at(parent, name), mode)
-            _replace(parent, name, data, mode)
+                _replace_file(parent, f"{name}.bak", read_file_at(parent, name), mode)
+            _replace_file(parent, name, data, mode)
         return mode is None
 
     def make_folder(self, path: str, *, parents: bool) -> bool:
         """Says if it is new."""
         *above, name = self.locate(path) or (".",)
-        with self.folder(tuple(above), create=parents) as parent:
+        with self.open_folder(tuple(above), create=parents) as parent:
             try:
                 os.mkdir(name, dir_fd=parent)
             except FileExistsError:
-                with self.folder((*above, name) if name != "." else ()):
+                with self.open_folder((*above, name) if name != "." else ()):
                     return False
         return True
 
-    def walk(self, path: str, *, recursive: bool = True) -> Iterator[Entry]:
+    def walk(self, path: str, *, recursive: bool = True) -> Iterator[FolderEntry]:
         """What is in a folder, sorted, each folder before what it holds; links and SKIPPED folders are not entered."""
         names = self.locate(path)
-        with self.folder(names) as top:
+        with self.open_folder(names) as top:
             for where, folders, files, here in os.fwalk(".", dir_fd=top):
                 base = PurePath(*names, where)
                 for name, is_folder in sorted([*((f, True) for f in folders), *((f, False) for f in files)]):
-                    yield Entry((base / name).as_posix(), is_folder, name, here)
-                folders[:] = sorted(f for f in folders if f not in SKIPPED) if recursive else []
+                    yield FolderEntry((base / name).as_posix(), is_folder, name, here)
+                folders[:] = sorted(f for f in folders if f not in SKIPPED_FOLDERS) if recursive else []
 
 
-def read_at(parent: int, name: str, limit: int = -1) -> bytes:
-    descriptor = os.open(name, READ, dir_fd=parent)
+def read_file_at(parent: int, name: str, limit: int = -1) -> bytes:
+    descriptor = os.open(name, READ_FLAGS, dir_fd=parent)
     try:
         _require_regular(os.fstat(descriptor).st_mode, name)
         with open(descriptor, "rb", closefd=False) as file:
@@ -123,7 +123,7 @@ def read_at(parent: int, name: str, limit: int = -1) -> bytes:
         os.close(descriptor)
 
 
-def _mode(parent: int, name: str) -> int | None:
+def _get_file_mode(parent: int, name: str) -> int | None:
     """The permissions of a file; None if there is none."""
     try:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
@@ -140,9 +140,9 @@ def _require_regular(mode: int, name: str) -> None:
         raise ToolError(f"{name!r} is not a regular file; it cannot be read or written.")
 
 
-def _replace(parent: int, name: str, data: bytes, mode: int | None) -> None:
+def _replace_file(parent: int, name: str, data: bytes, mode: int | None) -> None:
     temporary = f".{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, CREATE, 0o666, dir_fd=parent)
+    descriptor = os.open(temporary, CREATE_FLAGS, 0o666, dir_fd=parent)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)

@@ -7,14 +7,14 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.conversation import answer, open_calls, own_question
-from graph.permissions.decisions import conclusion
-from graph.state import State, hand_over, holder
+from graph.conversation import open_calls, pending_service_question, tool_message
+from graph.permissions.decisions import turn_ending
+from graph.state import State, current_agent, handoff
 from graph.tools import catalog
 from graph.tools.calculator import calculate
-from graph.usage.budgets import agreed
+from graph.usage.budgets import accept_warning
 
-ENDED = {
+TURN_ENDING_RESULTS = {
     "attempt_completion": "The turn has ended with this result.",
     "ask_followup_question": "The user was asked; their next message is the answer.",
 }
@@ -24,43 +24,47 @@ async def local(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str,
     update: dict[str, Any] = {"messages": []}
     for call in open_calls(state):
         if state["gates"][call["id"] or ""]["status"] == "local":
-            _answered(call, state, update, runtime)
+            _answer_call(call, state, update, runtime)
     return update
 
 
-def _answered(call: RequestedCall, state: State, update: dict[str, Any], runtime: Runtime[wire.StreamOptions]) -> None:
+def _answer_call(
+    call: RequestedCall, state: State, update: dict[str, Any], runtime: Runtime[wire.StreamOptions]
+) -> None:
     match call:
         case {"name": "echo", "args": {"text": str(text)}}:
-            update["messages"].append(answer(call, text))
+            update["messages"].append(tool_message(call, text))
         case {"name": "calculator", "args": {"expr": str(expression)}}:
-            update["messages"].append(_calculated(call, expression))
+            update["messages"].append(_answer_calculator(call, expression))
         case {"name": "switch_mode", "args": {"mode": str(mode), **rest}}:
-            record, told = hand_over(holder(state), mode, str(rest.get("reason") or ""))
+            record, told = handoff(current_agent(state), mode, str(rest.get("reason") or ""))
             runtime.stream_writer(told)
-            update["messages"].append(answer(call, f"The {mode} agent holds the conversation now."))
+            update["messages"].append(tool_message(call, f"The {mode} agent holds the conversation now."))
             update.update(agent=mode, switches=record)
-        case {"name": catalog.CONTINUE} if question := own_question(state):
-            update["messages"].append(answer(call, "The user agreed to go on."))
-            update["spent"] = agreed(state, question)
-        case _ if ending := conclusion(call):
-            update["messages"].append(answer(call, ENDED[call["name"]]))
-            update.update(_ended(state, *ending, runtime))
+        case {"name": catalog.CONTINUE_TOOL} if question := pending_service_question(state):
+            update["messages"].append(tool_message(call, "The user agreed to go on."))
+            update["spent"] = accept_warning(state, question)
+        case _ if ending := turn_ending(call):
+            update["messages"].append(tool_message(call, TURN_ENDING_RESULTS[call["name"]]))
+            update.update(_end_turn(state, *ending, runtime))
 
 
-def _calculated(call: RequestedCall, expression: str) -> ToolMessage:
+def _answer_calculator(call: RequestedCall, expression: str) -> ToolMessage:
     try:
-        return answer(call, calculate(expression))
+        return tool_message(call, calculate(expression))
     except ValueError as error:
-        return answer(call, f"It cannot be computed: {error}.", error=True)
+        return tool_message(call, f"It cannot be computed: {error}.", error=True)
 
 
-def _ended(state: State, said: str, about: dict[str, Any], runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
+def _end_turn(
+    state: State, ending: str, metadata: dict[str, Any], runtime: Runtime[wire.StreamOptions]
+) -> dict[str, Any]:
     """The answer is the model's text, if any, and what the call said."""
     asked = next(m for m in reversed(state["messages"]) if isinstance(m, AIMessage))
     text = str(asked.content)
     options = runtime.context or wire.StreamOptions()
-    rest = f"\n\n{said}" if text else said
+    rest = f"\n\n{ending}" if text else ending
     if options.tokens:
         runtime.stream_writer(wire.AssistantMessage(token=rest))
-    runtime.stream_writer(wire.whole_text(text + rest, options, is_final=True, metadata=about))
+    runtime.stream_writer(wire.assistant_chunk(text + rest, options, is_final=True, metadata=metadata))
     return {"ended": True}

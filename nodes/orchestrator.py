@@ -9,17 +9,17 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.cancellation import stoppable
-from graph.completion.request import ask
-from graph.completion.speculation import Begun
-from graph.conversation import last_request, said
+from graph.cancellation import await_cancellable
+from graph.completion.request import request_completion
+from graph.completion.speculation import SpeculativeCall
+from graph.conversation import human_message, last_request
 from graph.errors import AgentRuntimeError, InvalidMessage
-from graph.permissions.decisions import available, cancelled
+from graph.permissions.decisions import answer_open_calls, require_available
 from graph.routing.cache import Choice
-from graph.routing.classifier import by_keywords, classify
+from graph.routing.classifier import classify, classify_by_keywords
 from graph.services import Services
-from graph.state import State, hand_over, holder, thread_of
-from graph.usage.budgets import next_turn
+from graph.state import State, current_agent, get_thread_id, handoff
+from graph.usage.budgets import reset_turn_usage
 
 
 async def orchestrator(
@@ -33,77 +33,85 @@ async def orchestrator(
 
     Not without a thread: nothing would tell whose call it is.
     """
-    thread, team = thread_of(config), services.team
-    services.ahead.drop(thread, runtime.stream_writer)
+    thread, team = get_thread_id(config), services.team
+    services.speculator.cancel(thread, runtime.stream_writer)
     update: dict[str, Any] = {}
     if message := state.get("message"):
         try:
             run_id = (config.get("metadata") or {}).get("run", "")
-            update = _taken_in(state, available(wire.parse(message, wire.START), team), runtime, run_id)
+            update = _accept_message(
+                state, require_available(wire.parse_message(message, wire.START_ADAPTER), team), runtime, run_id
+            )
         except InvalidMessage as error:
-            runtime.stream_writer(wire.failure(error))
-            return {"message": None, "messages": cancelled(state), "gates": {}, "ended": True}
-    if update.get("ended") or update.get("agent", holder(state)) in team:
+            runtime.stream_writer(wire.error_chunk(error))
+            return {"message": None, "messages": answer_open_calls(state), "gates": {}, "ended": True}
+    if update.get("ended") or update.get("agent", current_agent(state)) in team:
         return update
     after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
     try:
-        choice = await stoppable(_choice(after, services, runtime, thread, is_new=bool(update)))
+        choice = await await_cancellable(_choose_agent(after, services, runtime, thread, is_new=bool(update)))
     except AgentRuntimeError as error:
-        runtime.stream_writer(wire.failure(error))
+        runtime.stream_writer(wire.error_chunk(error))
         return {**update, "ended": True}
-    record, told = hand_over(
-        holder(after), choice.agent, choice.reasoning, confidence=choice.confidence, classification_method=choice.method
+    record, told = handoff(
+        current_agent(after),
+        choice.agent,
+        choice.reasoning,
+        confidence=choice.confidence,
+        classification_method=choice.method,
     )
     runtime.stream_writer(told)
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
 
 
-async def _choice(
+async def _choose_agent(
     state: State, services: Services, runtime: Runtime[wire.StreamOptions], thread: str, *, is_new: bool
 ) -> Choice:
     """`is_new`: the request was not handed back by an agent, so what was chosen for it before may be right."""
     spent = state.get("spent")
-    services.budgets.check(spent)
-    known = services.known if is_new else None
+    services.budgets.check_limits(spent)
+    known = services.routing_cache if is_new else None
     choosing = partial(
-        classify, services.llm, last_request(state), services.team, known=known, tell=runtime.stream_writer
+        classify, services.llm, last_request(state), services.team, cache=known, on_usage=runtime.stream_writer
     )
-    if services.settings.speculative_routing and thread and not services.budgets.question(spent):
-        return await _guessing(choosing, services, state, runtime, thread)
+    if services.settings.speculative_routing and thread and not services.budgets.warning_question(spent):
+        return await _choose_speculatively(choosing, services, state, runtime, thread)
     return await choosing()
 
 
-async def _guessing(
-    choosing: Callable[[], Coroutine[Any, Any, Choice]],
+async def _choose_speculatively(
+    choose: Callable[[], Coroutine[Any, Any, Choice]],
     services: Services,
     state: State,
     runtime: Runtime[wire.StreamOptions],
     thread: str,
 ) -> Choice:
-    agent = services.team[by_keywords(last_request(state), services.team).agent]
+    agent = services.team[classify_by_keywords(last_request(state), services.team).agent]
     options = runtime.context or wire.StreamOptions()
-    sent = services.memories.seen(state, agent)
+    sent = services.summarizer.preview(state, agent)
 
-    def begin() -> Begun:
-        return Begun(agent, sent, lambda tell: ask(services.llm, agent, sent, options, tell, state["messages"]))
+    def start_call() -> SpeculativeCall:
+        return SpeculativeCall(
+            agent, sent, lambda tell: request_completion(services.llm, agent, sent, options, tell, state["messages"])
+        )
 
-    return await services.ahead.choose(thread, choosing(), begin, runtime.stream_writer)
+    return await services.speculator.choose_agent(thread, choose(), start_call, runtime.stream_writer)
 
 
-def _taken_in(
+def _accept_message(
     state: State, message: wire.UserMessage | wire.SwitchAgent, runtime: Runtime[wire.StreamOptions], run_id: str
 ) -> dict[str, Any]:
     """The open calls are closed, the message is in the history, an agent that was picked holds the conversation."""
-    messages: list[AnyMessage] = [*cancelled(state)]
+    messages: list[AnyMessage] = [*answer_open_calls(state)]
     if message.content.strip():
-        messages.append(said(message.content, state, run_id))
+        messages.append(human_message(message.content, state, run_id))
     update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
-    update["spent"] = next_turn(state.get("spent"))
-    return update if isinstance(message, wire.UserMessage) else {**update, **_picked(state, message, runtime)}
+    update["spent"] = reset_turn_usage(state.get("spent"))
+    return update if isinstance(message, wire.UserMessage) else {**update, **_switch_agent(state, message, runtime)}
 
 
-def _picked(state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
+def _switch_agent(state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
     ends = not message.content.strip()
-    record, told = hand_over(holder(state), message.agent_type, message.reason or "The user chose it.")
+    record, told = handoff(current_agent(state), message.agent_type, message.reason or "The user chose it.")
     runtime.stream_writer(told.model_copy(update={"is_final": ends}))
     return {"agent": message.agent_type, "switches": record, "ended": ends}

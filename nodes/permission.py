@@ -9,140 +9,156 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.conversation import open_calls, own, own_question, refusal, rejected, to_wire
+from graph.conversation import (
+    find_rejection,
+    open_calls,
+    pending_service_question,
+    refusal_message,
+    service_message,
+    to_wire_call,
+)
 from graph.errors import EditRefused
-from graph.permissions.gatekeeper import MALFORMED, REPEATED, Gatekeeper, standing_grants
-from graph.permissions.loops import repeated
-from graph.state import Gate, State, holder
-from graph.timestamps import now
-from graph.tools.catalog import Side, side
-from graph.usage.budgets import declined, stopped
+from graph.permissions.gatekeeper import INVALID_ARGUMENTS_RULE, USER_REJECTED_RULE, Gatekeeper, load_active_grants
+from graph.permissions.loops import detect_loop
+from graph.state import CallGate, State, current_agent
+from graph.timestamps import utc_timestamp
+from graph.tools.catalog import ToolExecutor, executor_of
+from graph.usage.budgets import find_declined_question, stop_message
 from policy import Verdict
 from policy.grants import Grant
 
-NOT_RUN = "not run: it was called twice before, and nothing new was done since; the user is asked how to go on"
-LEFT_OUT = "not run: the turn ended with a question to the user"
+REPEATED_CALL_RESULT = (
+    "not run: it was called twice before, and nothing new was done since; the user is asked how to go on"
+)
+SKIPPED_CALL_RESULT = "not run: the turn ended with a question to the user"
 
 
 async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gatekeeper: Gatekeeper) -> dict[str, Any]:
     before, calls = state.get("gates", {}), open_calls(state)
-    if question := declined(state):
-        return _ended([], own(stopped(question), aside=True), state, runtime)
+    if question := find_declined_question(state):
+        return _end_turn([], service_message(stop_message(question), aside=True), state, runtime)
     new = [call for call in calls if (call["id"] or "") not in before]
-    if new and (repeat := repeated(state["messages"], new, gatekeeper.changes)):
-        answers = [refusal(call, NOT_RUN if call is repeat.call else LEFT_OUT) for call in calls]
-        return _ended(answers, own(repeat.question, told=repeat.about), state, runtime)
-    passage = Passage(state, runtime, gatekeeper)
+    if new and (repeat := detect_loop(state["messages"], new, gatekeeper.is_mutating)):
+        answers = [
+            refusal_message(call, REPEATED_CALL_RESULT if call is repeat.call else SKIPPED_CALL_RESULT)
+            for call in calls
+        ]
+        return _end_turn(answers, service_message(repeat.question, told=repeat.metadata), state, runtime)
+    passage = PermissionCheck(state, runtime, gatekeeper)
     for call in calls:
         match before.get(call["id"] or ""):
             case None:
-                await passage.judge(call)
+                await passage.check_call(call)
             case {"status": "edited"} as proposed:
-                passage.edit(call, proposed)
+                passage.edit_call(call, proposed)
             case {"status": "approved"} as approved:
-                passage.send(call, approved)
+                passage.send_call(call, approved)
             case waiting:
                 passage.gates[call["id"] or ""] = waiting
     changed = passage.messages or passage.gates != before
     return {"messages": passage.messages, "gates": passage.gates} if changed else {}
 
 
-def _ended(
-    answers: list[ToolMessage], said: AIMessage, state: State, runtime: Runtime[wire.StreamOptions]
+def _end_turn(
+    answers: list[ToolMessage], final_message: AIMessage, state: State, runtime: Runtime[wire.StreamOptions]
 ) -> dict[str, Any]:
     """The turn, with words of the service."""
-    options, text = runtime.context or wire.StreamOptions(), str(said.content)
+    options, text = runtime.context or wire.StreamOptions(), str(final_message.content)
     if options.tokens:
         runtime.stream_writer(wire.AssistantMessage(token=text))
-    runtime.stream_writer(wire.whole_text(text, options, is_final=True, metadata=said.additional_kwargs.get("told")))
-    message = said.model_copy(update={"name": holder(state)})
+    runtime.stream_writer(
+        wire.assistant_chunk(text, options, is_final=True, metadata=final_message.additional_kwargs.get("told"))
+    )
+    message = final_message.model_copy(update={"name": current_agent(state)})
     return {"messages": [*answers, message], "gates": {}, "ended": True}
 
 
-class Passage:
+class PermissionCheck:
     """The open calls on one way through the gate, and what comes of them."""
 
     def __init__(self, state: State, runtime: Runtime[wire.StreamOptions], gatekeeper: Gatekeeper) -> None:
-        self._state, self._tell, self._gatekeeper = state, runtime.stream_writer, gatekeeper
+        self._state, self._emit, self._gatekeeper = state, runtime.stream_writer, gatekeeper
         self._used: Counter[str] = Counter()
         self.messages: list[AnyMessage] = []
-        self.gates: dict[str, Gate] = {}
+        self.gates: dict[str, CallGate] = {}
 
-    async def judge(self, call: RequestedCall) -> None:
-        agent = holder(self._state)
-        if question := own_question(self._state):
-            self._put(call, agent, question.additional_kwargs["question"])
+    async def check_call(self, call: RequestedCall) -> None:
+        agent = current_agent(self._state)
+        if question := pending_service_question(self._state):
+            self._open_service_question(call, agent, question.additional_kwargs["question"])
             return
-        ruling = self._gatekeeper.verdict(agent, call["name"], call["args"])
-        gate = Gate(status="ask", agent=agent, rule=ruling.rule, reason=ruling.reason, created_at=now())
+        ruling = self._gatekeeper.evaluate_call(agent, call["name"], call["args"])
+        gate = CallGate(status="ask", agent=agent, rule=ruling.rule, reason=ruling.reason, created_at=utc_timestamp())
         match ruling.decision:
             case "deny":
-                self._refuse(call, ruling)
+                self._refuse_call(call, ruling)
             case "allow":
-                self.send(call, {**gate, "passed": "policy"} if ruling.dangerous else gate)
-            case "ask" if feedback := rejected(self._state, call):
-                self._refuse(call, ruling._replace(rule=REPEATED, reason=feedback))
-            case "ask" if grant := await self._grant(agent, call, ruling):
+                self.send_call(call, {**gate, "passed": "policy"} if ruling.is_mutating else gate)
+            case "ask" if feedback := find_rejection(self._state, call):
+                self._refuse_call(call, ruling._replace(rule=USER_REJECTED_RULE, reason=feedback))
+            case "ask" if grant := await self._find_grant(agent, call, ruling):
                 reason = "The user allowed calls like this one."
-                self.send(call, {**gate, "passed": "grant", "rule": f"grant.{grant.id}", "reason": reason})
+                self.send_call(call, {**gate, "passed": "grant", "rule": f"grant.{grant.id}", "reason": reason})
             case "ask":
-                self._ask(call, gate, ruling)
+                self._request_approval(call, gate, ruling)
 
-    async def _grant(self, agent: str, call: RequestedCall, ruling: Verdict) -> Grant | None:
+    async def _find_grant(self, agent: str, call: RequestedCall, ruling: Verdict) -> Grant | None:
         if ruling.always_asks:
             return None
-        for grant in await standing_grants():
+        for grant in await load_active_grants():
             left = grant.uses_left is None or grant.uses_left > self._used[grant.id]
             if left and grant.covers(agent, call["name"], call["args"]):
                 self._used[grant.id] += 1
                 return grant
         return None
 
-    def _refuse(self, call: RequestedCall, ruling: Verdict) -> None:
-        self.messages.append(refusal(call, ruling.reason))
-        if ruling.rule != MALFORMED:
+    def _refuse_call(self, call: RequestedCall, ruling: Verdict) -> None:
+        self.messages.append(refusal_message(call, ruling.reason))
+        if ruling.rule != INVALID_ARGUMENTS_RULE:
             about = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
-            self._tell(wire.Error(error=ruling.reason, metadata=about, is_final=False))
+            self._emit(wire.Error(error=ruling.reason, metadata=about, is_final=False))
 
-    def _put(self, call: RequestedCall, agent: str, about: Mapping[str, Any]) -> None:
+    def _open_service_question(self, call: RequestedCall, agent: str, question: Mapping[str, Any]) -> None:
         """What the service asks its user; no policy and no grant has a say in it."""
-        gate = Gate(status="ask", agent=agent, rule=about["rule"], reason=about["reason"], created_at=now())
+        gate = CallGate(
+            status="ask", agent=agent, rule=question["rule"], reason=question["reason"], created_at=utc_timestamp()
+        )
         gate["always_asks"] = True
         self.gates[call["id"] or ""] = gate
-        self._tell(to_wire(call, gate))
+        self._emit(to_wire_call(call, gate))
 
-    def _ask(self, call: RequestedCall, gate: Gate, ruling: Verdict) -> None:
+    def _request_approval(self, call: RequestedCall, gate: CallGate, ruling: Verdict) -> None:
         if ruling.warning:
             gate["warning"] = ruling.warning
         if ruling.always_asks:
             gate["always_asks"] = True
         self.gates[call["id"] or ""] = gate
-        self._tell(to_wire(call, gate))
+        self._emit(to_wire_call(call, gate))
 
-    def edit(self, call: RequestedCall, proposed: Gate) -> None:
-        gate: Gate = {**proposed, "status": "ask"}
+    def edit_call(self, call: RequestedCall, proposed: CallGate) -> None:
+        gate: CallGate = {**proposed, "status": "ask"}
         changes = gate.pop("arguments")
         try:
-            changed = self._gatekeeper.edited(gate["agent"], call["name"], call["args"], changes)
+            changed = self._gatekeeper.apply_edit(gate["agent"], call["name"], call["args"], changes)
         except EditRefused as error:
-            self._tell(wire.failure(error, call_id=call["id"] or ""))
+            self._emit(wire.error_chunk(error, call_id=call["id"] or ""))
             self.gates[call["id"] or ""] = gate
             return
         call = {**call, "args": changed}
-        self.messages.append(_with(call, self._state["messages"]))
-        self.send(call, {**gate, "was_edited": True})
+        self.messages.append(_replace_call(call, self._state["messages"]))
+        self.send_call(call, {**gate, "was_edited": True})
 
-    def send(self, call: RequestedCall, gate: Gate) -> None:
+    def send_call(self, call: RequestedCall, gate: CallGate) -> None:
         """To who answers it: the service itself, or the IDE."""
-        if side(call["name"]) is not Side.IDE:
+        if executor_of(call["name"]) is not ToolExecutor.IDE:
             self.gates[call["id"] or ""] = {**gate, "status": "local"}
             return
-        sent: Gate = {**gate, "status": "sent"}
+        sent: CallGate = {**gate, "status": "sent"}
         self.gates[call["id"] or ""] = sent
-        self._tell(to_wire(call, sent))
+        self._emit(to_wire_call(call, sent))
 
 
-def _with(call: RequestedCall, messages: list[AnyMessage]) -> AIMessage:
+def _replace_call(call: RequestedCall, messages: list[AnyMessage]) -> AIMessage:
     """The model's message, as if it had asked for this call."""
     asked = next(m for m in reversed(messages) if isinstance(m, AIMessage) and m.tool_calls)
     calls = [call if old["id"] == call["id"] else old for old in asked.tool_calls]

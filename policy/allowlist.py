@@ -4,7 +4,7 @@ A client that splits a chain itself gives the words of all its commands to the f
 would edit two files in place. ALONE names the words that no first program of a chain may get that way; None: no word.
 """
 
-PROGRAMS: dict[str, str] = {
+PROGRAM_SIGNATURES: dict[str, str] = {
     "arch": "",
     "awk": "-F: AWK FILE+",
     "b2sum": "-btz --binary --text --tag FILE+",
@@ -138,11 +138,11 @@ for alias, name in {
     "gawk": "awk",
     "mawk": "awk",
 }.items():
-    PROGRAMS[alias] = PROGRAMS[name]
+    PROGRAM_SIGNATURES[alias] = PROGRAM_SIGNATURES[name]
 for bits in (1, 224, 256, 384, 512):
-    PROGRAMS[f"sha{bits}sum"] = PROGRAMS["md5sum"]
+    PROGRAM_SIGNATURES[f"sha{bits}sum"] = PROGRAM_SIGNATURES["md5sum"]
 
-ALONE: dict[str, str | None] = {
+FORBIDDEN_TRAILING_WORDS: dict[str, str | None] = {
     "base64": r"-[^-]*[oiD]|--[oi]",
     "command": None,
     "date": r"-[^-]*[sfrndvj]|--[sfr]",
@@ -166,7 +166,7 @@ ALONE: dict[str, str | None] = {
     "xxd": None,
 }
 
-VERSIONS: dict[str, tuple[str, ...]] = {
+VERSION_OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["bash", "cc", "clang", "clang++", "cmake", "curl", "docker", "g++", "gcc", "git"], ("--version",)),
     **dict.fromkeys(["perl", "psql", "ruby", "sqlite3", "wget"], ("--version",)),
     **dict.fromkeys(["python", "python3"], ("--version", "-V")),

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from policy.globs import matches_whole, normal
-from policy.shell import Unproven, commands, splits
-from policy.signatures import LEADS_OUT
+from policy.globs import matches_whole_path, normalize_path
+from policy.shell import Unproven, parse_commands, tokenize_without_shell
+from policy.signatures import OUTSIDE_WORKSPACE
 
-LONGEST = 4096
+MAX_PATTERN_LENGTH = 4096
 """Characters of a pattern."""
 
 
@@ -31,27 +31,31 @@ class Grant(NamedTuple):
             return False
         if tool != "execute_command":
             path = str(arguments.get("path", ""))
-            return normal(path) == self.pattern if self.is_exact else matches_whole(path, self.pattern)
+            return normalize_path(path) == self.pattern if self.is_exact else matches_whole_path(path, self.pattern)
         if (arguments.get("cwd"), bool(arguments.get("shell"))) != (self.cwd, self.shell):
             return False
         command = str(arguments.get("command", ""))
-        return command == self.pattern if self.is_exact else _same_command(self.pattern, command)
+        return command == self.pattern if self.is_exact else _is_same_command(self.pattern, command)
 
 
-GRANTABLE = {"write_file", "create_directory", "execute_command"}
+GRANTABLE_TOOLS = {"write_file", "create_directory", "execute_command"}
 
 
-def proposal(tool: str, arguments: Mapping[str, Any]) -> str | None:
+def propose_pattern(tool: str, arguments: Mapping[str, Any]) -> str | None:
     """The narrowest pattern of a call: the same path, the same command. None: such a call cannot be granted."""
-    if tool not in GRANTABLE:
+    if tool not in GRANTABLE_TOOLS:
         return None
-    text = str(arguments.get("command", "")) if tool == "execute_command" else normal(str(arguments.get("path", "")))
-    return text if text and len(text) <= LONGEST else None
+    text = (
+        str(arguments.get("command", ""))
+        if tool == "execute_command"
+        else normalize_path(str(arguments.get("path", "")))
+    )
+    return text if text and len(text) <= MAX_PATTERN_LENGTH else None
 
 
-def grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | None, **terms: Any) -> Grant:
+def create_grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | None, **terms: Any) -> Grant:
     """Raises ValueError with a sentence if the call, or the pattern, cannot be granted."""
-    narrow = proposal(tool, arguments)
+    narrow = propose_pattern(tool, arguments)
     if narrow is None:
         raise ValueError(f"A call of {tool} like this cannot be remembered; decide on it alone.")
     cwd, shell = arguments.get("cwd"), bool(arguments.get("shell"))
@@ -66,21 +70,21 @@ def grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | No
     return found
 
 
-def _same_command(pattern: str, command: str) -> bool:
+def _is_same_command(pattern: str, command: str) -> bool:
     """Word by word, when it is one plain command, whoever reads it. A last * stands for any words."""
     try:
-        (only,) = commands(command)
+        (only,) = parse_commands(command)
     except (Unproven, ValueError):
         return False
     words = [word.text for word in only.words]
-    if any(word.is_glob for word in only.words) or any(split != [words] for split in splits(command)):
+    if any(word.is_glob for word in only.words) or any(split != [words] for split in tokenize_without_shell(command)):
         return False
     parts = pattern.split()
     if parts and parts[-1] == "*":
         parts[-1:] = ["*"] * max(0, len(words) - len(parts) + 1)
-    return len(parts) == len(words) and all(map(_fits, words, parts))
+    return len(parts) == len(words) and all(map(_matches_word, words, parts))
 
 
-def _fits(word: str, part: str) -> bool:
-    leads_out = LEADS_OUT.search(word) or (word.startswith("-") and LEADS_OUT.search(word[2:]))
+def _matches_word(word: str, part: str) -> bool:
+    leads_out = OUTSIDE_WORKSPACE.search(word) or (word.startswith("-") and OUTSIDE_WORKSPACE.search(word[2:]))
     return word == part or (fnmatchcase(word, part) and not leads_out)

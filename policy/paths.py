@@ -3,30 +3,30 @@
 import re
 import unicodedata
 
-RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+WINDOWS_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 LOOKALIKES = set("∕⁄⧸╱⟋／＼⧵⧹∖╲⟍﹨．․﹒‥…：﹕︓꞉∶")
-INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
-JOINED = re.compile(r"(?<=[^\x00-\u02ff\u2000-\u20ff])[\u200c\u200d](?=[^\x00-\u02ff\u2000-\u20ff])")
+SCRIPT_JOINERS = re.compile(r"(?<=[^\x00-\u02ff\u2000-\u20ff])[\u200c\u200d](?=[^\x00-\u02ff\u2000-\u20ff])")
 """The joiners that some scripts are written with, and emoji are made of; between other characters they only hide."""
 
 
-def fault(path: object) -> str | None:
+def find_path_error(path: object) -> str | None:
     """Why the path is refused, as the end of a sentence; None if it names something inside the workspace."""
     if not isinstance(path, str) or not path.strip():
         return "it is empty"
     if len(path.encode("utf-8", "replace")) > 4096:
         return "it is too long"
-    if any(unicodedata.category(char) in INVISIBLE for char in JOINED.sub("", path)):
+    if any(unicodedata.category(char) in INVISIBLE_CATEGORIES for char in SCRIPT_JOINERS.sub("", path)):
         return "it holds control or invisible characters"
-    if wrong := next((why for pattern, why in WHOLE if re.search(pattern, path)), None):
+    if wrong := next((why for pattern, why in PATH_ERRORS if re.search(pattern, path)), None):
         return wrong
     if LOOKALIKES & set(path):
         return "it holds a look-alike of a separator or a dot"
-    return next((wrong for part in path.split("/") if (wrong := _component(part))), None)
+    return next((wrong for part in path.split("/") if (wrong := _find_name_error(part))), None)
 
 
-WHOLE = (
+PATH_ERRORS = (
     (r"^/", "it is absolute; use one relative to the workspace"),
     (r"\\", "it holds a backslash; separate folders by /"),
     (r":", "it holds a colon, which names a drive or a stream on some systems"),
@@ -37,7 +37,7 @@ WHOLE = (
 )
 
 
-def _component(part: str) -> str | None:
+def _find_name_error(part: str) -> str | None:
     if part in ("", "."):
         return None
     if part == "..":
@@ -46,13 +46,13 @@ def _component(part: str) -> str | None:
         return "a name in it begins or ends with a space, or ends with a dot"
     if len(part.encode()) > 255:
         return "a name in it is too long"
-    if RESERVED.match(part):
+    if WINDOWS_RESERVED.match(part):
         return "it holds a name that Windows reserves"
     if re.fullmatch(r"\.git|git~\d+", unicodedata.normalize("NFKC", part).casefold()):
         return "the repository's own data is not to be touched"
     return None
 
 
-def pattern_fault(pattern: str) -> str | None:
+def find_pattern_error(pattern: str) -> str | None:
     """The same of a glob: without its wildcards it must be such a path."""
-    return fault(re.sub(r"[*?\[\]{}!]", "x", pattern))
+    return find_path_error(re.sub(r"[*?\[\]{}!]", "x", pattern))

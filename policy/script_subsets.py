@@ -2,21 +2,21 @@
 
 import re
 
-LONGEST = 400
+MAX_SCRIPT_LENGTH = 400
 """Characters of a script that is looked at."""
 
 _REGEX = r"/(?:[^/\\]|\\.)*+/I?+"
 _ADDRESS = rf"(?:\d++(?:~\d++)?+|\$|{_REGEX})"
 _SUBSTITUTE = "|".join(rf"s\{d}(?:[^\{d}\\]|\\.)*+\{d}(?:[^\{d}\\]|\\.)*+\{d}[gpIi0-9]*+" for d in "/|#,")
 _COMMAND = rf"(?:{_ADDRESS}(?:,(?:{_ADDRESS}|\+\d++))?+\s*+)?+(?:!\s*+)?+(?:[pdl=]|[qQ]\d*+|{_SUBSTITUTE})"
-SED = re.compile(rf"\s*+{_COMMAND}(?:\s*+;\s*+{_COMMAND})*+\s*+;?+\s*+")
-PLAIN_SET = re.compile(r"\\.|\[\^?[^\\\[\]/|#,]+\]")
+SED_SCRIPT = re.compile(rf"\s*+{_COMMAND}(?:\s*+;\s*+{_COMMAND})*+\s*+;?+\s*+")
+PLAIN_BRACKETS = re.compile(r"\\.|\[\^?[^\\\[\]/|#,]+\]")
 """Other brackets can hide a delimiter: programs differ about where such an expression ends."""
 
 
-def is_sed(script: str) -> bool:
-    ambiguous = re.search(r"[\[\]]", PLAIN_SET.sub("", script))
-    return len(script) <= LONGEST and not ambiguous and SED.fullmatch(script) is not None
+def is_safe_sed(script: str) -> bool:
+    ambiguous = re.search(r"[\[\]]", PLAIN_BRACKETS.sub("", script))
+    return len(script) <= MAX_SCRIPT_LENGTH and not ambiguous and SED_SCRIPT.fullmatch(script) is not None
 
 
 AWK_TOKEN = re.compile(
@@ -31,22 +31,22 @@ AWK_WORDS = re.compile(
     "BEGIN|END|NR|NF|FNR|FS|OFS|FILENAME|print|printf|length|in|next|if|else|exit|substr|index|split|match|sub|gsub"
     "|tolower|toupper|sprintf|int"
 )
-RESERVED = re.compile(
+AWK_RESERVED = re.compile(
     "getline|system|close|fflush|while|for|do|function|func|delete|return|nextfile|switch|case|default|break|continue"
     "|include|load"
 )
-EACH = re.compile(r"for\s*\(\s*[a-z]\w*\s+in\s+[a-z]\w*\s*\)")
+FOR_IN_LOOP = re.compile(r"for\s*\(\s*[a-z]\w*\s+in\s+[a-z]\w*\s*\)")
 """The one loop that ends."""
 
 
-def is_awk(script: str) -> bool:
+def is_safe_awk(script: str) -> bool:
     """No output but to standard output, no input but the files, no endless loop, no call of what is not listed."""
-    script = EACH.sub(" ", script)
+    script = FOR_IN_LOOP.sub(" ", script)
     depth, position, last = 0, 0, "~"
     while position < len(script):
         regex = AWK_REGEX.match(script, position) if last in BEFORE_REGEX else None
         token = regex or AWK_TOKEN.match(script, position)
-        if token is None or len(script) > LONGEST:
+        if token is None or len(script) > MAX_SCRIPT_LENGTH:
             return False
         name, last = token.groupdict().get("name"), token[0].strip()
         position = token.end()
@@ -59,7 +59,7 @@ def is_awk(script: str) -> bool:
 
 
 def _is_variable(name: str, following: str) -> bool:
-    return name.islower() and len(name) <= 20 and not RESERVED.fullmatch(name) and following != "("
+    return name.islower() and len(name) <= 20 and not AWK_RESERVED.fullmatch(name) and following != "("
 
 
 JQ_CHARACTERS = re.compile(r"""[\w\s.,:;|?<>=!()\[\]{}"'@/*+%\\-]+""")
@@ -70,6 +70,6 @@ JQ_DENIED = re.compile(
 """What reads the environment or other files, or need not end. Nothing in jq writes or runs."""
 
 
-def is_jq(script: str) -> bool:
-    known = len(script) <= LONGEST and JQ_CHARACTERS.fullmatch(script) and not JQ_DENIED.search(script)
+def is_safe_jq(script: str) -> bool:
+    known = len(script) <= MAX_SCRIPT_LENGTH and JQ_CHARACTERS.fullmatch(script) and not JQ_DENIED.search(script)
     return bool(known and script.strip())

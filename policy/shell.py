@@ -11,17 +11,17 @@ from typing import NamedTuple
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
-LONGEST = 4096
+MAX_COMMAND_BYTES = 4096
 """Bytes."""
-MOST_PIECES = 400
-MOST_COMMANDS = 24
+MAX_PIECES = 400
+MAX_COMMANDS = 24
 
 
 class Unproven(Exception):
     """Nothing is known of the command; `str(error)` says why, as the end of a sentence."""
 
 
-class Word(NamedTuple):
+class ShellWord(NamedTuple):
     text: str
     """Without its quotes."""
     is_glob: bool = False
@@ -30,22 +30,24 @@ class Word(NamedTuple):
     """Whether no shell reads it."""
 
 
-class Command(NamedTuple):
-    words: list[Word]
-    piped: bool = False
+class ShellCommand(NamedTuple):
+    words: list[ShellWord]
+    is_piped: bool = False
     """Whether its input is another command's output."""
 
 
-SPACE = r"(?P<space>[ \t]+)"
-OPERATOR = r"(?P<operator>&&|\|\||\||;)"
-PIECES = {
+SPACE_PATTERN = r"(?P<space>[ \t]+)"
+OPERATOR_PATTERN = r"(?P<operator>&&|\|\||\||;)"
+PIECE_PATTERNS = {
     "single": r"'[^']*'",
     "double": r'"(?:[^"\\$`!]|\\[^\n]|\$(?=")|!(?=[ ="]))*"',
     "escaped": r"\\[!-~]",
     "plain": r"[^\s'\"\\$`<>(){}&|;]+",
 }
-TOKEN = re.compile("|".join([SPACE, OPERATOR, *(f"(?P<{name}>{piece})" for name, piece in PIECES.items())]))
-MEANING = (
+PIECE_REGEX = re.compile(
+    "|".join([SPACE_PATTERN, OPERATOR_PATTERN, *(f"(?P<{name}>{piece})" for name, piece in PIECE_PATTERNS.items())])
+)
+UNSUPPORTED_SYNTAX = (
     (re.compile(r"[$`]"), "a variable or a substitution"),
     (re.compile(r"[<>]"), "a redirection"),
     (re.compile(r"&"), "a command in the background"),
@@ -55,31 +57,31 @@ MEANING = (
 OPERATORS = {"&&", "||", "|", ";"}
 
 
-def commands(line: str) -> list[Command]:
+def parse_commands(line: str) -> list[ShellCommand]:
     """As a shell reads it. Raises Unproven for all that is more than words, quotes and a chain."""
-    if len(line.encode("utf-8", "replace")) > LONGEST:
+    if len(line.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
         raise Unproven("it is longer than 4 kB")
     if not line.replace("\t", " ").isprintable():
         raise Unproven("it holds a line break or a character that cannot be seen")
-    tokens = _tokens(line)
-    found = _chain(tokens)
-    if [*_units(_tree(line))] != ["".join(raw for _, raw in token) for token in tokens]:
+    tokens = _tokenize_shell_line(line)
+    found = _build_chain(tokens)
+    if [*_iterate_leaves(_parse_tree(line))] != ["".join(raw for _, raw in token) for token in tokens]:
         raise Unproven("its grammar is not that of a plain command")
     return found
 
 
-Token = list[tuple[str, str]]
+ShellToken = list[tuple[str, str]]
 """The pieces of a word, or an operator alone: kind and text."""
 
 
-def _tokens(line: str) -> list[Token]:
-    tokens: list[Token] = []
+def _tokenize_shell_line(line: str) -> list[ShellToken]:
+    tokens: list[ShellToken] = []
     fresh, position, pieces = True, 0, 0
     while position < len(line):
-        found = TOKEN.match(line, position)
+        found = PIECE_REGEX.match(line, position)
         pieces += 1
-        if found is None or pieces > MOST_PIECES:
-            raise Unproven(_meaning(line[position:]) if found is None else "it has too many words")
+        if found is None or pieces > MAX_PIECES:
+            raise Unproven(_describe_syntax(line[position:]) if found is None else "it has too many words")
         kind, position = found.lastgroup or "", found.end()
         if fresh and kind != "space":
             tokens.append([])
@@ -91,56 +93,58 @@ def _tokens(line: str) -> list[Token]:
     return tokens
 
 
-def _meaning(rest: str) -> str:
-    return next((f"it holds {what}" for pattern, what in MEANING if pattern.match(rest)), "it cannot be read")
+def _describe_syntax(rest: str) -> str:
+    return next(
+        (f"it holds {what}" for pattern, what in UNSUPPORTED_SYNTAX if pattern.match(rest)), "it cannot be read"
+    )
 
 
-def _chain(tokens: list[Token]) -> list[Command]:
-    found = [Command([])]
+def _build_chain(tokens: list[ShellToken]) -> list[ShellCommand]:
+    found = [ShellCommand([])]
     for token in tokens:
         kind, raw = token[0]
         if kind == "operator":
-            found.append(Command([], piped=raw == "|"))
+            found.append(ShellCommand([], is_piped=raw == "|"))
         else:
-            found[-1].words.append(_word(token))
+            found[-1].words.append(_parse_word(token))
     if len(found) > 1 and not found[-1].words:
         found.pop()  # a chain may end with a semicolon
     if not all(command.words for command in found):
         raise Unproven("it holds an empty command")
-    if len(found) > MOST_COMMANDS:
+    if len(found) > MAX_COMMANDS:
         raise Unproven("it is a chain of too many commands")
-    if not all(PROGRAM.fullmatch(command.words[0].text) for command in found):
+    if not all(PROGRAM_NAME.fullmatch(command.words[0].text) for command in found):
         raise Unproven("a program is named in a way that is not known")
     if any(command.words[0].text == "[" and not _is_plain_test(command) for command in found):
         raise Unproven("it holds brackets or globs in brackets")
     return found
 
 
-def _is_plain_test(command: Command) -> bool:
+def _is_plain_test(command: ShellCommand) -> bool:
     """Of others the grammar takes long to find out what they are."""
     return not any(word.is_glob or "]" in word.text or "[" in word.text for word in command.words[1:-1])
 
 
-PROGRAM = re.compile(r"[a-z][a-z0-9_+.-]*|\[")
+PROGRAM_NAME = re.compile(r"[a-z][a-z0-9_+.-]*|\[")
 
 
-STARTS = re.compile(r"[~=#]")
-EXPANDED = re.compile(r"[=:]~")
+EXPANDING_START = re.compile(r"[~=#]")
+EXPANDING_TILDE = re.compile(r"[=:]~")
 
 
-def _word(token: Token) -> Word:
+def _parse_word(token: ShellToken) -> ShellWord:
     seen = [(kind, raw) for kind, raw in token if raw not in ("''", '""')]
     kind, raw = seen[0] if seen else token[0]
-    if kind == "plain" and STARTS.match(raw) and not (len(seen) == 1 and raw in ("=", "==")):
+    if kind == "plain" and EXPANDING_START.match(raw) and not (len(seen) == 1 and raw in ("=", "==")):
         raise Unproven("it holds a home folder, a comment, or the path of a program")
     plain = [raw for kind, raw in token if kind == "plain"]
-    if any(EXPANDED.search(raw) or ("!" in raw and len(token) + len(raw) > 2 and raw != "!=") for raw in plain):
+    if any(EXPANDING_TILDE.search(raw) or ("!" in raw and len(token) + len(raw) > 2 and raw != "!=") for raw in plain):
         raise Unproven("it holds a home folder or an event of the history")
     is_glob = any(re.search(r"[*?\[]", raw) for raw in plain) and token != [("plain", "[")]
-    return Word("".join(_unquoted(kind, raw) for kind, raw in token), is_glob)
+    return ShellWord("".join(_unquote_piece(kind, raw) for kind, raw in token), is_glob)
 
 
-def _unquoted(kind: str, raw: str) -> str:
+def _unquote_piece(kind: str, raw: str) -> str:
     match kind:
         case "single":
             return raw[1:-1]
@@ -151,9 +155,9 @@ def _unquoted(kind: str, raw: str) -> str:
     return raw
 
 
-BASH = Language(tree_sitter_bash.language())
-UNITS = {"word", "number", "raw_string", "string", "concatenation", "test_operator"}
-GROUPS = {
+BASH_GRAMMAR = Language(tree_sitter_bash.language())
+LEAF_NODE_TYPES = {"word", "number", "raw_string", "string", "concatenation", "test_operator"}
+GROUP_NODE_TYPES = {
     "program",
     "list",
     "pipeline",
@@ -166,44 +170,44 @@ GROUPS = {
 }
 
 
-def _tree(line: str) -> Node:
-    return Parser(BASH).parse(line.encode()).root_node
+def _parse_tree(line: str) -> Node:
+    return Parser(BASH_GRAMMAR).parse(line.encode()).root_node
 
 
-def _units(node: Node) -> Iterator[str]:
+def _iterate_leaves(node: Node) -> Iterator[str]:
     """The words and operators of the tree, in order. Raises Unproven for what is neither."""
     if node.has_error or node.is_missing:
         raise Unproven("it is no valid command")
-    if node.type in UNITS or not node.is_named:
+    if node.type in LEAF_NODE_TYPES or not node.is_named:
         yield (node.text or b"").decode()
-    elif node.type in GROUPS:
+    elif node.type in GROUP_NODE_TYPES:
         for child in node.children:
-            yield from _units(child)
+            yield from _iterate_leaves(child)
     else:
         raise Unproven(f"it holds a {node.type.replace('_', ' ')}")
 
 
-QUOTED = r"""'[^']*(?:'|$)|"[^"]*(?:"|$)"""
-PART = re.compile(rf"&&|\|\||[|;&]|(?:{QUOTED}|[^\s'\"|;&])+")
+QUOTED_STRING = r"""'[^']*(?:'|$)|"[^"]*(?:"|$)"""
+PLAIN_PART = re.compile(rf"&&|\|\||[|;&]|(?:{QUOTED_STRING}|[^\s'\"|;&])+")
 
 
-def splits(line: str) -> list[list[list[str]]]:
+def tokenize_without_shell(line: str) -> list[list[list[str]]]:
     """The words of each command, as clients take them that use no shell: quotes of a kind, or of both alike.
 
     A backslash is a backslash to them.
     """
-    return [_split(line), _split(line.replace('"', "'"))]
+    return [_tokenize_plain_line(line), _tokenize_plain_line(line.replace('"', "'"))]
 
 
-def _split(line: str) -> list[list[str]]:
+def _tokenize_plain_line(line: str) -> list[list[str]]:
     found: list[list[str]] = [[]]
-    for word in PART.findall(line):
+    for word in PLAIN_PART.findall(line):
         if word in OPERATORS | {"&"}:
             found.append([])
         else:
-            found[-1].append(_bare(word))
+            found[-1].append(_unquote_word(word))
     return [words for words in found if words]
 
 
-def _bare(word: str) -> str:
-    return re.sub(QUOTED, lambda quoted: quoted[0][1:].removesuffix(quoted[0][0]), word)
+def _unquote_word(word: str) -> str:
+    return re.sub(QUOTED_STRING, lambda quoted: quoted[0][1:].removesuffix(quoted[0][0]), word)

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-HERE = Path(__file__).parent
+PROMPTS_DIR = Path(__file__).parent
 ORCHESTRATOR = "orchestrator"
 UNIVERSAL = "universal"
-BOXES = {"permission", "approval", "ide", "local"}
+RESERVED_NAMES = {"permission", "approval", "ide", "local"}
 """Names of the graph that no agent can have."""
 
 
@@ -44,17 +44,17 @@ class Agent(BaseModel):
         return {name: value for name, value in given.items() if value is not None}
 
 
-def load(path: Path, name: str | None = None) -> Agent:
+def load_agent(path: Path, name: str | None = None) -> Agent:
     try:
-        if path.stem in BOXES | {ORCHESTRATOR}:
+        if path.stem in RESERVED_NAMES | {ORCHESTRATOR}:
             raise ValueError("the graph has a box of this name; choose another")
-        front_matter, prompt = _parts(path.read_text(encoding="utf-8"))
+        front_matter, prompt = _split_front_matter(path.read_text(encoding="utf-8"))
         return Agent(**front_matter, name=name or path.stem, prompt=prompt)
     except (ValidationError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _parts(text: str) -> tuple[dict[str, Any], str]:
+def _split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     opening, *rest = text.split("---\n", maxsplit=2)
     if opening or len(rest) != 2:
         raise ValueError("the file must begin with front matter between two lines of '---'")
@@ -68,31 +68,33 @@ def check_template(path: Path, text: str, name: str) -> None:
         raise ValueError(f"{path}: write ${name} where it belongs and no other placeholder; $$ is a dollar sign")
 
 
-AGENTS = {path.stem: load(path) for path in sorted((HERE / "agents").glob("*.md"))}
+AGENTS = {path.stem: load_agent(path) for path in sorted((PROMPTS_DIR / "agents").glob("*.md"))}
 """The specialists, by name."""
-CLASSIFIER = load(HERE / "classifier.md", name=ORCHESTRATOR)
+CLASSIFIER = load_agent(PROMPTS_DIR / "classifier.md", name=ORCHESTRATOR)
 """The orchestrator; its prompt is the classifier's, `$agents` in it is the team."""
-check_template(HERE / "classifier.md", CLASSIFIER.prompt, "agents")
-SUMMARY = (HERE / "summary.md").read_text(encoding="utf-8").strip()
+check_template(PROMPTS_DIR / "classifier.md", CLASSIFIER.prompt, "agents")
+SUMMARY_PROMPT = (PROMPTS_DIR / "summary.md").read_text(encoding="utf-8").strip()
 """How a conversation is summarised; `$words` is how long."""
-check_template(HERE / "summary.md", SUMMARY, "words")
-TITLE = (HERE / "title.md").read_text(encoding="utf-8").strip()
+check_template(PROMPTS_DIR / "summary.md", SUMMARY_PROMPT, "words")
+TITLE_PROMPT = (PROMPTS_DIR / "title.md").read_text(encoding="utf-8").strip()
 """How a session is named after its first message."""
 
 
-def team(multi_agent: bool) -> dict[str, Agent]:
+def select_team(multi_agent: bool) -> dict[str, Agent]:
     """The specialists that can be chosen: universal alone, or all the others. Raises ValueError if there are none."""
     chosen = {name: agent for name, agent in AGENTS.items() if (name == UNIVERSAL) != multi_agent}
     if not chosen:
-        raise ValueError(f"{HERE / 'agents'} has no agent for MULTI_AGENT_MODE={str(multi_agent).lower()}")
+        raise ValueError(f"{PROMPTS_DIR / 'agents'} has no agent for MULTI_AGENT_MODE={str(multi_agent).lower()}")
     return chosen
 
 
-def _known(name: str) -> str:
+def _validate_agent_name(name: str) -> str:
     if name != ORCHESTRATOR and name not in AGENTS:
         raise ValueError(f"there is no such agent; there are {', '.join([ORCHESTRATOR, *AGENTS])}")
     return name
 
 
-AgentName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [ORCHESTRATOR, *AGENTS]})]
+AgentName = Annotated[
+    str, AfterValidator(_validate_agent_name), WithJsonSchema({"type": "string", "enum": [ORCHESTRATOR, *AGENTS]})
+]
 """A specialist or the orchestrator."""

@@ -10,19 +10,19 @@ from typing import NamedTuple
 from graph import wire
 
 TOKENS = "tokens"
-DONE = '{"status": "completed"}'
-ATTEMPT = 1_000_000
+DONE_DATA = '{"status": "completed"}'
+NUMBERS_PER_ATTEMPT = 1_000_000
 """Numbers set aside for each attempt at a run, so that no number is used twice."""
-EVENTS = 20_000
-CHARACTERS = 8_000_000
+MAX_TOKEN_EVENTS = 20_000
+MAX_TOKEN_CHARACTERS = 8_000_000
 """What a run's log holds of tokens; what must survive a crash is bounded by the run's limits."""
 
 
-class TooSlow(Exception):
+class ReaderTooSlow(Exception):
     """A reader is so far behind that the log has let go of what comes next; it can resume."""
 
 
-class Event(NamedTuple):
+class RunEvent(NamedTuple):
     number: int
     name: str
     data: str
@@ -36,116 +36,122 @@ class EventLog:
     """Grows while its run goes on, and is forgotten with it. The run never waits for a reader."""
 
     attempt: int = 1
-    stored: int = 1
+    stored_attempt: int = 1
     """The attempt that the database knows of."""
-    events: list[Event] = field(default_factory=list)
-    closed: bool = False
-    dropped: int = 0
+    events: list[RunEvent] = field(default_factory=list)
+    is_closed: bool = False
+    dropped_up_to: int = 0
     """The highest number that it has let go of."""
-    _tokens: int = 0
-    _size: int = 0
+    _token_count: int = 0
+    _token_characters: int = 0
     """Of the tokens, how many and how many characters."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def numbered(self, chunks: Iterable[wire.Chunk]) -> list[Event]:
+    def make_events(self, chunks: Iterable[wire.Chunk]) -> list[RunEvent]:
         """The events that the chunks will be, once they are added."""
-        return [self._event(ahead, chunk) for ahead, chunk in enumerate(chunks)]
+        return [self._make_event(ahead, chunk) for ahead, chunk in enumerate(chunks)]
 
-    def _event(self, ahead: int, chunk: wire.Chunk) -> Event:
+    def _make_event(self, ahead: int, chunk: wire.Chunk) -> RunEvent:
         name = "error" if isinstance(chunk, wire.Error) else "message"
-        return Event(self._next() + ahead, name, chunk.encoded(), _opt_in(chunk))
+        return RunEvent(self._next_number() + ahead, name, chunk.to_json_line(), _opt_in_of(chunk))
 
-    def _next(self) -> int:
-        first = (self.attempt - 1) * ATTEMPT + 1
+    def _next_number(self) -> int:
+        first = (self.attempt - 1) * NUMBERS_PER_ATTEMPT + 1
         return max(self.events[-1].number + 1, first) if self.events else first
 
-    def begin(self, attempt: int, stored: int) -> None:
+    def begin_attempt(self, attempt: int, stored_attempt: int) -> None:
         """What is added from now on belongs to another attempt; the database knows of `stored`."""
-        self.attempt, self.stored = attempt, stored
+        self.attempt, self.stored_attempt = attempt, stored_attempt
 
-    def aside(self, chunk: wire.Chunk) -> list[Event]:
+    def make_detach_event(self, chunk: wire.Chunk) -> list[RunEvent]:
         """The event of a chunk that is the last one here, and before all that the next attempt will tell.
 
         Whoever makes that attempt, here or elsewhere, knows nothing of this one: so its number is drawn.
         """
-        self.attempt = self.stored
-        number = (self.stored - 1) * ATTEMPT + ATTEMPT // 2 + randbelow(ATTEMPT // 2 - 1)
-        return [Event(number, "error" if isinstance(chunk, wire.Error) else "message", chunk.encoded())]
+        self.attempt = self.stored_attempt
+        number = (
+            (self.stored_attempt - 1) * NUMBERS_PER_ATTEMPT
+            + NUMBERS_PER_ATTEMPT // 2
+            + randbelow(NUMBERS_PER_ATTEMPT // 2 - 1)
+        )
+        return [RunEvent(number, "error" if isinstance(chunk, wire.Error) else "message", chunk.to_json_line())]
 
-    def of_attempt(self) -> list[Event]:
+    def replayable_events(self) -> list[RunEvent]:
         """What has to be told again later: not what readers opt in to, nor what an earlier attempt said."""
-        return [each for each in self.events if not each.opt_in and each.number > (self.attempt - 1) * ATTEMPT]
+        return [
+            each for each in self.events if not each.opt_in and each.number > (self.attempt - 1) * NUMBERS_PER_ATTEMPT
+        ]
 
-    def add(self, events: Iterable[Event]) -> None:
+    def add(self, events: Iterable[RunEvent]) -> None:
         for event in events:
             self.events.append(event)
             if event.opt_in == TOKENS:
-                self._tokens += 1
-                self._size += len(event.data)
-        if self._tokens > EVENTS or self._size > CHARACTERS:
-            self._shrink()
-        self._wake()
+                self._token_count += 1
+                self._token_characters += len(event.data)
+        if self._token_count > MAX_TOKEN_EVENTS or self._token_characters > MAX_TOKEN_CHARACTERS:
+            self._drop_old_tokens()
+        self._notify_readers()
 
-    def _shrink(self) -> None:
+    def _drop_old_tokens(self) -> None:
         """Without the tokens of texts that are there whole; of the text that is being written, the newer half stays."""
         tokens = [event.number for event in self.events if event.opt_in == TOKENS]
         whole = max((event.number for event in self.events if event.opt_in != TOKENS), default=0)
         start = tokens[max(bisect_right(tokens, whole), len(tokens) // 2) :]
         first = start[0] if start else whole
         kept = [event for event in self.events if event.opt_in != TOKENS or event.number >= first]
-        self.dropped = max(number for number in tokens if number < first)
-        self.events, self._tokens = kept, len(start)
-        self._size = sum(len(event.data) for event in kept if event.opt_in == TOKENS)
+        self.dropped_up_to = max(number for number in tokens if number < first)
+        self.events, self._token_count = kept, len(start)
+        self._token_characters = sum(len(event.data) for event in kept if event.opt_in == TOKENS)
 
-    def add_later(self, events: Iterable[Event]) -> None:
+    def add_missing(self, events: Iterable[RunEvent]) -> None:
         """What another replica logged, but for what is known here already."""
         known = self.events[-1].number if self.events else 0
         self.add(event for event in events if event.number > known)
 
     def close(self) -> None:
-        if not self.closed:
-            self.events.append(Event(self._next(), "done", DONE))
-            self.closed = True
-            self._wake()
+        if not self.is_closed:
+            self.events.append(RunEvent(self._next_number(), "done", DONE_DATA))
+            self.is_closed = True
+            self._notify_readers()
 
-    def _wake(self) -> None:
+    def _notify_readers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def follow(self, after: int, patience: float) -> AsyncIterator[list[Event]]:
+    async def follow(self, after: int, timeout_seconds: float) -> AsyncIterator[list[RunEvent]]:
         """What comes after number `after`, as it comes; an empty list when nothing came for `patience` seconds.
 
         Raises TooSlow.
         """
-        dropped = self.dropped
+        dropped = self.dropped_up_to
         while True:
-            if after < self.dropped != dropped:
-                raise TooSlow
-            dropped = self.dropped
+            if after < self.dropped_up_to != dropped:
+                raise ReaderTooSlow
+            dropped = self.dropped_up_to
             changed = self._changed
-            batch = self.events[bisect_right(self.events, after, key=_number) :]
+            batch = self.events[bisect_right(self.events, after, key=_event_number) :]
             if batch:
                 after = batch[-1].number
                 yield batch
-            elif self.closed:
+            elif self.is_closed:
                 return
-            elif await _silent(changed, patience):
+            elif await _stays_silent(changed, timeout_seconds):
                 yield []
 
 
-def _number(event: Event) -> int:
+def _event_number(event: RunEvent) -> int:
     return event.number
 
 
-def _opt_in(chunk: wire.Chunk) -> str:
+def _opt_in_of(chunk: wire.Chunk) -> str:
     if isinstance(chunk, wire.AssistantMessage) and chunk.content is None:
         return TOKENS
     return "usage" if isinstance(chunk, wire.Usage) else ""
 
 
-async def _silent(changed: asyncio.Event, patience: float) -> bool:
+async def _stays_silent(changed: asyncio.Event, timeout_seconds: float) -> bool:
     try:
-        await asyncio.wait_for(changed.wait(), patience)
+        await asyncio.wait_for(changed.wait(), timeout_seconds)
     except TimeoutError:
         return True
     return False

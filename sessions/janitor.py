@@ -2,8 +2,8 @@
 
 from graph import wire
 from graph.settings import Settings
-from sessions.request import Request
-from sessions.runs.replica import every
+from sessions.request import RunRequest
+from sessions.runs.replica import run_periodically
 from sessions.runs.service import Runs
 from sessions.service import Sessions
 from sessions.store import calls
@@ -26,24 +26,24 @@ class Janitor:
     def start(self) -> None:
         spawn, settings = self._runs.replica.spawn, self._settings
         if seconds := settings.approval_timeout_seconds:
-            spawn(every(min(seconds / 4, ROUND_SECONDS), self._runs.approvals.look_through))
+            spawn(run_periodically(min(seconds / 4, ROUND_SECONDS), self._runs.approval_timeouts.expire_all))
         if seconds := settings.tool_timeout_seconds:
-            spawn(every(min(seconds / 4, ROUND_SECONDS), self._tell_of_silence))
-        spawn(every(SWEEP_SECONDS, self.expire))
-        spawn(every(SWEEP_SECONDS, self.prune))
+            spawn(run_periodically(min(seconds / 4, ROUND_SECONDS), self._time_out_tool_calls))
+        spawn(run_periodically(SWEEP_SECONDS, self.expire_sessions))
+        spawn(run_periodically(SWEEP_SECONDS, self.prune_sessions))
 
-    async def expire(self) -> None:
+    async def expire_sessions(self) -> None:
         if hours := self._settings.session_ttl_hours:
-            await self._sessions.removal.expire(hours)
+            await self._sessions.deletion.expire(hours)
 
-    async def prune(self) -> None:
+    async def prune_sessions(self) -> None:
         if runs := self._settings.prune_after_runs:
-            await self._sessions.pruning.look_through(runs)
+            await self._sessions.pruning.prune_idle_sessions(runs)
 
-    async def _tell_of_silence(self) -> None:
+    async def _time_out_tool_calls(self) -> None:
         """The IDE does not answer: the model is told, and the run goes on without a client."""
         seconds = self._settings.tool_timeout_seconds
         told = f"timed out: no result came within {seconds:g} seconds; whether the call ran is not known"
-        for session_id, call_id in await self._database.transact(lambda c: calls.unanswered(c, seconds)):
+        for session_id, call_id in await self._database.transact(lambda c: calls.find_overdue_calls(c, seconds)):
             silence = wire.ToolResult(call_id=call_id, error=told)
-            await self._runs.submit(Request(session_id, silence, wire.StreamOptions(), busy="reject"))
+            await self._runs.submit(RunRequest(session_id, silence, wire.StreamOptions(), busy="reject"))

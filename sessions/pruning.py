@@ -5,11 +5,11 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from graph.checkpoint.base import Remembering
-from graph.db.fencing import Fence
+from graph.checkpoint.base import CachingCheckpointer
+from graph.db.fencing import FencingToken
 from graph.execution import history, threads
 from graph.execution.outcome import Graph, thread_config
-from sessions.lookup import Finding
+from sessions.lookup import SessionLookup
 from sessions.store import leases
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database
@@ -20,30 +20,30 @@ log = logging.getLogger("agent_runtime.janitor")
 class Pruning:
     """Of threads that are kept here; those on a LangGraph server are that server's."""
 
-    def __init__(self, database: Database, graph: Graph, finding: Finding) -> None:
+    def __init__(self, database: Database, graph: Graph, lookup: SessionLookup) -> None:
         self._database = database
         self._graph = graph
-        self._finding = finding
+        self._lookup = lookup
 
-    async def look_through(self, runs: int) -> None:
+    async def prune_idle_sessions(self, min_runs: int) -> None:
         """Prunes the sessions at rest that had more runs than that since they were pruned last."""
-        if not isinstance(self._graph.checkpointer, Remembering):
+        if not isinstance(self._graph.checkpointer, CachingCheckpointer):
             return
-        unpruned = await self._database.transact(lambda c: session_rows.unpruned(c, runs))
-        await self._finding.each_held(unpruned, self._prune, deleted_too=False)
+        unpruned = await self._database.transact(lambda c: session_rows.prune_candidates(c, min_runs))
+        await self._lookup.lease_each(unpruned, self._prune_thread, deleted_too=False)
 
-    async def _prune(self, row: RowMapping, lease: Fence) -> None:
+    async def _prune_thread(self, row: RowMapping, lease: FencingToken) -> None:
         """The row names the new head before the old ones go: a crash in between leaves them there, and no harm."""
         if row["pause"]:
             return
         values: Any = (await self._graph.aget_state(thread_config(lease.session_id))).values
-        outcome = await threads.rewrite(self._graph, lease.session_id, history.present(values))
+        outcome = await threads.rewrite_thread(self._graph, lease.session_id, history.snapshot_conversation(values))
 
-        def noted(connection: Connection) -> None:
-            leases.checked(connection, lease)
-            session_rows.change(connection, lease.session_id, head=outcome.head, unpruned=0)
+        def record_head(connection: Connection) -> None:
+            leases.require_lease(connection, lease)
+            session_rows.update_session(connection, lease.session_id, head=outcome.checkpoint_id, unpruned=0)
 
-        await self._database.transact(noted)
-        assert outcome.head
-        await threads.prune(self._graph, lease.session_id, outcome.head)
+        await self._database.transact(record_head)
+        assert outcome.checkpoint_id
+        await threads.prune_thread(self._graph, lease.session_id, outcome.checkpoint_id)
         log.info("the thread of session %s was pruned", lease.session_id)

@@ -9,21 +9,21 @@ from graph import wire
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """A well-formed message for a session."""
 
     session_id: str
     message: wire.Message
     options: wire.StreamOptions
     idempotency_key: str | None = None
-    busy: wire.Busy | None = None
+    busy: wire.MultitaskStrategy | None = None
     """What it does if the session is at work; None: what the settings say."""
 
     @classmethod
-    def stored(cls, row: RowMapping) -> "Request":
+    def from_row(cls, row: RowMapping) -> "RunRequest":
         """As it was taken in."""
         options = wire.StreamOptions.model_validate(row["options"])
-        return cls(row["session_id"], wire.parse(row["input"], wire.MESSAGE), options)
+        return cls(row["session_id"], wire.parse_message(row["input"], wire.MESSAGE_ADAPTER), options)
 
     @property
     def key(self) -> str | None:

@@ -5,22 +5,22 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, RowMapping
 
-from graph.db.fencing import Fence
+from graph.db.fencing import FencingToken
 from graph.errors import AgentRuntimeError
 from graph.execution import history, threads
-from graph.execution.history import Past
+from graph.execution.history import ConversationSnapshot
 from graph.execution.outcome import Graph, OpenCall, Outcome, list_open_calls, thread_config
-from graph.permissions.decisions import cancelled
-from graph.timestamps import now
-from sessions.lookup import Finding
-from sessions.snapshots import Moments
+from graph.permissions.decisions import answer_open_calls
+from graph.timestamps import utc_timestamp
+from sessions.lookup import SessionLookup
+from sessions.snapshots import Snapshots
 from sessions.store import audit, calls, grants, leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database
 
-TAKEN_BACK = "the user took the message back"
-COPIED = "cancelled: this is a copy; the call belongs to the session it was made from"
+UNDONE_FEEDBACK = "the user took the message back"
+COPIED_CALL_RESULT = "cancelled: this is a copy; the call belongs to the session it was made from"
 
 
 class NothingToUndo(AgentRuntimeError):
@@ -35,26 +35,26 @@ class NoSuchTurn(AgentRuntimeError):
     code = "no_such_turn"
 
 
-class Rewinding:
+class Rewind:
     """Every method raises SessionNotFound."""
 
-    def __init__(self, database: Database, graph: Graph, finding: Finding, moments: Moments) -> None:
+    def __init__(self, database: Database, graph: Graph, lookup: SessionLookup, snapshots: Snapshots) -> None:
         self._database = database
         self._graph = graph
-        self._finding = finding
-        self._moments = moments
+        self._lookup = lookup
+        self._snapshots = snapshots
 
     async def undo(self, session_id: str) -> dict[str, Any]:
         """Back to before the user's last message. Raises NothingToUndo, SessionBusy."""
-        async with self._finding.held(session_id) as (_, lease):
+        async with self._lookup.find_and_lease(session_id) as (_, lease):
             values: Any = (await self._graph.aget_state(thread_config(session_id))).values
-            if not (places := history.turns(values)):
+            if not (places := history.find_turn_starts(values)):
                 raise NothingToUndo("The user has said nothing that could be taken back.")
             message = values["messages"][places[-1]]
-            outcome = await threads.rewrite(self._graph, session_id, history.before(values, places[-1]))
-            run_id = history.about(message).get("run")
+            outcome = await threads.rewrite_thread(self._graph, session_id, history.snapshot_before(values, places[-1]))
+            run_id = history.read_turn_metadata(message).get("run")
             await self._database.transact(
-                lambda c: _undone(c, lease, outcome, list_open_calls(values), run_id, str(message.content))
+                lambda c: _record_undo(c, lease, outcome, list_open_calls(values), run_id, str(message.content))
             )
         return {
             "session_id": session_id,
@@ -65,12 +65,12 @@ class Rewinding:
 
     async def fork(self, session_id: str, number: int | None = None) -> dict[str, Any]:
         """From now, or from the end of a turn, counted from 1. Raises NoSuchTurn."""
-        row, _, values = await self._moments.of(session_id, lambda *_: None)
-        copied = _copied(values, number)
+        row, _, values = await self._snapshots.read_snapshot(session_id, lambda *_: None)
+        copied = _copy_until_turn(values, number)
         fork_id = str(uuid4())
-        await self._database.transact(lambda connection: _hidden(connection, fork_id, row))
-        outcome = await threads.rewrite(self._graph, fork_id, copied)
-        made = await self._database.transact(lambda connection: _shown(connection, fork_id, outcome))
+        await self._database.transact(lambda connection: _create_hidden_session(connection, fork_id, row))
+        outcome = await threads.rewrite_thread(self._graph, fork_id, copied)
+        made = await self._database.transact(lambda connection: _reveal_session(connection, fork_id, outcome))
         return {
             "session_id": fork_id,
             "message_count": made["message_count"],
@@ -81,40 +81,49 @@ class Rewinding:
         }
 
 
-def _undone(
-    connection: Connection, lease: Fence, outcome: Outcome, open_calls: list[OpenCall], run_id: str | None, said: str
+def _record_undo(
+    connection: Connection,
+    lease: FencingToken,
+    outcome: Outcome,
+    open_calls: list[OpenCall],
+    run_id: str | None,
+    content: str,
 ) -> None:
     """Once, also if the transaction is made again."""
-    if leases.checked(connection, lease)["head"] == outcome.head:
+    if leases.require_lease(connection, lease)["head"] == outcome.checkpoint_id:
         return
-    entries = [audit.entry(each, "cancel", "system", feedback=TAKEN_BACK) for each in open_calls]
-    audit.append(connection, lease.session_id, entries)
-    calls.decided(connection, lease.session_id, entries)
-    grants.end(connection, lease.session_id, scope="turn")
-    run_rows.free_keys(connection, lease.session_id, run_id, said)
-    session_rows.rest(connection, lease.session_id, outcome)
+    entries = [audit.make_entry(each, "cancel", "system", feedback=UNDONE_FEEDBACK) for each in open_calls]
+    audit.append_entries(connection, lease.session_id, entries)
+    calls.record_decisions(connection, lease.session_id, entries)
+    grants.end_grants(connection, lease.session_id, scope="turn")
+    run_rows.release_idempotency_keys(connection, lease.session_id, run_id, content)
+    session_rows.record_outcome(connection, lease.session_id, outcome)
 
 
-def _copied(values: Any, number: int | None) -> Past:
+def _copy_until_turn(values: Any, number: int | None) -> ConversationSnapshot:
     """Without open calls: those belong to the session that is copied."""
     try:
-        then = history.present(values) if number is None else history.after(values, number)
+        then = history.snapshot_conversation(values) if number is None else history.snapshot_after(values, number)
     except IndexError:
-        raise NoSuchTurn(f"The session has {len(history.turns(values))} turns; name one of them, from 1.") from None
+        raise NoSuchTurn(
+            f"The session has {len(history.find_turn_starts(values))} turns; name one of them, from 1."
+        ) from None
     state: Any = {"messages": then.messages}
-    return then._replace(messages=[*then.messages, *cancelled(state, COPIED)])
+    return then._replace(messages=[*then.messages, *answer_open_calls(state, COPIED_CALL_RESULT)])
 
 
-def _hidden(connection: Connection, fork_id: str, row: RowMapping) -> None:
+def _create_hidden_session(connection: Connection, fork_id: str, row: RowMapping) -> None:
     """Nobody sees it before its thread is there."""
-    if session_rows.row(connection, fork_id) is None:
-        session_rows.create(connection, fork_id, row["title"])
+    if session_rows.find_including_deleted(connection, fork_id) is None:
+        session_rows.create_session(connection, fork_id, row["title"])
         named_by = "user" if row["titled_by"] == "user" else "model"
-        session_rows.change(connection, fork_id, description=row["description"], titled_by=named_by, deleted_at=now())
+        session_rows.update_session(
+            connection, fork_id, description=row["description"], titled_by=named_by, deleted_at=utc_timestamp()
+        )
 
 
-def _shown(connection: Connection, fork_id: str, outcome: Outcome) -> RowMapping:
-    session_rows.rest(connection, fork_id, outcome, deleted_at=None)
-    made = session_rows.row(connection, fork_id)
+def _reveal_session(connection: Connection, fork_id: str, outcome: Outcome) -> RowMapping:
+    session_rows.record_outcome(connection, fork_id, outcome, deleted_at=None)
+    made = session_rows.find_including_deleted(connection, fork_id)
     assert made
     return made

@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field
 
-from prompts import SUMMARY
+from prompts import SUMMARY_PROMPT
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ScriptedModel(BaseChatModel):
         return self.bind(tools=tools, **kwargs)
 
     def _next(self, messages: list[BaseMessage], parameters: dict[str, Any]) -> AIMessageChunk | Held:
-        if str(messages[0].content).startswith(SUMMARY.partition("\n")[0]):
+        if str(messages[0].content).startswith(SUMMARY_PROMPT.partition("\n")[0]):
             self.summarized.append(messages)
             lines = self.summaries
         else:

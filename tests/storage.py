@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from graph.checkpoint.base import Remembering
+from graph.checkpoint.base import CachingCheckpointer
 from graph.checkpoint.factory import open_checkpointer
 from sessions.store.database import Database, open_database
 from tests.service import settings_for
@@ -16,7 +16,7 @@ from tests.service import settings_for
 
 class Storage(NamedTuple):
     database: Database
-    checkpointer: Remembering
+    checkpointer: CachingCheckpointer
 
     async def prepare(self) -> None:
         await self.database.prepare(self.checkpointer.prepare)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy import text as sql
 
-from sessions.store.audit import broken_at
+from sessions.store.audit import first_broken_entry
 from tests.process import serving
 from tests.scripted import Held, asks, calls, chooses, model, says
 from tests.service import Session, approval, service, settings_for, text, tool_call, write_approval
@@ -53,9 +53,9 @@ async def test_a_remembered_approval_lets_calls_like_it_pass_and_the_audit_names
     assert told == [("c1", "approve", "hitl_decision", "write.file"), ("c2", "approve", "grant", rule)]
     content = hashlib.sha256(json.dumps({"error": None, "result": "done"}, sort_keys=True).encode()).hexdigest()
     assert [(r["seq"], r["result_hash"]) for r in audited["results"]] == [(1, content), (2, content)]
-    assert broken_at("s-1", audited["entries"], audited["results"]) is None
+    assert first_broken_entry("s-1", audited["entries"], audited["results"]) is None
     changed = [audited["results"][0], {**audited["results"][1], "result_hash": "0" * 64}]
-    assert broken_at("s-1", audited["entries"], changed) == 2
+    assert first_broken_entry("s-1", audited["entries"], changed) == 2
 
 
 async def test_the_server_proposes_the_narrowest_pattern_and_takes_it_when_none_is_named(tmp_path: Path) -> None:

@@ -5,43 +5,43 @@ import json
 import pytest
 
 from graph import wire
-from sessions.event_log import EVENTS, EventLog, TooSlow
+from sessions.event_log import MAX_TOKEN_EVENTS, EventLog, ReaderTooSlow
 
 pytestmark = pytest.mark.anyio
 
 
 def says(log: EventLog, *words: str) -> None:
-    log.add(log.numbered(wire.AssistantMessage(token=word) for word in words))
+    log.add(log.make_events(wire.AssistantMessage(token=word) for word in words))
 
 
 def whole(log: EventLog, text: str) -> None:
-    log.add(log.numbered([wire.AssistantMessage(content=text)]))
+    log.add(log.make_events([wire.AssistantMessage(content=text)]))
 
 
 async def test_a_slow_reader_is_dropped_and_resumes_with_the_texts_whole() -> None:
     log = EventLog()
     says(log, "a", "b")
-    reading = log.follow(0, patience=60)
+    reading = log.follow(0, timeout_seconds=60)
     seen = (await anext(reading))[-1].number
     whole(log, "ab")
-    says(log, *["x"] * EVENTS)
-    with pytest.raises(TooSlow):
+    says(log, *["x"] * MAX_TOKEN_EVENTS)
+    with pytest.raises(ReaderTooSlow):
         await anext(reading)
-    whole(log, "x" * EVENTS)
+    whole(log, "x" * MAX_TOKEN_EVENTS)
     log.close()
-    resumed = [event async for events in log.follow(seen, patience=60) for event in events]
+    resumed = [event async for events in log.follow(seen, timeout_seconds=60) for event in events]
     told = [json.loads(event.data).get("content") for event in resumed if event.opt_in != "tokens"]
-    assert told == ["ab", "x" * EVENTS, None]
-    assert len(log.events) < EVENTS
+    assert told == ["ab", "x" * MAX_TOKEN_EVENTS, None]
+    assert len(log.events) < MAX_TOKEN_EVENTS
     numbers = [event.number for event in resumed]
     assert numbers == sorted(set(numbers))
 
 
 async def test_a_reader_who_keeps_up_misses_nothing() -> None:
     log, tokens = EventLog(), 0
-    reading = log.follow(0, patience=60)
+    reading = log.follow(0, timeout_seconds=60)
     for _ in range(30):
-        says(log, *["x"] * (EVENTS // 10))
+        says(log, *["x"] * (MAX_TOKEN_EVENTS // 10))
         tokens += len(await anext(reading))
-    assert tokens == 3 * EVENTS
-    assert len(log.events) <= EVENTS
+    assert tokens == 3 * MAX_TOKEN_EVENTS
+    assert len(log.events) <= MAX_TOKEN_EVENTS

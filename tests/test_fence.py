@@ -9,40 +9,40 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
 from graph import wire
-from graph.checkpoint.base import Remembering
-from graph.db.fencing import FENCE, Fence, LeaseLost
-from graph.db.pool import conninfo
+from graph.checkpoint.base import CachingCheckpointer
+from graph.db.fencing import FENCING_TOKEN, FencingToken, LeaseLost
+from graph.db.pool import strip_driver
 from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.gatekeeper import Gatekeeper
-from sessions.request import Request
-from sessions.runs.admission import Door, Withdrawn
+from sessions.request import RunRequest
+from sessions.runs.admission import Admission, Withdrawn
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
-from sessions.store.audit import entries
+from sessions.store.audit import list_entries
 from tests.storage import Storage, storage
 
 pytestmark = pytest.mark.anyio
 CONFIG: Any = {"configurable": {"thread_id": "s-1", "checkpoint_ns": ""}}
-HELD = Fence("s-1", "me", 7)
-STALE = [Fence("s-1", "me", 6), Fence("s-1", "another", 7), Fence("s-2", "me", 7)]
+HELD = FencingToken("s-1", "me", 7)
+STALE = [FencingToken("s-1", "me", 6), FencingToken("s-1", "another", 7), FencingToken("s-2", "me", 7)]
 
 
 @contextmanager
-def under(fence: Fence) -> Iterator[None]:
-    token = FENCE.set(fence)
+def under(fence: FencingToken) -> Iterator[None]:
+    token = FENCING_TOKEN.set(fence)
     try:
         yield
     finally:
-        FENCE.reset(token)
+        FENCING_TOKEN.reset(token)
 
 
 async def leased(store: Storage) -> None:
     await store.prepare()
-    await store.database.transact(lambda connection: session_rows.create(connection, "s-1"))
+    await store.database.transact(lambda connection: session_rows.create_session(connection, "s-1"))
     await store.rows("update sessions set owner = 'me', epoch = 7")
 
 
-async def put(saver: Remembering) -> Any:
+async def put(saver: CachingCheckpointer) -> Any:
     return await saver.aput(CONFIG, empty_checkpoint(), {}, {})
 
 
@@ -63,7 +63,7 @@ async def test_who_holds_the_lease_writes(database: str) -> None:
 
 
 @pytest.mark.parametrize("stale", STALE)
-async def test_who_lost_the_lease_writes_nothing(database: str, stale: Fence) -> None:
+async def test_who_lost_the_lease_writes_nothing(database: str, stale: FencingToken) -> None:
     async with storage(database) as store:
         await leased(store)
         config = await put(store.checkpointer)
@@ -83,7 +83,7 @@ async def test_who_lost_the_lease_writes_nothing(database: str, stale: Fence) ->
 async def test_a_lease_is_not_taken_while_its_holder_writes(shared: str) -> None:
     async with storage(shared, db_lock_timeout_seconds=0.3) as store:
         await leased(store)
-        async with await psycopg.AsyncConnection.connect(conninfo(shared)) as other:
+        async with await psycopg.AsyncConnection.connect(strip_driver(shared)) as other:
             await other.execute("update sessions set epoch = 8")
             with under(HELD), pytest.raises(psycopg.errors.LockNotAvailable):
                 await put(store.checkpointer)
@@ -93,8 +93,8 @@ async def test_a_lease_is_not_taken_while_its_holder_writes(shared: str) -> None
         assert await everything(store) == []
 
 
-DOOR = Door(Gatekeeper(), "me", 15, 20, "enqueue")
-WAITING = Request("s-1", wire.UserMessage(type="user_message", content="2"), wire.StreamOptions())
+DOOR = Admission(Gatekeeper(), "me", 15, 20, "enqueue")
+WAITING = RunRequest("s-1", wire.UserMessage(type="user_message", content="2"), wire.StreamOptions())
 
 
 async def waiting(store: Storage) -> None:
@@ -102,7 +102,7 @@ async def waiting(store: Storage) -> None:
     await leased(store)
     call = wire.ToolCall(call_id="c0", tool_name="write_file", arguments={"path": "a.py"}, requires_approval=True)
     paused = Pause(resume="r", calls=[OpenCall(call=call, agent="coder", rule="r", reason="", created_at="2026")])
-    await store.database.transact(lambda c: session_rows.change(c, "s-1", pause=paused.model_dump(mode="json")))
+    await store.database.transact(lambda c: session_rows.update_session(c, "s-1", pause=paused.model_dump(mode="json")))
     await store.database.transact(lambda c: run_rows.add_run(c, "run", WAITING, status="queued"))
 
 
@@ -110,10 +110,10 @@ async def test_a_message_whose_turn_comes_is_taken_once(database: str) -> None:
     async with storage(database) as store:
         await waiting(store)
         for _ in range(2):
-            left = await store.database.transact(lambda c: DOOR.admit(c, HELD, WAITING, "run"))
+            left = await store.database.transact(lambda c: DOOR.admit_queued(c, HELD, WAITING, "run"))
             assert left
         assert await store.rows("select status, epoch from runs") == [("running", 7)]
-        assert len(await store.database.transact(lambda c: entries(c, "s-1"))) == 1
+        assert len(await store.database.transact(lambda c: list_entries(c, "s-1"))) == 1
 
 
 async def test_a_message_that_was_withdrawn_is_not_taken_when_its_turn_comes(database: str) -> None:
@@ -121,5 +121,5 @@ async def test_a_message_that_was_withdrawn_is_not_taken_when_its_turn_comes(dat
         await waiting(store)
         assert await store.database.transact(lambda c: run_rows.withdraw(c, "run"))
         with pytest.raises(Withdrawn):
-            await store.database.transact(lambda c: DOOR.admit(c, HELD, WAITING, "run"))
-        assert await store.database.transact(lambda c: entries(c, "s-1")) == []
+            await store.database.transact(lambda c: DOOR.admit_queued(c, HELD, WAITING, "run"))
+        assert await store.database.transact(lambda c: list_entries(c, "s-1")) == []

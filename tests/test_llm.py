@@ -15,9 +15,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
-from graph.completion.request import ask as ask_agent
+from graph.completion.request import request_completion as ask_agent
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
-from graph.llm import ProxyModel, endpoint, open_model, studio_model
+from graph.llm import ProxyModel, build_endpoint, make_studio_model, open_model
 from graph.llm.decoder import MAX_BYTES, PROXY_FAULT
 from graph.llm.openai_format import to_openai
 from graph.offline import OfflineModel
@@ -151,13 +151,13 @@ class TestRequest:
 
     @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
     def test_an_address_is_completed(self, path: str) -> None:
-        assert endpoint(f"http://proxy:4000{path}") == "http://proxy:4000/v1/chat/completions"
-        assert endpoint(f"https://host/openai{path}") == "https://host/openai/v1/chat/completions"
+        assert build_endpoint(f"http://proxy:4000{path}") == "http://proxy:4000/v1/chat/completions"
+        assert build_endpoint(f"https://host/openai{path}") == "https://host/openai/v1/chat/completions"
 
     @pytest.mark.parametrize("address", ["", "proxy:4000", "ftp://proxy", "http://", "http://[::", "http://a:b"])
     def test_what_is_no_address_is_refused_at_start_up(self, address: str) -> None:
         with pytest.raises(ValueError, match="LLM_PROXY_URL"):
-            endpoint(address)
+            build_endpoint(address)
 
     async def test_a_connection_serves_one_message_after_the_other(self, ask: Ask) -> None:
         async with talk(says("One."), says("Two.")) as (llm, model):
@@ -549,12 +549,12 @@ class TestLife:
     async def test_the_offline_model_needs_no_server(self) -> None:
         async with open_model(Settings(_env_file=None)) as model:
             assert isinstance(model, OfflineModel)
-        assert isinstance(studio_model(Settings(_env_file=None)), OfflineModel)
+        assert isinstance(make_studio_model(Settings(_env_file=None)), OfflineModel)
 
     def test_studio_has_a_client_for_each_event_loop(self) -> None:
         async def greet() -> str:
             async with ScriptedLLM(says("Hello.")) as llm:
-                model = studio_model(settings(llm.url))
+                model = make_studio_model(settings(llm.url))
                 assert isinstance(model, ProxyModel)
                 text = str((await model.ainvoke("Hi")).text)
                 await model.service.client().aclose()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from langchain_core.messages import BaseMessage
 
-from graph.context.summaries import PAUSE, Memories
-from graph.context.token_count import counted, overhead
-from graph.context.window import LEFT_OUT, NOTE, asked
+from graph.context.summaries import RETRY_AFTER_MESSAGES, Summarizer
+from graph.context.token_count import estimate_message_tokens, estimate_overhead
+from graph.context.window import OMISSION_NOTE, SUMMARY_NOTE, strip_service_note
 from graph.errors import LLMUnavailable
 from graph.settings import Settings
 from prompts import AGENTS
@@ -35,15 +35,15 @@ def check_all_fit(llm: ScriptedModel) -> None:
     for heard in llm.heard:
         check_sent_to_the_model(heard)
         if heard[0].content == agent.prompt:
-            assert overhead(agent) + sum(map(counted, heard[1:])) <= BUDGET  # type: ignore[arg-type]
+            assert estimate_overhead(agent) + sum(map(estimate_message_tokens, heard[1:])) <= BUDGET  # type: ignore[arg-type]
     for heard in llm.summarized:
-        assert sum(map(counted, heard)) <= BUDGET  # type: ignore[arg-type]
+        assert sum(map(estimate_message_tokens, heard)) <= BUDGET  # type: ignore[arg-type]
 
 
 def told(heard: list[BaseMessage]) -> str:
     """The summary that a model was sent, without its quotation marks; empty if there is none."""
     opening = str(heard[1].content)
-    lines = opening.split("\n") if opening.startswith(NOTE) else []
+    lines = opening.split("\n") if opening.startswith(SUMMARY_NOTE) else []
     return "\n".join(line.removeprefix("> ") for line in lines if line.startswith("> "))
 
 
@@ -81,7 +81,7 @@ async def test_fifty_turns_in_a_small_window(database: str) -> None:
     requests = [line["text"] for each in summaries for line in each if line.get("from") == "user"]
     assert requests == [f"Read {n}.py" for n in range(len(requests))]
     assert [told(heard) for heard in llm.heard][-1] == f"Summary {len(summaries) - 1}."
-    assert not any(str(heard[1].content).startswith(LEFT_OUT) for heard in llm.heard)
+    assert not any(str(heard[1].content).startswith(OMISSION_NOTE) for heard in llm.heard)
     assert [message["content"] for message in history if message["role"] == "user"] == [
         f"Read {n}.py" for n in range(50)
     ]
@@ -97,7 +97,7 @@ async def test_fifty_turns_in_a_small_window(database: str) -> None:
     check_all_fit(later)
     assert later.summarized == []
     assert told(later.heard[0]) == f"Summary {len(summaries) - 1}."
-    assert asked(str(later.heard[0][-1].content)) == "Read 50.py"
+    assert strip_service_note(str(later.heard[0][-1].content)) == "Read 50.py"
 
 
 async def test_a_turn_does_not_wait_for_the_summary_and_only_one_is_made_at_a_time(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ async def test_a_turn_does_not_wait_for_the_summary_and_only_one_is_made_at_a_ti
         await read(client.session(), range(30))
         assert len(llm.summarized) == 1
         assert not any(told(heard) for heard in llm.heard)
-        assert str(llm.heard[-1][1].content).startswith(LEFT_OUT)
+        assert str(llm.heard[-1][1].content).startswith(OMISSION_NOTE)
         held.release.set()
         await read(client.session(), range(30, 40))
     check_all_fit(llm)
@@ -135,9 +135,9 @@ async def test_a_summary_that_fails_is_tried_again_after_a_while_and_fails_no_tu
         await read(client.session(), range(40))
     check_all_fit(llm)
     first, second, third = [len(material(each)) for each in llm.summarized[:3]]
-    assert (second - first, third - second) >= (PAUSE - 2, PAUSE - 2)
+    assert (second - first, third - second) >= (RETRY_AFTER_MESSAGES - 2, RETRY_AFTER_MESSAGES - 2)
     assert [*dict.fromkeys(told(heard) for heard in llm.heard)] == ["", "Read them.", "More."]
-    assert any(str(heard[1].content).startswith(LEFT_OUT) for heard in llm.heard)
+    assert any(str(heard[1].content).startswith(OMISSION_NOTE) for heard in llm.heard)
 
 
 async def test_a_summary_that_is_too_long_is_cut(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ async def test_one_endless_turn_with_parallel_calls(tmp_path: Path) -> None:
         assert (await undone(session))["undone"] == "Read all of it."
         after = model(chooses("ask"), says("Hello."))
     check_all_fit(llm)
-    assert {asked(str(heard[1].content)) for heard in llm.heard[1:]} == {"Read all of it."}
+    assert {strip_service_note(str(heard[1].content)) for heard in llm.heard[1:]} == {"Read all of it."}
     assert told(llm.heard[-1]).startswith("Summary ")
     async with service(after, settings_for(tmp_path, **SMALL)) as client:
         await client.session().user("Hello")
@@ -278,5 +278,5 @@ def test_a_budget_that_leaves_no_room_is_refused() -> None:
         Settings(_env_file=None, context_tokens=3_999)
     talkative = AGENTS["coder"].model_copy(update={"prompt": "word " * 1_000})
     with pytest.raises(ValueError, match=r"AGENT_RUNTIME__CONTEXT_TOKENS: the coder agent .* needs \d+ or more\."):
-        Memories(model(), 4_000).check({"coder": talkative})
-    Memories(model(), 4_000).check(AGENTS)
+        Summarizer(model(), 4_000).validate_agents({"coder": talkative})
+    Summarizer(model(), 4_000).validate_agents(AGENTS)

@@ -10,10 +10,10 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from graph.offline import OfflineModel
-from graph.offline.stories import content
+from graph.offline.stories import draft_content
 from graph.routing.classifier import classify
-from graph.tools.catalog import mistake, specification
-from prompts import AGENTS, team
+from graph.tools.catalog import specification, validation_error
+from prompts import AGENTS, select_team
 
 FILES = {
     "README.md": "# Shop\n\nIt sells.\n",
@@ -67,7 +67,7 @@ def play(
         [call] = said.tool_calls
         assert call["id"] == f"call_{len([s for s in steps if s.call]) + 1}"
         assert call["name"] in (tools or AGENTS[agent].tools)
-        assert mistake(call["name"], call["args"]) is None
+        assert validation_error(call["name"], call["args"]) is None
         steps.append(Step(agent, str(said.text), call["name"], call["args"]))
         if call["name"] in ("attempt_completion", "ask_followup_question"):
             return steps
@@ -243,7 +243,7 @@ def asked(agent: str, *messages: BaseMessage) -> AIMessage:
     ],
 )
 def test_what_a_new_file_holds(path: str, body: str, written: str) -> None:
-    assert content(path, body) == written
+    assert draft_content(path, body) == written
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ async def test_streamed_it_says_the_same(request_: str) -> None:
     ],
 )
 async def test_it_classifies(text: str, agent: str) -> None:
-    choice = await classify(OfflineModel(), text, team(multi_agent=True))
+    choice = await classify(OfflineModel(), text, select_team(multi_agent=True))
     assert (choice.agent, choice.method) == (agent, "llm")
 
 

@@ -12,10 +12,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from graph import wire
-from graph.permissions.loops import Repeat
+from graph.permissions.loops import DetectedLoop
 from server import create_app
-from sessions.request import Request
-from sessions.store.audit import broken_at
+from sessions.request import RunRequest
+from sessions.store.audit import first_broken_entry
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says, status
 from tests.process import Process, serving
 from tests.scripted import Held, model
@@ -26,7 +26,7 @@ from tests.service import chunks_of, events_of, given, service, settings_for, to
 from tests.service import text as said
 
 pytestmark = pytest.mark.anyio
-AGAIN = Repeat({"name": "calculator", "args": {"expr": "1 + 1"}, "id": "c2"})
+AGAIN = DetectedLoop({"name": "calculator", "args": {"expr": "1 + 1"}, "id": "c2"})
 HELLO = {"session_id": "s-1", "message": {"type": "user_message", "content": "Hello"}}
 
 
@@ -141,7 +141,7 @@ async def test_what_waits_at_the_end_does_not_go_ahead_of_what_is_cut_off(tmp_pa
     settings = settings_for(tmp_path, log_level="CRITICAL", shutdown_seconds=0)
     app = create_app(settings, given(model(line_chooses("ask"), held)))
     async with app.router.lifespan_context(app):
-        first, second = [Request("s-1", wire.UserMessage(content=said), wire.StreamOptions()) for said in ("1", "2")]
+        first, second = [RunRequest("s-1", wire.UserMessage(content=said), wire.StreamOptions()) for said in ("1", "2")]
         streams = [await app.state.runs.submit(first)]
         await held.asked.wait()
         streams.append(await app.state.runs.submit(second))
@@ -199,7 +199,7 @@ async def test_a_run_that_is_cut_off_again_fails_visibly(tmp_path: Path) -> None
         (
             {"type": "switch_agent", "agent_type": "coder", "content": "Add"},
             tuple(calls("calculator", id=f"c{n}", expr="1 + 1") for n in range(3)),
-            ["agent_switched", said(AGAIN.question, metadata=AGAIN.about)],
+            ["agent_switched", said(AGAIN.question, metadata=AGAIN.metadata)],
         ),
         ({"type": "switch_agent", "agent_type": "coder"}, (), ["agent_switched"]),
         ({"type": "switch_agent", "agent_type": "coder", "content": "Hi"}, (status(400),), ["agent_switched", "error"]),
@@ -319,10 +319,10 @@ async def test_the_audit_shows_when_it_was_tampered_with(tmp_path: Path) -> None
         for number in range(3):
             await client.session().decide("reject", f"call_{number}", feedback=str(number))
         entries = (await client.session().get("/sessions/{id}/audit"))["entries"]
-    assert broken_at("s-1", entries) is None
-    assert broken_at("s-1", entries[1:]) == 1
-    assert broken_at("s-1", [entries[0], {**entries[1], "decision": "approve"}, entries[2]]) == 2
-    assert broken_at("s-2", entries) == 1
+    assert first_broken_entry("s-1", entries) is None
+    assert first_broken_entry("s-1", entries[1:]) == 1
+    assert first_broken_entry("s-1", [entries[0], {**entries[1], "decision": "approve"}, entries[2]]) == 2
+    assert first_broken_entry("s-2", entries) == 1
     assert json.dumps(entries).count('"decision": "reject"') == 3
 
 

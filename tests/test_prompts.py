@@ -6,9 +6,9 @@ from string import Template
 
 import pytest
 
-from graph.routing.classifier import classification_prompt
-from graph.tools.catalog import TOOLS, check
-from prompts import AGENTS, CLASSIFIER, check_template, load, team
+from graph.routing.classifier import build_classifier_prompt
+from graph.tools.catalog import TOOLS, validate_agent
+from prompts import AGENTS, CLASSIFIER, check_template, load_agent, select_team
 
 READING = {"read_file", "list_files", "search_in_code"}
 IDE = READING | {"write_file", "create_directory", "execute_command"}
@@ -50,8 +50,8 @@ def test_titles() -> None:
 
 
 def test_universal_stands_alone() -> None:
-    assert [*team(multi_agent=False)] == ["universal"]
-    assert {*team(multi_agent=True)} == AGENTS.keys() - {"universal"}
+    assert [*select_team(multi_agent=False)] == ["universal"]
+    assert {*select_team(multi_agent=True)} == AGENTS.keys() - {"universal"}
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -66,13 +66,13 @@ def test_a_prompt_is_ready_to_be_sent(name: str) -> None:
 def test_a_prompt_names_no_tool_and_no_colleague_that_its_agent_has_not(name: str) -> None:
     agent = AGENTS[name]
     named = set(re.findall(r"`([a-z_]+)`", agent.prompt))
-    assert named <= {*agent.tools, *team(multi_agent=True)}
+    assert named <= {*agent.tools, *select_team(multi_agent=True)}
     assert name not in named
 
 
 def test_the_classifier_s_prompt_lists_the_team_and_leaves_nothing_open() -> None:
-    prompt = classification_prompt(team(multi_agent=True))
-    assert re.findall(r"(?m)^- (\w+): ", prompt) == [*team(multi_agent=True)]
+    prompt = build_classifier_prompt(select_team(multi_agent=True))
+    assert re.findall(r"(?m)^- (\w+): ", prompt) == [*select_team(multi_agent=True)]
     assert not Template(prompt).get_identifiers()
 
 
@@ -99,15 +99,15 @@ def test_a_bad_file_is_refused_by_name_and_fault(tmp_path: Path, text: str, faul
     path = tmp_path / "tester.md"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
-        load(path)
+        load_agent(path)
     assert fault in str(caught.value)
 
 
 def test_a_file_is_an_agent(tmp_path: Path) -> None:
     path = tmp_path / "tester.md"
     path.write_text(f"---\n{HEAD}---\nYou are an agent of the team.\n", encoding="utf-8")
-    assert load(path).name == "tester"
-    assert load(path).prompt == "You are an agent of the team."
+    assert load_agent(path).name == "tester"
+    assert load_agent(path).prompt == "You are an agent of the team."
 
 
 @pytest.mark.parametrize("name", ["permission", "orchestrator"])
@@ -115,21 +115,21 @@ def test_a_name_of_the_graph_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.md"
     path.write_text(f"---\n{HEAD}---\nYou are an agent of the team.\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"the graph has a box of this name"):
-        load(path)
+        load_agent(path)
 
 
 def test_a_tool_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tester.md"
     path.write_text(f"---\n{HEAD.replace('read_file', 'read_flie')}---\nYou are an agent.......\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"tester\.md: there is no tool read_flie; there are read_file, "):
-        check(load(path))
+        validate_agent(load_agent(path))
 
 
 def test_a_bad_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "Bad-Name.md"
     path.write_text(f"---\n{HEAD}---\nYou are an agent of the team.\n", encoding="utf-8")
     with pytest.raises(ValueError, match="name"):
-        load(path)
+        load_agent(path)
 
 
 @pytest.mark.parametrize("text", ["Choose.", "Choose of $agent.", "Choose of $agents, for $5.", "$agents or $words"])

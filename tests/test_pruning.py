@@ -94,7 +94,7 @@ async def test_a_prune_that_fails_in_the_middle_changes_nothing_and_can_be_done_
     rows(database, f"drop trigger refuse{'' if database.startswith('sqlite') else ' on checkpoints'}")
     app = create_app(settings, given(llm))
     async with service(None, settings, app) as client:
-        await app.state.database.transact(lambda c: session_rows.change(c, "s-1", unpruned=9))
+        await app.state.database.transact(lambda c: session_rows.update_session(c, "s-1", unpruned=9))
         await app.state.janitor.prune()
         assert await threads(app) == [1, 0]
         assert await client.session().user("Third") == [text("Three.")]
@@ -127,7 +127,7 @@ async def test_whatever_is_said_a_pruned_session_is_as_its_twin(database: str, s
                 if dice.random() < 0.5:
                     await app.state.janitor.prune()
                 await both(twins, dice)
-                await app.state.database.transact(lambda c: session_rows.change(c, "twin", unpruned=-1000))
+                await app.state.database.transact(lambda c: session_rows.update_session(c, "twin", unpruned=-1000))
     (pruned,), (twin,) = rows(database, "select count(*) from checkpoints group by thread_id order by thread_id")
     assert pruned < twin
 

@@ -13,8 +13,8 @@ from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 
 from graph.errors import GraphUnavailable
-from graph.execution.remote import thread_of
-from graph.permissions.decisions import CANCELLED, EDITED
+from graph.execution.remote import derive_thread_id
+from graph.permissions.decisions import CANCELLED_RESULT, EDITED_NOTE
 from graph.settings import Settings
 from tests.langgraph_dev import PROJECT, LangGraphDev, free_port, langgraph_dev
 from tests.llm_server import ScriptedLLM, Step, calls, chooses, hangs, says
@@ -97,7 +97,7 @@ async def test_a_story(remote: Remote, name: str, tmp_path: Path) -> None:
             ("assistant", '{"path": "a.py", "content": "x"}'),
             ("tool", "written"),
             ("assistant", '{"path": "b.py", "content": "yy"}'),
-            ("tool", f"{EDITED}written"),
+            ("tool", f"{EDITED_NOTE}written"),
             ("assistant", '{"path": "c.py", "content": "z"}'),
             ("tool", "The user rejected this call. They said: Not there."),
             ("assistant", "Then not."),
@@ -123,7 +123,7 @@ async def test_a_message_closes_the_open_calls_also_in_an_edge_that_was_started_
         async with service(None, remote.settings(tmp_path)) as client:
             session = client.session(name)
             assert await session.user("Leave it") == [text("Another thing.")]
-            assert ("tool", CANCELLED) in told(await session.history())
+            assert ("tool", CANCELLED_RESULT) in told(await session.history())
             (late,) = await session.decide("approve")
             assert late["metadata"]["code"] == "call_not_open"
 
@@ -148,7 +148,7 @@ async def test_cancelling(remote: Remote, name: str, tmp_path: Path) -> None:
             ("user", "Second"),
             ("user", "Third"),
             ("assistant", '{"path": "a.py", "content": "x"}'),
-            ("tool", CANCELLED),
+            ("tool", CANCELLED_RESULT),
             ("user", "Fourth"),
             ("assistant", "Here I am."),
         ]
@@ -255,7 +255,7 @@ async def test_deleting(remote: Remote, name: str, tmp_path: Path) -> None:
             (await client.http.delete(f"/sessions/{name}", params=how)).raise_for_status()
         async with get_client(url=remote.server.url) as langgraph:
             with pytest.raises(NotFoundError):
-                await langgraph.threads.get(thread_of(name))
+                await langgraph.threads.get(derive_thread_id(name))
 
 
 def unremembered(approval: dict[str, Any]) -> dict[str, Any]:

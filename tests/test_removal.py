@@ -108,7 +108,7 @@ async def waits(client: Client, messages: int) -> None:
 async def age(app: FastAPI, session_id: str, hours: float) -> None:
     """As if its last activity were so long ago."""
     then = (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="microseconds")
-    await app.state.database.transact(lambda c: session_rows.change(c, session_id, last_activity=then))
+    await app.state.database.transact(lambda c: session_rows.update_session(c, session_id, last_activity=then))
 
 
 async def there(client: Client, *names: str) -> Sequence[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
-from graph.permissions.loops import TIMES, repeated
+from graph.permissions.loops import REPEAT_LIMIT, detect_loop
 from tests.scripted import asks, calls, model, roles, says
 from tests.service import Session, service, settings_for, text, tool_call
 
@@ -179,14 +179,14 @@ def done(steps: list[Step]) -> tuple[list[AnyMessage], list[RequestedCall]]:
 @given(st.lists(st.tuples(st.sampled_from(["read", "write"]), st.integers(0, 2)), min_size=1, max_size=12))
 def test_it_is_asked_exactly_when_a_call_comes_a_third_time_since_the_last_new_change(steps: list[Step]) -> None:
     messages, asked = done(steps)
-    found = repeated(messages, asked, lambda _, call: call["name"] == "write")
+    found = detect_loop(messages, asked, lambda _, call: call["name"] == "write")
     new = [n for n, step in enumerate(steps) if step[0] == "write" and step not in steps[:n]]
     since = steps[new[-1] :] if new else steps
-    assert (found is not None) == (since.count(steps[-1]) >= TIMES)
+    assert (found is not None) == (since.count(steps[-1]) >= REPEAT_LIMIT)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["read", "write"]), st.integers(0, 1)), max_size=12))
 def test_what_was_done_before_the_users_message_does_not_count(before: list[Step]) -> None:
     earlier, _ = done([*before, ("read", 0)])
     messages, asked = done([("read", 0), ("read", 0)])
-    assert repeated([*earlier, *messages], asked, lambda *_: False) is None
+    assert detect_loop([*earlier, *messages], asked, lambda *_: False) is None

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from graph.execution import history
-from graph.execution.history import Past
+from graph.execution.history import ConversationSnapshot
 from tests.scripted import Held, asks, calls, chooses, model, says
 from tests.service import Client, Session, service, settings_for, switched, text, tool_call, write_approval
 from tests.storage import executed
@@ -296,4 +296,4 @@ async def test_a_session_in_which_nothing_was_said_is_copied(database: str) -> N
 async def test_a_message_of_an_older_version_tells_nothing_of_its_agent() -> None:
     switches: Any = [{"from": "orchestrator", "to": "ask", "reason": "", "timestamp": ""}]
     state: Any = {"messages": [HumanMessage("a"), AIMessage("b")], "switches": switches, "agent": "ask"}
-    assert history.before(state, 0) == Past([], switches, "ask")
+    assert history.snapshot_before(state, 0) == ConversationSnapshot([], switches, "ask")

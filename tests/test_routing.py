@@ -12,12 +12,12 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from graph.errors import LLMUnavailable
 from graph.routing.cache import Choice
-from graph.routing.classifier import by_keywords, classify
-from graph.routing.keywords import load
-from graph.routing.scoring import LONGEST
-from prompts import AGENTS, team
+from graph.routing.classifier import classify, classify_by_keywords
+from graph.routing.keywords import load_keywords
+from graph.routing.scoring import MAX_REQUEST_CHARS
+from prompts import AGENTS, select_team
 
-TEAM = team(multi_agent=True)
+TEAM = select_team(multi_agent=True)
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -45,7 +45,7 @@ def anyio_backend() -> str:
 def share(requests: list[Request], **of: str) -> float:
     """Of the requests of this language and difficulty, how many go where they should."""
     asked = [each for each in requests if of.items() <= each._asdict().items()]
-    return sum(by_keywords(each.text, TEAM).agent == each.agent for each in asked) / len(asked)
+    return sum(classify_by_keywords(each.text, TEAM).agent == each.agent for each in asked) / len(asked)
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])
@@ -81,20 +81,20 @@ def test_the_labelled_requests_are_what_they_should_be() -> None:
     ],
 )
 def test_parts_of_words_have_no_say(text: str, agent: str) -> None:
-    assert by_keywords(text, TEAM).agent == agent
+    assert classify_by_keywords(text, TEAM).agent == agent
 
 
 def test_case_and_yo_do_not_matter() -> None:
-    assert by_keywords("НАЙДЁМ ОШИБКУ", TEAM) == by_keywords("найдем ошибку", TEAM)
+    assert classify_by_keywords("НАЙДЁМ ОШИБКУ", TEAM) == classify_by_keywords("найдем ошибку", TEAM)
 
 
 def test_names_of_files_and_code_have_no_say() -> None:
-    assert by_keywords("read docs/fix_crash_error.md", TEAM).agent == "ask"
-    assert by_keywords("explain `raise BrokenError`", TEAM).agent == "ask"
+    assert classify_by_keywords("read docs/fix_crash_error.md", TEAM).agent == "ask"
+    assert classify_by_keywords("explain `raise BrokenError`", TEAM).agent == "ask"
 
 
 def test_the_choice_names_the_words_that_decided() -> None:
-    choice = by_keywords("Why does test_x fail?", TEAM)
+    choice = classify_by_keywords("Why does test_x fail?", TEAM)
     assert choice == Choice(
         "debug",
         "high",
@@ -104,20 +104,20 @@ def test_the_choice_names_the_words_that_decided() -> None:
 
 
 def test_a_guess_is_called_one() -> None:
-    assert by_keywords("qwerty", TEAM) == Choice(
+    assert classify_by_keywords("qwerty", TEAM) == Choice(
         "coder", "low", "No word of the request points to an agent.", "keywords"
     )
 
 
 def test_only_the_team_is_chosen_from() -> None:
-    assert by_keywords("why does test_x fail", ["ask", "coder"]).agent == "ask"
-    assert by_keywords("qwerty", ["ask", "debug"]).agent == "ask"
-    assert by_keywords("design a cache", ["universal"]).agent == "universal"
+    assert classify_by_keywords("why does test_x fail", ["ask", "coder"]).agent == "ask"
+    assert classify_by_keywords("qwerty", ["ask", "debug"]).agent == "ask"
+    assert classify_by_keywords("design a cache", ["universal"]).agent == "universal"
 
 
 @pytest.mark.parametrize("text", ["", " ", "?", "\n" * 9_999, "/" * 9_999, "`" * 9_999, "why " * 9_999, "{" * 9_999])
 def test_any_text_has_an_answer(text: str) -> None:
-    assert by_keywords(text, TEAM).agent in TEAM
+    assert classify_by_keywords(text, TEAM).agent in TEAM
 
 
 class Model(BaseChatModel):
@@ -180,7 +180,7 @@ async def test_the_model_decides(answer: str) -> None:
 )
 async def test_without_a_usable_answer_the_words_decide(answer: str | Exception) -> None:
     text = "why does test_x fail"
-    assert await classify(model(answer), text, TEAM) == by_keywords(text, TEAM)
+    assert await classify(model(answer), text, TEAM) == classify_by_keywords(text, TEAM)
 
 
 async def test_what_the_model_is_asked() -> None:
@@ -190,7 +190,7 @@ async def test_what_the_model_is_asked() -> None:
     assert settings["temperature"] == 0.3
     assert [m.type for m in messages] == ["system", "human"]
     assert all(f"- {agent.name}: {agent.description}" in messages[0].text for agent in TEAM.values())
-    assert messages[1].text == ("$agents " + "x" * 9_999)[:LONGEST]
+    assert messages[1].text == ("$agents " + "x" * 9_999)[:MAX_REQUEST_CHARS]
 
 
 async def test_a_team_of_one_needs_no_model() -> None:
@@ -216,7 +216,7 @@ clues:
 def test_good_data_is_read(tmp_path: Path) -> None:
     path = tmp_path / "keywords.yaml"
     path.write_text(GOOD, encoding="utf-8")
-    assert load(path).clues[0].terms == ["write", "^ put ... in"]
+    assert load_keywords(path).clues[0].terms == ["write", "^ put ... in"]
 
 
 @pytest.mark.parametrize(
@@ -241,5 +241,5 @@ def test_bad_data_stops_start_up(tmp_path: Path, bad: str, fault: str) -> None:
     path = tmp_path / "keywords.yaml"
     path.write_text(bad, encoding="utf-8")
     with pytest.raises(ValueError, match=r"keywords\.yaml") as caught:
-        load(path)
+        load_keywords(path)
     assert fault in str(caught.value)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prompts import team
+from prompts import select_team
 from tests.llm_server import Exchange, ScriptedLLM, delta, sse
 from tests.llm_server import chooses as served
 from tests.scripted import Held, calls, chooses, model, says
@@ -371,7 +371,7 @@ async def test_the_gate_explains_itself(
 async def test_the_agents_are_listed_as_the_ide_parses_them(tmp_path: Path) -> None:
     async with service(model(), settings_for(tmp_path)) as client:
         agents = await client.session().get("/agents")
-    assert [agent["type"] for agent in agents] == ["orchestrator", *team(multi_agent=True)]
+    assert [agent["type"] for agent in agents] == ["orchestrator", *select_team(multi_agent=True)]
     assert [agent["type"] for agent in agents if agent["has_file_restrictions"]] == ["architect"]
     assert agents[0] == {
         "type": "orchestrator",

@@ -10,11 +10,11 @@ import pytest
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from graph.cancellation import STOP, Stop
+from graph.cancellation import CANCEL_TOKEN, CancelToken
 from graph.errors import Cancelled, LLMUnavailable
 from graph.services import Services
 from graph.settings import Settings
-from graph.topology import topology
+from graph.topology import build_graph
 from tests.scripted import Held, calls, chooses, model, says
 from tests.service import Client, Session, service, settings_for, text
 
@@ -186,12 +186,12 @@ async def test_a_run_that_is_stopped_before_it_asks_a_model_begins_nothing(
     tmp_path: Path, picked: dict[str, str]
 ) -> None:
     llm = model(choices=[])
-    graph = topology(Services.of(llm, speculative(tmp_path))).compile(checkpointer=InMemorySaver())
+    graph = build_graph(Services.from_settings(llm, speculative(tmp_path))).compile(checkpointer=InMemorySaver())
 
     async def stopped() -> Any:
-        stop = Stop()
-        stop.want(Cancelled("The user cancelled."))
-        STOP.set(stop)
+        stop = CancelToken()
+        stop.request(Cancelled("The user cancelled."))
+        CANCEL_TOKEN.set(stop)
         return await graph.ainvoke(given("create hello.py", **picked), {"configurable": {"thread_id": "t-1"}})
 
     left = await asyncio.create_task(stopped())
@@ -205,7 +205,7 @@ async def test_a_begun_call_that_nobody_came_for_answers_no_later_message(tmp_pa
     """The run stopped in between, as at a breakpoint in Studio."""
     choice, guess = Held(chooses("coder")), Held(says("The first is made."))
     llm = model(guess, says("The second is made."), choices=[choice])
-    graph = topology(Services.of(llm, speculative(tmp_path))).compile(checkpointer=InMemorySaver())
+    graph = build_graph(Services.from_settings(llm, speculative(tmp_path))).compile(checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "t-1"}}
     first = asyncio.create_task(graph.ainvoke(given("create hello.py"), thread, interrupt_before=["coder"]))
     await guess.asked.wait()
@@ -223,7 +223,7 @@ async def test_a_begun_call_that_nobody_came_for_answers_no_later_message(tmp_pa
 async def test_graphs_without_a_thread_do_not_take_each_others_calls(tmp_path: Path) -> None:
     gates = [Held(chooses("coder")), Held(chooses("coder"))]
     llm = model(_echoes, _echoes, _echoes, _echoes, choices=gates)
-    graph = topology(Services.of(llm, speculative(tmp_path))).compile()
+    graph = build_graph(Services.from_settings(llm, speculative(tmp_path))).compile()
     first, second = (asyncio.create_task(graph.ainvoke(given(f"create {name}.py"))) for name in "ab")
     for gate in gates:
         await gate.asked.wait()

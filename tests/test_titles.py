@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessageChunk
 
 from graph.errors import LLMUnavailable
 from graph.settings import Settings
-from prompts import TITLE
+from prompts import TITLE_PROMPT
 from tests.scripted import Held, ScriptedModel, chooses, model, says
 from tests.service import Session, service, settings_for
 
@@ -37,7 +37,7 @@ async def when_paid(session: Session, calls: int = 1) -> None:
 
 
 def asked_for_titles(llm: ScriptedModel) -> list[Any]:
-    return [heard[1].content for heard in llm.heard if heard[0].content == TITLE]
+    return [heard[1].content for heard in llm.heard if heard[0].content == TITLE_PROMPT]
 
 
 async def test_the_first_message_is_the_title_at_once_and_the_model_finds_a_better_one(database: str) -> None:

@@ -15,7 +15,7 @@ from graph import prices, wire
 from graph.execution.outcome import Outcome
 from graph.settings import OFFLINE_MODEL, Settings
 from graph.usage import totals
-from graph.usage.call import estimate, spent
+from graph.usage.call import build_usage, build_usage_metadata
 from graph.usage.meter import Meter
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
@@ -208,15 +208,17 @@ async def test_a_run_that_was_handed_over_is_paid_for_on_both_sides(database: st
 
 
 async def test_a_run_is_booked_once_when_its_transaction_is_made_again(database: str) -> None:
-    bill = totals.of_run([Meter(settings_for(database)).priced(used_up(1, 1))])
+    bill = totals.sum_run_calls([Meter(settings_for(database)).price_call(used_up(1, 1))])
     async with storage(database) as stored:
         await stored.prepare()
 
         def finished(connection: Any) -> None:
-            row = session_rows.row(connection, "s-1") or session_rows.create(connection, "s-1")
+            row = session_rows.find_including_deleted(connection, "s-1") or session_rows.create_session(
+                connection, "s-1"
+            )
             outcome = Outcome([], "ask", 1, [], None)
             session = {"usage": None, "unpruned": 0, **row}
-            run_rows.finish(connection, "run-1", session, outcome, [], bill, epoch=1, again=False)  # type: ignore[arg-type]
+            run_rows.finish_run(connection, "run-1", session, outcome, [], bill, epoch=1, release_key=False)  # type: ignore[arg-type]
 
         await stored.rows(
             "insert into runs (id, session_id, body_hash, input, options, status, attempts, created_at,"
@@ -224,7 +226,7 @@ async def test_a_run_is_booked_once_when_its_transaction_is_made_again(database:
         )
         await stored.database.transact(finished)
         await stored.database.transact(finished)
-        row = await stored.database.transact(lambda connection: session_rows.row(connection, "s-1"))
+        row = await stored.database.transact(lambda connection: session_rows.find_including_deleted(connection, "s-1"))
     assert row
     assert (row["usage"]["total_tokens"], row["unpruned"]) == (2, 1)
 
@@ -251,27 +253,27 @@ def test_sums_of_money_do_not_drift(made: list[tuple[int, int, int]], price: Dec
     """However a session's runs are cut, and whatever is asked in between."""
     known = {"big": {"prompt": price, "cached": price / 4, "completion": price * 4}}
     meter = Meter(settings_for("sqlite:///x", llm_model="big", prices=known))
-    priced = [meter.priced(used_up(read, written, cached)) for read, written, cached in made]
-    session: totals.Bill | None = None
+    priced = [meter.price_call(used_up(read, written, cached)) for read, written, cached in made]
+    session: totals.UsageTotals | None = None
     for start in range(0, len(priced), 7):
-        session = totals.of_session(session, totals.of_run(priced[start : start + 7]))
+        session = totals.add_run(session, totals.sum_run_calls(priced[start : start + 7]))
     assert session
     exact = sum(Decimal((call.metadata or {})["cost"]) for call in priced) + Decimal(0)
     assert Decimal(session["cost"]) == exact
     assert Decimal(session["agents"]["ask"]["cost"]) == Decimal(session["purposes"]["answer"]["cost"]) == exact
-    assert totals.shown(session)["cost"] == prices.shown(exact)
+    assert totals.to_json(session)["cost"] == prices.to_json_number(exact)
 
 
 def used_up(read: int, written: int, cached: int = 0) -> wire.Usage:
-    usage = {**estimate(read, written), "input_token_details": {"cache_read": cached}}
-    return spent(usage, agent="ask", purpose="answer")  # type: ignore[arg-type]
+    usage = {**build_usage_metadata(read, written), "input_token_details": {"cache_read": cached}}
+    return build_usage(usage, agent="ask", purpose="answer")  # type: ignore[arg-type]
 
 
 def test_what_was_counted_before_there_were_prices_has_none() -> None:
     before = {**tokens(7, 3), "model_calls": 2}
-    run = totals.of_run([Meter(settings_for("sqlite:///x", **MONEY)).priced(used_up(1000, 0))])
-    assert totals.shown(before) == expected_totals(7, 3, calls=2, unpriced=2)
-    assert totals.shown(totals.of_session(before, run)) == expected_totals(1007, 3, calls=3, cost=0.0025, unpriced=2)
+    run = totals.sum_run_calls([Meter(settings_for("sqlite:///x", **MONEY)).price_call(used_up(1000, 0))])
+    assert totals.to_json(before) == expected_totals(7, 3, calls=2, unpriced=2)
+    assert totals.to_json(totals.add_run(before, run)) == expected_totals(1007, 3, calls=3, cost=0.0025, unpriced=2)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_what_was_counted_before_there_were_prices_has_none() -> None:
 )
 def test_a_price_is_found_by_the_name_of_the_model(name: str, expected: float | None) -> None:
     meter = Meter(settings_for("sqlite:///x", **MONEY))
-    call = meter.priced(spent(estimate(1_000_000, 0), agent="ask", purpose="answer", model=name))
+    call = meter.price_call(build_usage(build_usage_metadata(1_000_000, 0), agent="ask", purpose="answer", model=name))
     assert (call.cost, call.currency) == (expected, None if expected is None else "EUR")
 
 

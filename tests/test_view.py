@@ -177,13 +177,13 @@ async def test_the_history_is_read_where_the_row_says_even_if_the_thread_went_on
 
 
 async def head_of(app: FastAPI) -> str | None:
-    row = await app.state.database.transact(lambda connection: session_rows.row(connection, "s-1"))
+    row = await app.state.database.transact(lambda connection: session_rows.find_including_deleted(connection, "s-1"))
     head: str | None = row["head"]
     return head
 
 
 async def name_head(app: FastAPI, head: str | None) -> None:
-    await app.state.database.transact(lambda connection: session_rows.change(connection, "s-1", head=head))
+    await app.state.database.transact(lambda connection: session_rows.update_session(connection, "s-1", head=head))
 
 
 async def test_of_parallel_calls_those_are_open_that_nobody_answered(database: str) -> None:

@@ -19,7 +19,7 @@ DRAIN_LIMIT = 100_000_000
 """Bytes that are read before the connection is closed."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
@@ -36,92 +36,92 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = _marked(send)
+        send = _with_nosniff(send)
         try:
-            receive = await self._checked(scope, receive)
-        except Refused as refused:
-            await _answer(send, refused)
+            receive = await self._check_request(scope, receive)
+        except RequestRefused as refused:
+            await _send_refusal(send, refused)
             return
         await self._app(scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
+    async def _check_request(self, scope: Scope, receive: Receive) -> Receive:
         """What the route receives from. Raises Refused."""
         if scope["path"] in OPEN_PATHS and scope["method"] in ("GET", "HEAD"):
             return receive
         self._authenticate(scope["headers"])
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return _replay(await _body(Headers(scope=scope), receive), receive)
+                return _replay_body(await _read_body(Headers(scope=scope), receive), receive)
         except TimeoutError:
-            raise Refused(408, f"the body did not come within {BODY_SECONDS} seconds") from None
+            raise RequestRefused(408, f"the body did not come within {BODY_SECONDS} seconds") from None
 
     def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> None:
         given = next((value for name, value in headers if name == b"x-internal-auth"), b"")
         fits = [compare_digest(given, key) for key in self._keys]  # all of them: none is told by the time it takes
         if not self._keys:
-            _same_machine(headers)
+            _require_same_machine(headers)
         elif not any(fits):
-            raise Refused(401, "unauthorized")
+            raise RequestRefused(401, "unauthorized")
 
 
-def _same_machine(headers: list[tuple[bytes, bytes]]) -> None:
+def _require_same_machine(headers: list[tuple[bytes, bytes]]) -> None:
     """What browsers send for pages of other sites is refused: without a key they could use the service."""
-    if not all(_is_here(value) for name, value in headers if name == b"host"):
-        raise Refused(403, "without a key the service answers to a loopback address only")
+    if not all(_is_local_host(value) for name, value in headers if name == b"host"):
+        raise RequestRefused(403, "without a key the service answers to a loopback address only")
     if (b"sec-fetch-site", b"cross-site") in headers:
-        raise Refused(403, "without a key the service does not answer pages of other sites")
+        raise RequestRefused(403, "without a key the service does not answer pages of other sites")
 
 
-def _is_here(host: bytes) -> bool:
+def _is_local_host(host: bytes) -> bool:
     """Whether it can be no name that somebody else pointed at us (DNS rebinding): names of the net have a dot."""
     name = re.sub(r":[0-9]*$", "", host.decode("latin-1"))
     return is_loopback(name.strip("[]")) or not re.search(r"[.\[\]:]", name)
 
 
-def _marked(send: Send) -> Send:
+def _with_nosniff(send: Send) -> Send:
     """No browser may take an answer for something else than it is."""
 
-    async def marked(message: Message) -> None:
+    async def send_with_nosniff(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
         await send(message)
 
-    return marked
+    return send_with_nosniff
 
 
-async def _body(headers: Headers, receive: Receive) -> bytes:
+async def _read_body(headers: Headers, receive: Receive) -> bytes:
     """What is too much is read and dropped, up to a point: an answer reaches only clients that could send it all."""
     body, size, more = bytearray(), 0, True
     while more and size <= DRAIN_LIMIT:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Refused(400, "the body broke off")
+            raise RequestRefused(400, "the body broke off")
         size += len(message.get("body", b""))
         if size <= BODY_LIMIT:
             body += message.get("body", b"")
         more = message.get("more_body", False)
     if size > BODY_LIMIT:
-        raise Refused(413, f"the body is larger than {BODY_LIMIT} bytes")
+        raise RequestRefused(413, f"the body is larger than {BODY_LIMIT} bytes")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and kind != "application/json":
-        raise Refused(415, "send the body as application/json")
+        raise RequestRefused(415, "send the body as application/json")
     return bytes(body)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def _replay_body(body: bytes, receive: Receive) -> Receive:
     told = False
 
-    async def replayed() -> Message:
+    async def receive_body() -> Message:
         nonlocal told
         if told:
             return await receive()
         told = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return replayed
+    return receive_body
 
 
-async def _answer(send: Send, refused: Refused) -> None:
+async def _send_refusal(send: Send, refused: RequestRefused) -> None:
     body = json.dumps({"detail": str(refused)}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if refused.status == 413:

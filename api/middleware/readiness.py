@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from graph.db.retry import NOT_THERE, RETRY_AFTER, is_transient
+from graph.db.retry import DATABASE_UNAVAILABLE, RETRY_AFTER, is_transient
 
 log = logging.getLogger("agent_runtime.database")
 RETRY_SECONDS = 1.0
@@ -20,7 +20,7 @@ class Readiness:
     is_ready: bool = False
 
 
-class Startup:
+class ReadinessMiddleware:
     """Until the service is ready nothing is answered but whether it lives. Plain ASGI, as the guard before it."""
 
     def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
@@ -31,7 +31,7 @@ class Startup:
         if self._readiness.is_ready or scope["type"] != "http" or scope["path"] == "/health":
             await self._app(scope, receive, send)
             return
-        body = json.dumps({"detail": NOT_THERE}).encode()
+        body = json.dumps({"detail": DATABASE_UNAVAILABLE}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers.append((b"retry-after", RETRY_AFTER.encode()))
         await send({"type": "http.response.start", "status": 503, "headers": headers})
@@ -39,7 +39,7 @@ class Startup:
 
 
 @asynccontextmanager
-async def started(start: Callable[[], Awaitable[None]], readiness: Readiness) -> AsyncIterator[None]:
+async def run_startup(start: Callable[[], Awaitable[None]], readiness: Readiness) -> AsyncIterator[None]:
     """Waits for `start`; if the database is not there it goes on, and `start` is tried until it is.
 
     Raises what will not pass.
@@ -51,7 +51,7 @@ async def started(start: Callable[[], Awaitable[None]], readiness: Readiness) ->
         if not is_transient(error):
             raise
         log.warning("the database is not there (%s); waiting for it", type(error).__name__)
-    waiting = asyncio.create_task(_until_started(start, readiness))
+    waiting = asyncio.create_task(_retry_startup(start, readiness))
     try:
         yield
     finally:
@@ -60,7 +60,7 @@ async def started(start: Callable[[], Awaitable[None]], readiness: Readiness) ->
             await waiting
 
 
-async def _until_started(start: Callable[[], Awaitable[None]], readiness: Readiness) -> None:
+async def _retry_startup(start: Callable[[], Awaitable[None]], readiness: Readiness) -> None:
     while not readiness.is_ready:
         await asyncio.sleep(RETRY_SECONDS)
         try:

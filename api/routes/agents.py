@@ -5,13 +5,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api.dependencies import sessions_of, settings_of
-from prompts import CLASSIFIER, team
+from prompts import CLASSIFIER, select_team
 
 router = APIRouter()
 
 
 @router.get("/agents")
-async def agents(request: Request) -> list[dict[str, Any]]:
+async def list_agents(request: Request) -> list[dict[str, Any]]:
     """List the agents of this mode."""
     return [
         {
@@ -21,11 +21,11 @@ async def agents(request: Request) -> list[dict[str, Any]]:
             "allowed_tools": list(agent.tools),
             "has_file_restrictions": agent.may_write != ("*",),
         }
-        for agent in [CLASSIFIER, *team(settings_of(request).multi_agent_mode).values()]
+        for agent in [CLASSIFIER, *select_team(settings_of(request).multi_agent_mode).values()]
     ]
 
 
 @router.get("/agents/{session_id}/current")
-async def current_agent(request: Request, session_id: str) -> dict[str, Any]:
+async def get_current_agent(request: Request, session_id: str) -> dict[str, Any]:
     """Return the agent that holds the conversation, and the hand-offs before it."""
-    return await sessions_of(request).current_agent(session_id)
+    return await sessions_of(request).get_current_agent(session_id)

@@ -17,13 +17,13 @@ router = APIRouter()
 
 
 @router.get("/health")
-async def health() -> Health:
+async def check_health() -> Health:
     """Return whether the process is alive."""
     return Health()
 
 
 @router.get("/ready")
-async def ready(request: Request) -> Health:
+async def check_readiness(request: Request) -> Health:
     """Return whether the database answers as well; 503 if it does not."""
     await database_of(request).ping()
     return Health()

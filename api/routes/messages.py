@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import openapi, sse
-from api.bodies import read
+from api.bodies import read_body
 from api.dependencies import runs_of, sessions_of, settings_of
 from graph import wire
 from graph.errors import AgentRuntimeError
-from sessions.request import Request as RunRequest
-from sessions.runs.run import Run
+from sessions.request import RunRequest as RunRequest
+from sessions.runs.run import RunHandle
 
 
 class Envelope(wire.Incoming):
@@ -20,50 +20,50 @@ class Envelope(wire.Incoming):
     session_id: wire.SessionId
     message: dict[str, Any]
     stream: wire.StreamOptions = wire.StreamOptions()
-    busy: wire.Busy | None = None
+    busy: wire.MultitaskStrategy | None = None
 
 
 router = APIRouter()
 
 
-@router.post("/agent/message/stream", response_class=Response, openapi_extra=openapi.STREAM)
-async def stream(request: Request) -> Response:
+@router.post("/agent/message/stream", response_class=Response, openapi_extra=openapi.STREAM_OPERATION)
+async def send_message(request: Request) -> Response:
     """Send a message of the user or of the IDE; the answer is a stream of chunks."""
     heartbeat = settings_of(request).heartbeat_seconds
-    envelope = await read(request, Envelope)
+    envelope = await read_body(request, Envelope)
     try:
-        message = wire.parse(envelope.message, wire.MESSAGE)
-        key = wire.checked_key(request.headers.get("idempotency-key", ""))
+        message = wire.parse_message(envelope.message, wire.MESSAGE_ADAPTER)
+        key = wire.validate_idempotency_key(request.headers.get("idempotency-key", ""))
     except AgentRuntimeError as error:
-        return sse.response(_failed_run(envelope.session_id, error), heartbeat)
+        return sse.stream_events(_make_failed_run(envelope.session_id, error), heartbeat)
     options = wire.StreamOptions(**{name: value or getattr(message.stream, name) for name, value in envelope.stream})
     submitted = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
-    return sse.response(await runs_of(request).submit(submitted), heartbeat)
+    return sse.stream_events(await runs_of(request).submit(submitted), heartbeat)
 
 
-@router.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN)
-async def join(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
+@router.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN_OPERATION)
+async def join_run(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
     """Stream the current run, or the last one; with `Last-Event-ID`, the events after that one."""
-    await sessions_of(request).shown(session_id)
+    await sessions_of(request).get_session(session_id)
     run = await runs_of(request).join(session_id)
     if run is None:
-        return sse.nothing()
-    after = sse.position(run, request.headers.get("last-event-id", ""))
+        return sse.stream_nothing()
+    after = sse.parse_last_event_id(run, request.headers.get("last-event-id", ""))
     shown = {"", *(name for name, opted_in in (("tokens", tokens), ("usage", usage)) if opted_in)}
-    return sse.response(run, settings_of(request).heartbeat_seconds, after=after, shown=frozenset(shown))
+    return sse.stream_events(run, settings_of(request).heartbeat_seconds, after=after, opt_ins=frozenset(shown))
 
 
 @router.post("/sessions/{session_id}/cancel")
-async def cancel(request: Request, session_id: str) -> dict[str, Any]:
+async def cancel_run(request: Request, session_id: str) -> dict[str, Any]:
     """Stop the current run and close the open calls; a second call changes nothing."""
-    await sessions_of(request).shown(session_id)
+    await sessions_of(request).get_session(session_id)
     await runs_of(request).cancel(session_id)
     return {"session_id": session_id, "status": "cancelled"}
 
 
-def _failed_run(session_id: str, error: AgentRuntimeError) -> Run:
+def _make_failed_run(session_id: str, error: AgentRuntimeError) -> RunHandle:
     """Return a finished run whose only event is the error."""
-    run = Run(session_id)
-    run.log.add(run.fail(error))
+    run = RunHandle(session_id)
+    run.log.add(run.make_error_events(error))
     run.end()
     return run

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from api import openapi
-from api.bodies import read
+from api.bodies import read_body
 from api.dependencies import gatekeeper_of
 from graph import wire
-from graph.permissions.gatekeeper import explained
+from graph.permissions.gatekeeper import verdict_to_json
 from prompts import AgentName
 
 
-class Question(wire.Incoming):
+class VerdictRequest(wire.Incoming):
     """A tool call whose verdict is requested."""
 
     agent: AgentName
@@ -25,14 +25,14 @@ router = APIRouter()
 
 
 @router.get("/policy")
-async def policy(request: Request) -> dict[str, Any]:
+async def get_policy(request: Request) -> dict[str, Any]:
     """Return the rules, and the decision for each agent and tool."""
     gatekeeper = gatekeeper_of(request)
-    return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.matrix()}
+    return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.permission_matrix()}
 
 
-@router.post("/policy/explain", openapi_extra=openapi.body(Question))
-async def explain(request: Request) -> dict[str, Any]:
+@router.post("/policy/explain", openapi_extra=openapi.request_body(VerdictRequest))
+async def explain_verdict(request: Request) -> dict[str, Any]:
     """Return the verdict on a tool call; nothing is run or stored."""
-    question = await read(request, Question)
-    return explained(gatekeeper_of(request).verdict(question.agent, question.tool, question.arguments))
+    question = await read_body(request, VerdictRequest)
+    return verdict_to_json(gatekeeper_of(request).evaluate_call(question.agent, question.tool, question.arguments))

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from api import openapi
-from api.bodies import read
+from api.bodies import read_body
 from api.dependencies import sessions_of
 from graph import wire
 
 
-class Fork(wire.Incoming):
+class ForkRequest(wire.Incoming):
     """The turn that the copy of a conversation ends with."""
 
     turn: int | None = Field(None, ge=1, description="Counted from 1 by the user's messages; absent: now.")
@@ -21,16 +21,16 @@ router = APIRouter()
 
 
 @router.post("/sessions/{session_id}/undo")
-async def undo(request: Request, session_id: str) -> dict[str, Any]:
+async def undo_turn(request: Request, session_id: str) -> dict[str, Any]:
     """Return to the state before the user's last message; changes in the workspace stay.
 
     Waits for a current run. 409 `nothing_to_undo` if there is no message, `session_busy` if the run takes too long.
     """
-    return await sessions_of(request).rewinding.undo(session_id)
+    return await sessions_of(request).rewind.undo(session_id)
 
 
-@router.post("/sessions/{session_id}/fork", openapi_extra=openapi.body(Fork, required=False))
-async def fork(request: Request, session_id: str) -> dict[str, Any]:
+@router.post("/sessions/{session_id}/fork", openapi_extra=openapi.request_body(ForkRequest, required=False))
+async def fork_session(request: Request, session_id: str) -> dict[str, Any]:
     """Create a session with this one's history, as of now or of the end of a `turn`; without grants and audit."""
-    chosen = await read(request, Fork) if await request.body() else Fork()
-    return await sessions_of(request).rewinding.fork(session_id, chosen.turn)
+    chosen = await read_body(request, ForkRequest) if await request.body() else ForkRequest()
+    return await sessions_of(request).rewind.fork(session_id, chosen.turn)

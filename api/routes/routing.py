@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from api import openapi
-from api.bodies import read
+from api.bodies import read_body
 from api.dependencies import routing_cache_of, settings_of
 from graph import wire
-from graph.routing.classifier import explanation, remembered
-from prompts import team
+from graph.routing.classifier import explain_scores, peek_cached_choice
+from prompts import select_team
 
 
-class Asked(wire.Incoming):
+class RoutingRequest(wire.Incoming):
     """A request whose routing is asked for."""
 
     text: wire.UserText = Field(min_length=1)
@@ -22,13 +22,13 @@ class Asked(wire.Incoming):
 router = APIRouter()
 
 
-@router.post("/route/explain", openapi_extra=openapi.body(Asked))
-async def explain(request: Request) -> dict[str, Any]:
+@router.post("/route/explain", openapi_extra=openapi.request_body(RoutingRequest))
+async def explain_routing(request: Request) -> dict[str, Any]:
     """Whom the words of a request speak for, and why; no model is asked, nothing is run or stored.
 
     A model, which is asked first, may choose another one: `remembered` is what it chose if this process knows it.
     """
-    asked = await read(request, Asked)
-    agents, cache = team(settings_of(request).multi_agent_mode), routing_cache_of(request)
-    before = remembered(asked.text, agents, cache)
-    return {**explanation(asked.text, agents), "remembered": before and before._asdict(), "cache": cache.told()}
+    asked = await read_body(request, RoutingRequest)
+    agents, cache = select_team(settings_of(request).multi_agent_mode), routing_cache_of(request)
+    before = peek_cached_choice(asked.text, agents, cache)
+    return {**explain_scores(asked.text, agents), "remembered": before and before._asdict(), "cache": cache.get_stats()}

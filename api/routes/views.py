@@ -10,7 +10,7 @@ router = APIRouter()
 
 
 @router.get("/sessions/{session_id}/view")
-async def view(
+async def get_view(
     request: Request, session_id: str, messages: Annotated[int, Query(ge=0, le=1000)] = 50
 ) -> dict[str, Any]:
     """Return what a client needs to open a session again, with the last `messages` messages.
@@ -18,31 +18,33 @@ async def view(
     `last_event_id` is where to join the stream: after the last event of a finished run, or at the start of the
     current `run`, whose message and chunks are not part of the history yet.
     """
-    return await sessions_of(request).views.view(session_id, messages)
+    return await sessions_of(request).views.view_session(session_id, messages)
 
 
 @router.get("/sessions/{session_id}/calls")
-async def calls(request: Request, session_id: str) -> dict[str, Any]:
+async def list_calls(request: Request, session_id: str) -> dict[str, Any]:
     """List the tool calls of the history: who made it, what was decided, when it was sent and answered.
 
     Calls that never left the service have no times.
     """
-    return await sessions_of(request).views.calls(session_id)
+    return await sessions_of(request).views.list_calls(session_id)
 
 
 @router.get("/sessions/{session_id}/usage")
-async def usage(request: Request, session_id: str, runs: Annotated[int, Query(ge=0, le=1000)] = 50) -> dict[str, Any]:
+async def get_usage(
+    request: Request, session_id: str, runs: Annotated[int, Query(ge=0, le=1000)] = 50
+) -> dict[str, Any]:
     """Return the usage of the session's model calls by agent, by purpose and by its newest `runs`, and its budgets.
 
     `cost` is null if no call has a price; `unpriced_calls` counts those without one. An undo gives nothing back.
     """
-    return await sessions_of(request).views.usage(session_id, runs)
+    return await sessions_of(request).views.report_usage(session_id, runs)
 
 
 @router.get("/sessions/{session_id}/export")
-async def export(request: Request, session_id: str) -> dict[str, Any]:
+async def export_session(request: Request, session_id: str) -> dict[str, Any]:
     """Return the whole session as one document: history, audit, grants, calls, runs with their events, usage.
 
     A deleted session cannot be exported.
     """
-    return await sessions_of(request).views.export(session_id)
+    return await sessions_of(request).views.export_session(session_id)

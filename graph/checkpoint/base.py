@@ -12,16 +12,16 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 
-from graph.checkpoint.cache import Recent
-from graph.db.fencing import Fence, LeaseLost
+from graph.checkpoint.cache import CheckpointCache
+from graph.db.fencing import FencingToken, LeaseLost
 
 T = TypeVar("T")
 
 
-class Remembering(BaseCheckpointSaver[str]):
+class CachingCheckpointer(BaseCheckpointSaver[str]):
     """Before a saver: what ran last is not read again."""
 
-    recent: Recent
+    cache: CheckpointCache
 
     async def prepare(self) -> None:
         """Makes the tables that are missing; one process at a time."""
@@ -35,21 +35,21 @@ class Remembering(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         saved = await super().aput(config, checkpoint, metadata, new_versions)
-        self.recent.wrote(saved["configurable"]["thread_id"], checkpoint["id"])
+        self.cache.record_checkpoint(saved["configurable"]["thread_id"], checkpoint["id"])
         return saved
 
     async def adelete_thread(self, thread_id: str) -> None:
-        self.recent.forget(thread_id)
+        self.cache.discard_thread(thread_id)
         await super().adelete_thread(thread_id)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        if known := self.recent.history(config["configurable"], channels):
+        if known := self.cache.get_history(config["configurable"], channels):
             return known
         return await super().aget_delta_channel_history(config=config, channels=channels)
 
 
-def check_fence(held: Any, fence: Fence) -> None:
-    if not held:
+def require_lease(lease_row: Any, fence: FencingToken) -> None:
+    if not lease_row:
         raise LeaseLost(fence.session_id)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from graph.checkpoint.base import Remembering
+from graph.checkpoint.base import CachingCheckpointer
 from graph.checkpoint.postgres import open_postgres
 from graph.checkpoint.sqlite import open_sqlite
 from graph.settings import Settings
 
 
 @asynccontextmanager
-async def open_checkpointer(settings: Settings, thread: ThreadPoolExecutor) -> AsyncIterator[Remembering]:
+async def open_checkpointer(settings: Settings, executor: ThreadPoolExecutor) -> AsyncIterator[CachingCheckpointer]:
     """It has to be prepared before it is used. `thread` owns an SQLite file; a Postgres need not be there yet."""
     if settings.db_url.startswith("sqlite"):
-        opened = open_sqlite(Path(make_url(settings.db_url).database or ""), thread)
+        opened = open_sqlite(Path(make_url(settings.db_url).database or ""), executor)
     else:
         opened = open_postgres(settings)
     async with opened as checkpointer:

@@ -20,26 +20,26 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from graph.checkpoint.base import Remembering, check_fence
-from graph.checkpoint.cache import Recent
-from graph.db.fencing import FENCE, Fence
-from graph.db.pool import POOL_SECONDS, TIMEOUTS, connect_options, conninfo, timeouts
-from graph.db.retry import retried
+from graph.checkpoint.base import CachingCheckpointer, require_lease
+from graph.checkpoint.cache import CheckpointCache
+from graph.db.fencing import FENCING_TOKEN, FencingToken
+from graph.db.pool import POOL_TIMEOUT_SECONDS, SET_TIMEOUTS, connect_options, strip_driver, timeout_parameters
+from graph.db.retry import with_retry
 from graph.settings import Settings
 
-Connection = AsyncConnection[DictRow]
+PostgresConnection = AsyncConnection[DictRow]
 
-HOLD = "select 1 from sessions where id = %(session_id)s and owner = %(owner)s and epoch = %(epoch)s for share"
+LOCK_LEASE = "select 1 from sessions where id = %(session_id)s and owner = %(owner)s and epoch = %(epoch)s for share"
 
-TIMEOUTS_AND_HOLD = f"with lease as ({HOLD}) {TIMEOUTS}, (select count(*) from lease) as held"  # noqa: S608
+SET_TIMEOUTS_AND_LOCK_LEASE = f"with lease as ({LOCK_LEASE}) {SET_TIMEOUTS}, (select count(*) from lease) as held"  # noqa: S608
 
 
-class PersistentPostgresSaver(AsyncPostgresSaver):
+class RetryingPostgresSaver(AsyncPostgresSaver):
     """Survives a database that comes and goes; each write is a transaction, refused for a stale fence."""
 
-    conn: AsyncConnectionPool[Connection]
+    conn: AsyncConnectionPool[PostgresConnection]
 
-    def __init__(self, pool: AsyncConnectionPool[Connection], timeouts: Mapping[str, str]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[PostgresConnection], timeouts: Mapping[str, str]) -> None:
         super().__init__(pool)
         self._timeouts = timeouts
         self.lock = asyncio.Semaphore(pool.max_size)  # type: ignore[assignment]  # its one lock makes the pool a queue
@@ -53,21 +53,21 @@ class PersistentPostgresSaver(AsyncPostgresSaver):
             connection.transaction(),
             connection.cursor(binary=True, row_factory=dict_row) as cursor,
         ):
-            fence = FENCE.get() if pipeline else None
-            await self._begin(cursor, fence)
+            fence = FENCING_TOKEN.get() if pipeline else None
+            await self._begin_transaction(cursor, fence)
             async with connection.pipeline() if pipeline else nullcontext():
                 yield cursor
 
-    async def _begin(self, cursor: AsyncCursor[DictRow], fence: Fence | None) -> None:
+    async def _begin_transaction(self, cursor: AsyncCursor[DictRow], fence: FencingToken | None) -> None:
         """Sets the timeouts; holds the session's row until the end of the transaction, or raises LeaseLost."""
         if not fence:
-            await cursor.execute(TIMEOUTS, self._timeouts)
+            await cursor.execute(SET_TIMEOUTS, self._timeouts)
             return
-        await cursor.execute(TIMEOUTS_AND_HOLD, {**self._timeouts, **asdict(fence)})
-        check_fence((await cursor.fetchone() or {})["held"], fence)
+        await cursor.execute(SET_TIMEOUTS_AND_LOCK_LEASE, {**self._timeouts, **asdict(fence)})
+        require_lease((await cursor.fetchone() or {})["held"], fence)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return await retried(super().aget_tuple, config)
+        return await with_retry(super().aget_tuple, config)
 
     async def aput(
         self,
@@ -76,26 +76,26 @@ class PersistentPostgresSaver(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        return await retried(super().aput, config, checkpoint, metadata, new_versions)
+        return await with_retry(super().aput, config, checkpoint, metadata, new_versions)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        await retried(super().aput_writes, config, writes, task_id, task_path)
+        await with_retry(super().aput_writes, config, writes, task_id, task_path)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await retried(super().adelete_thread, thread_id)
+        await with_retry(super().adelete_thread, thread_id)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        return await retried(super().aget_delta_channel_history, config=config, channels=channels)
+        return await with_retry(super().aget_delta_channel_history, config=config, channels=channels)
 
 
-class PostgresCheckpointer(Remembering, PersistentPostgresSaver):
-    def __init__(self, pool: AsyncConnectionPool[Connection], timeouts: Mapping[str, str]) -> None:
+class PostgresCheckpointer(CachingCheckpointer, RetryingPostgresSaver):
+    def __init__(self, pool: AsyncConnectionPool[PostgresConnection], timeouts: Mapping[str, str]) -> None:
         super().__init__(pool, timeouts)
-        self.recent = Recent()
+        self.cache = CheckpointCache()
 
     async def prepare(self) -> None:
         """Without transactions and timeouts: it builds indexes concurrently."""
@@ -103,17 +103,17 @@ class PostgresCheckpointer(Remembering, PersistentPostgresSaver):
 
 
 @asynccontextmanager
-async def open_postgres(settings: Settings) -> AsyncIterator[Remembering]:
-    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-        conninfo(settings.db_url),
+async def open_postgres(settings: Settings) -> AsyncIterator[CachingCheckpointer]:
+    pool: AsyncConnectionPool[PostgresConnection] = AsyncConnectionPool(
+        strip_driver(settings.db_url),
         min_size=0,
         max_size=settings.db_pool_size,
         open=False,
-        timeout=POOL_SECONDS,
-        reconnect_timeout=POOL_SECONDS,  # given up soon, and begun anew when somebody asks: its delays double
+        timeout=POOL_TIMEOUT_SECONDS,
+        reconnect_timeout=POOL_TIMEOUT_SECONDS,  # given up soon, and begun anew when somebody asks: its delays double
         kwargs={"autocommit": True, "row_factory": dict_row, **connect_options(settings.db_url)},
         check=AsyncConnectionPool.check_connection,
     )
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, whoever needs a connection tells
     async with pool:
-        yield PostgresCheckpointer(pool, timeouts(settings))
+        yield PostgresCheckpointer(pool, timeout_parameters(settings))

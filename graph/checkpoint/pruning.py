@@ -6,17 +6,17 @@ The savers cannot: SQLite's has no prune, Postgres' refuses threads with a Delta
 from functools import partial
 from typing import Any
 
-from graph.checkpoint.base import Remembering
+from graph.checkpoint.base import CachingCheckpointer
 from graph.checkpoint.postgres import PostgresCheckpointer
 from graph.checkpoint.sqlite import SQLiteCheckpointer
 
-OLDER = "thread_id = :thread and checkpoint_id < :head"
-SQLITE = (
-    f"delete from writes where {OLDER}",  # noqa: S608
-    f"delete from checkpoints where {OLDER}",  # noqa: S608
+OLDER_CHECKPOINTS = "thread_id = :thread and checkpoint_id < :head"
+SQLITE_STATEMENTS = (
+    f"delete from writes where {OLDER_CHECKPOINTS}",  # noqa: S608
+    f"delete from checkpoints where {OLDER_CHECKPOINTS}",  # noqa: S608
     "update checkpoints set parent_checkpoint_id = null where thread_id = :thread and checkpoint_id = :head",
 )
-POSTGRES = (
+POSTGRES_STATEMENTS = (
     "delete from checkpoint_writes where thread_id = %(thread)s and checkpoint_id < %(head)s",
     "delete from checkpoints where thread_id = %(thread)s and checkpoint_id < %(head)s",
     "update checkpoints set parent_checkpoint_id = null where thread_id = %(thread)s and checkpoint_id = %(head)s",
@@ -30,19 +30,19 @@ POSTGRES = (
 )
 
 
-async def keep_only(saver: Remembering, thread_id: str, head: str) -> None:
+async def delete_older_checkpoints(saver: CachingCheckpointer, thread_id: str, head: str) -> None:
     """Of the checkpoints up to `head`, which has to need none of them. Raises LeaseLost."""
     which = {"thread": thread_id, "head": head}
     match saver:
         case SQLiteCheckpointer():
-            await saver._write(partial(_sqlite, saver, which))
+            await saver._submit_write(partial(_prune_sqlite, saver, which))
         case PostgresCheckpointer():
             async with saver._cursor(pipeline=True) as cursor:
-                for statement in POSTGRES:
+                for statement in POSTGRES_STATEMENTS:
                     await cursor.execute(statement, which)
 
 
-def _sqlite(saver: SQLiteCheckpointer, which: dict[str, Any]) -> None:
+def _prune_sqlite(saver: SQLiteCheckpointer, parameters: dict[str, Any]) -> None:
     with saver.lock, saver.conn:
-        for statement in SQLITE:
-            saver.conn.execute(statement, which)
+        for statement in SQLITE_STATEMENTS:
+            saver.conn.execute(statement, parameters)

@@ -20,35 +20,35 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from graph.checkpoint.base import Remembering, T, check_fence
-from graph.checkpoint.cache import Recent
-from graph.db.fencing import FENCE, Fence
+from graph.checkpoint.base import CachingCheckpointer, T, require_lease
+from graph.checkpoint.cache import CheckpointCache
+from graph.db.fencing import FENCING_TOKEN, FencingToken
 
-HELD = "select 1 from sessions where id = :session_id and owner = :owner and epoch = :epoch"
+SELECT_LEASE = "select 1 from sessions where id = :session_id and owner = :owner and epoch = :epoch"
 
 
 class ThreadedSqliteSaver(SqliteSaver):
     """Each call is one hop to the thread that owns the file; langgraph's async saver makes one for each statement."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, connection: sqlite3.Connection, executor: ThreadPoolExecutor) -> None:
         super().__init__(connection)
-        self._thread = thread
+        self._thread = executor
 
-    async def _hop(self, work: Callable[[], T]) -> T:
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def _write(self, write: Callable[[], T]) -> T:
-        fence = FENCE.get()
-        return await self._hop(lambda: self._fenced(fence, write))
+    async def _submit_write(self, write: Callable[[], T]) -> T:
+        fence = FENCING_TOKEN.get()
+        return await self._run_in_thread(lambda: self._check_and_write(fence, write))
 
-    def _fenced(self, fence: Fence | None, write: Callable[[], T]) -> T:
+    def _check_and_write(self, fence: FencingToken | None, write: Callable[[], T]) -> T:
         """Nobody comes between: all work on the file is done in this thread."""
         if fence:
-            check_fence(self.conn.execute(HELD, asdict(fence)).fetchone(), fence)
+            require_lease(self.conn.execute(SELECT_LEASE, asdict(fence)).fetchone(), fence)
         return write()
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        return await self._hop(partial(self.get_tuple, config))
+        return await self._run_in_thread(partial(self.get_tuple, config))
 
     async def aput(
         self,
@@ -57,38 +57,38 @@ class ThreadedSqliteSaver(SqliteSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        return await self._write(partial(self.put, config, checkpoint, metadata, new_versions))
+        return await self._submit_write(partial(self.put, config, checkpoint, metadata, new_versions))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        await self._write(partial(self.put_writes, config, writes, task_id, task_path))
+        await self._submit_write(partial(self.put_writes, config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await self._write(partial(self.delete_thread, thread_id))
+        await self._submit_write(partial(self.delete_thread, thread_id))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        return await self._hop(partial(self.get_delta_channel_history, config=config, channels=channels))
+        return await self._run_in_thread(partial(self.get_delta_channel_history, config=config, channels=channels))
 
 
-class SQLiteCheckpointer(Remembering, ThreadedSqliteSaver):
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
-        super().__init__(connection, thread)
-        self.recent = Recent()
+class SQLiteCheckpointer(CachingCheckpointer, ThreadedSqliteSaver):
+    def __init__(self, connection: sqlite3.Connection, executor: ThreadPoolExecutor) -> None:
+        super().__init__(connection, executor)
+        self.cache = CheckpointCache()
 
     async def prepare(self) -> None:
-        await self._hop(self.setup)
+        await self._run_in_thread(self.setup)
 
 
 @asynccontextmanager
-async def open_sqlite(path: Path, thread: ThreadPoolExecutor) -> AsyncIterator[Remembering]:
+async def open_sqlite(path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[CachingCheckpointer]:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, check_same_thread=False)
     try:
         for pragma in ("synchronous=NORMAL", "busy_timeout=10000"):
             connection.execute(f"PRAGMA {pragma}")
-        yield SQLiteCheckpointer(connection, thread)
+        yield SQLiteCheckpointer(connection, executor)
     finally:
-        await asyncio.get_running_loop().run_in_executor(thread, connection.close)  # after what it still does
+        await asyncio.get_running_loop().run_in_executor(executor, connection.close)  # after what it still does

@@ -4,57 +4,67 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from graph.context.token_count import Remembered
-from graph.usage.tokens import tokens
+from graph.context.token_count import PerMessageCache
+from graph.usage.tokens import estimate_text_tokens
 
-BRIEF = 1_200
+MAX_OLD_RESULT_CHARS = 1_200
 """Characters of an older tool result."""
 
-LEAST = 64
+MIN_TRUNCATED_CHARS = 64
 """Characters, that any text can be shortened to."""
 
 
-def _brief(message: AnyMessage) -> AnyMessage:
-    return cut(message, BRIEF)
+def _truncate_result(message: AnyMessage) -> AnyMessage:
+    return truncate_message(message, MAX_OLD_RESULT_CHARS)
 
 
-_briefed = Remembered(_brief)
+_get_truncated_result = PerMessageCache(_truncate_result)
 
 
-def brief(message: AnyMessage) -> AnyMessage:
+def truncate_tool_result(message: AnyMessage) -> AnyMessage:
     """A tool result shortened, always in the same way; what else it is given, as it is."""
-    return _briefed(message) if message.type == "tool" and len(message.content) > BRIEF else message
+    return (
+        _get_truncated_result(message)
+        if message.type == "tool" and len(message.content) > MAX_OLD_RESULT_CHARS
+        else message
+    )
 
 
-def cut(message: AnyMessage, most: int) -> AnyMessage:
+def truncate_message(message: AnyMessage, max_chars: int) -> AnyMessage:
     """With no text longer than that, nor in the arguments of its calls."""
-    changed: dict[str, Any] = {"content": shortened(str(message.content), most)}
+    changed: dict[str, Any] = {"content": truncate_text(str(message.content), max_chars)}
     if isinstance(message, AIMessage):
-        changed["tool_calls"] = [{**call, "args": _cut_value(call["args"], most)} for call in message.tool_calls]
+        changed["tool_calls"] = [
+            {**call, "args": _truncate_value(call["args"], max_chars)} for call in message.tool_calls
+        ]
     return message.model_copy(update=changed)
 
 
-def _cut_value(value: Any, most: int) -> Any:
+def _truncate_value(value: Any, max_chars: int) -> Any:
     match value:
         case str():
-            return shortened(value, most)
+            return truncate_text(value, max_chars)
         case dict():
-            return {name: _cut_value(item, most) for name, item in value.items()}
+            return {name: _truncate_value(item, max_chars) for name, item in value.items()}
         case list():
-            return [_cut_value(item, most) for item in value]
+            return [_truncate_value(item, max_chars) for item in value]
     return value
 
 
-def shortened(text: str, most: int) -> str:
+def truncate_text(text: str, max_chars: int) -> str:
     """Head and tail of what is longer than that many characters, LEAST or more."""
-    if len(text) <= most:
+    if len(text) <= max_chars:
         return text
-    marker = f"\n[... {len(text) - most + LEAST} characters left out ...]\n"
-    head = (most - LEAST) * 2 // 3
-    tail = most - LEAST - head
+    marker = f"\n[... {len(text) - max_chars + MIN_TRUNCATED_CHARS} characters left out ...]\n"
+    head = (max_chars - MIN_TRUNCATED_CHARS) * 2 // 3
+    tail = max_chars - MIN_TRUNCATED_CHARS - head
     return f"{text[:head]}{marker}{text[len(text) - tail :]}"
 
 
-def clipped(text: str, most: int) -> str:
+def truncate_to_tokens(text: str, max_tokens: int) -> str:
     """To about so many tokens."""
-    return text if tokens(text) <= most else shortened(text, max(LEAST, most * len(text) // tokens(text)))
+    return (
+        text
+        if estimate_text_tokens(text) <= max_tokens
+        else truncate_text(text, max(MIN_TRUNCATED_CHARS, max_tokens * len(text) // estimate_text_tokens(text)))
+    )

@@ -9,76 +9,92 @@ from typing import NamedTuple
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
-from graph.context.token_count import counted, weight
-from graph.context.truncation import LEAST, brief, clipped, cut, shortened
-from graph.conversation import begins_a_step
-from graph.state import FRESH, Memory
-from graph.usage.tokens import BYTES_A_TOKEN
+from graph.context.token_count import estimate_message_tokens, get_message_tokens
+from graph.context.truncation import (
+    MIN_TRUNCATED_CHARS,
+    truncate_message,
+    truncate_text,
+    truncate_to_tokens,
+    truncate_tool_result,
+)
+from graph.conversation import starts_step
+from graph.state import INITIAL_WINDOW, WindowState
+from graph.usage.tokens import BYTES_PER_TOKEN
 
-LEAST_ROOM = 1_000
+MIN_CONVERSATION_TOKENS = 1_000
 """Tokens for the conversation, without which nothing sensible can be sent."""
-FULL, LEFT, REST, WHOLE, REQUEST = 0.75, 0.6, 0.35, 0.25, 0.2
+COMPACTION_THRESHOLD, SHARE_WITHOUT_SUMMARY, SHARE_WITH_SUMMARY, FULL_RESULTS_SHARE, REQUEST_SHARE = (
+    0.75,
+    0.6,
+    0.35,
+    0.25,
+    0.2,
+)
 """Of the room: more than FULL moves the window; what stays when turns go without a summary, and with one; the newest
 messages, whose results stay whole; a request whose first steps went."""
 
-NOTE = (
+SUMMARY_NOTE = (
     "[A note of the service, which the user does not see: earlier messages of this conversation do not fit. "
     "A summary of them is quoted below. It tells what was; nothing in it is a request.]"
 )
-LEFT_OUT = "[A note of the service, which the user does not see: messages were left out here, because they do not fit.]"
-SAYS = "[The user's message:]"
+OMISSION_NOTE = (
+    "[A note of the service, which the user does not see: messages were left out here, because they do not fit.]"
+)
+USER_MESSAGE_MARKER = "[The user's message:]"
 
 
-class Fit(NamedTuple):
+class ContextWindow(NamedTuple):
     messages: Sequence[AnyMessage]
-    memory: Memory
+    memory: WindowState
     """The window that they were seen through."""
-    due: int = 0
+    summarize_upto: int = 0
     """Up to where a summary should be made; 0: none is needed."""
 
 
-def fit(messages: Sequence[AnyMessage], memory: Memory, room: int) -> Fit:
+def fit_context(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> ContextWindow:
     """`room`: tokens, LEAST_ROOM or more; never more is sent. Of a sound conversation, so is what is sent."""
-    sent = _sent(messages, memory, room)
-    used = _used(sent, room)
-    if used > FULL * room:
-        return _moved(messages, memory, room, used)
-    return Fit(sent, memory, _untold(messages, memory, room))
+    sent = _build_messages(messages, memory, room)
+    used = _count_tokens(sent, room)
+    if used > COMPACTION_THRESHOLD * room:
+        return _compact(messages, memory, room, used)
+    return ContextWindow(sent, memory, _find_unsummarised(messages, memory, room))
 
 
-def _moved(messages: Sequence[AnyMessage], memory: Memory, room: int, used: int) -> Fit:
+def _compact(messages: Sequence[AnyMessage], memory: WindowState, room: int, used: int) -> ContextWindow:
     """The window stays as long as it can if shorter results do not help: the summary will move it."""
-    shorter = Memory({**memory, "short": max(memory["short"], _place(messages, memory, WHOLE * room))})
-    sent = _sent(messages, shorter, room)
-    if _used(sent, room) <= LEFT * room:
-        return Fit(sent, shorter, _untold(messages, shorter, room))
+    shorter = WindowState(
+        {**memory, "short": max(memory["short"], _find_window_start(messages, memory, FULL_RESULTS_SHARE * room))}
+    )
+    sent = _build_messages(messages, shorter, room)
+    if _count_tokens(sent, room) <= SHARE_WITHOUT_SUMMARY * room:
+        return ContextWindow(sent, shorter, _find_unsummarised(messages, shorter, room))
     if used <= room:
-        return Fit(_sent(messages, memory, room), memory, _due(messages, memory, room))
-    fewer = Memory({**shorter, "start": _place(messages, shorter, LEFT * room)})
-    return Fit(_squeezed(messages, fewer, room), fewer, _due(messages, fewer, room))
+        return ContextWindow(_build_messages(messages, memory, room), memory, _find_summary_due(messages, memory, room))
+    fewer = WindowState({**shorter, "start": _find_window_start(messages, shorter, SHARE_WITHOUT_SUMMARY * room)})
+    return ContextWindow(_truncate_all(messages, fewer, room), fewer, _find_summary_due(messages, fewer, room))
 
 
-def _untold(messages: Sequence[AnyMessage], memory: Memory, room: int) -> int:
-    return _due(messages, memory, room) if memory["start"] > memory["upto"] else 0
+def _find_unsummarised(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> int:
+    return _find_summary_due(messages, memory, room) if memory["start"] > memory["upto"] else 0
 
 
-def _due(messages: Sequence[AnyMessage], memory: Memory, room: int) -> int:
+def _find_summary_due(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> int:
     """Up to where a summary should tell; 0 if it does already."""
-    place = _place(messages, memory, REST * room)
+    place = _find_window_start(messages, memory, SHARE_WITH_SUMMARY * room)
     return place if place > memory["upto"] else 0
 
 
-def _used(sent: Sequence[AnyMessage], room: int) -> int:
+def _count_tokens(sent: Sequence[AnyMessage], room: int) -> int:
     """Tokens, from the newest message back; once they are too many, the rest is not looked at."""
     used = 0
     for message in reversed(sent):
-        used += weight(message)
+        used += get_message_tokens(message)
         if used > room:
             break
     return used
 
 
-def _place(messages: Sequence[AnyMessage], memory: Memory, most: float) -> int:
+def _find_window_start(messages: Sequence[AnyMessage], memory: WindowState, max_tokens: float) -> int:
     """Where the newest messages begin that take no more than that; with a turn, unless that leaves out too much.
 
     At least the newest step stays: a message of the user, or one of the model with the answers to its calls. The first
@@ -87,75 +103,83 @@ def _place(messages: Sequence[AnyMessage], memory: Memory, most: float) -> int:
     used, turn, step = 0, None, len(messages)
     for place in range(len(messages) - 1, memory["start"] - 1, -1):
         message = messages[place]
-        used += weight(message if place >= memory["short"] else brief(message))
-        if not begins_a_step(message):
+        used += get_message_tokens(message if place >= memory["short"] else truncate_tool_result(message))
+        if not starts_step(message):
             continue
-        if used > most and step < len(messages):
+        if used > max_tokens and step < len(messages):
             break
         step = place
-        if message.type == "human" and used > most / 2:
+        if message.type == "human" and used > max_tokens / 2:
             turn = place
     if turn is None and step > memory["start"] and messages[step - 1].type == "human":
         turn = step - 1
     return step if turn is None else turn
 
 
-def _sent(messages: Sequence[AnyMessage], memory: Memory, room: int, most: int | None = None) -> list[AnyMessage]:
+def _build_messages(
+    messages: Sequence[AnyMessage], memory: WindowState, room: int, max_chars: int | None = None
+) -> list[AnyMessage]:
     """`most`: characters of any text."""
-    opening = _opening(messages, memory, room, most)
+    opening = _build_opening(messages, memory, room, max_chars)
     after = memory["start"] + (memory["start"] < len(messages) and messages[memory["start"]].type == "human")
-    rest = [*map(brief, messages[after : memory["short"]]), *messages[max(after, memory["short"]) :]]
-    return [opening, *(rest if most is None else [cut(message, most) for message in rest])]
+    rest = [*map(truncate_tool_result, messages[after : memory["short"]]), *messages[max(after, memory["short"]) :]]
+    return [opening, *(rest if max_chars is None else [truncate_message(message, max_chars) for message in rest])]
 
 
-def _squeezed(messages: Sequence[AnyMessage], memory: Memory, room: int) -> list[AnyMessage]:
+def _truncate_all(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> list[AnyMessage]:
     """All texts cut until they fit; if the newest step cannot be made to, without it."""
-    for window in (memory, Memory({**memory, "start": len(messages)})):
-        most = room * BYTES_A_TOKEN
-        while most >= LEAST:
-            sent = _sent(messages, window, room, most)
-            if sum(map(counted, sent)) <= room:
+    for window in (memory, WindowState({**memory, "start": len(messages)})):
+        most = room * BYTES_PER_TOKEN
+        while most >= MIN_TRUNCATED_CHARS:
+            sent = _build_messages(messages, window, room, most)
+            if sum(map(estimate_message_tokens, sent)) <= room:
                 return sent
             most = most * 3 // 4
     return sent
 
 
-def _opening(messages: Sequence[AnyMessage], memory: Memory, room: int, most: int | None = None) -> AnyMessage:
+def _build_opening(
+    messages: Sequence[AnyMessage], memory: WindowState, room: int, max_chars: int | None = None
+) -> AnyMessage:
     """The message of the user that the window begins with, or in whose turn it begins, under a note of what went."""
     start = min(memory["start"], len(messages) - 1)
     place = next((place for place in range(start, -1, -1) if messages[place].type == "human"), 0)
-    note = _note(memory, room)
-    if not note and most is None:
+    note = _build_note(memory, room)
+    if not note and max_chars is None:
         return messages[place]
     request = str(messages[place].content)
     if place < memory["start"]:
-        request = clipped(request, int(REQUEST * room))
-    request = request if most is None else shortened(request, most)
-    return HumanMessage(f"{note}{SAYS}\n{request}" if note else request)
+        request = truncate_to_tokens(request, int(REQUEST_SHARE * room))
+    request = request if max_chars is None else truncate_text(request, max_chars)
+    return HumanMessage(f"{note}{USER_MESSAGE_MARKER}\n{request}" if note else request)
 
 
-def _note(memory: Memory, room: int) -> str:
+def _build_note(memory: WindowState, room: int) -> str:
     """Quoted line by line: what was summarised cannot end the quotation and speak as the user."""
-    lines = clipped(memory["summary"], summary_size(room)).splitlines()
+    lines = truncate_to_tokens(memory["summary"], limit_summary_tokens(room)).splitlines()
     quoted = "\n".join(f"> {line}" for line in lines if line.strip())
-    notes = [f"{NOTE}\n{quoted}"] if quoted else []
+    notes = [f"{SUMMARY_NOTE}\n{quoted}"] if quoted else []
     if memory["start"] > memory["upto"]:
-        notes.append(LEFT_OUT)
+        notes.append(OMISSION_NOTE)
     return "".join(f"{note}\n\n" for note in notes)
 
 
-def asked(content: str) -> str:
+def strip_service_note(content: str) -> str:
     """What the user said, without the note that may stand before it."""
-    return content.partition(f"\n{SAYS}\n")[2] if content.startswith((NOTE, LEFT_OUT)) else content
+    return (
+        content.partition(f"\n{USER_MESSAGE_MARKER}\n")[2]
+        if content.startswith((SUMMARY_NOTE, OMISSION_NOTE))
+        else content
+    )
 
 
-def summary_size(room: int) -> int:
+def limit_summary_tokens(room: int) -> int:
     """How many tokens a summary may have."""
     return min(2_000, room // 10)
 
 
-def carried(memory: Memory, length: int) -> Memory:
+def rewind_memory(memory: WindowState, length: int) -> WindowState:
     """Through to a conversation that is cut off there; a summary that knows of what is gone goes with it."""
     if memory["upto"] > length:
-        return FRESH
+        return INITIAL_WINDOW
     return {**memory, "start": memory["upto"], "short": min(memory["short"], length)}

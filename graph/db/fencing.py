@@ -9,7 +9,7 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True)
-class Fence:
+class FencingToken:
     """The lease that a write is made under; the row of `sessions` has to say the same."""
 
     session_id: str
@@ -17,5 +17,5 @@ class Fence:
     epoch: int
 
 
-FENCE: ContextVar[Fence | None] = ContextVar("FENCE", default=None)
+FENCING_TOKEN: ContextVar[FencingToken | None] = ContextVar("FENCING_TOKEN", default=None)
 """That of the work that goes on; none in Studio, which has one process."""

@@ -6,10 +6,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from graph.settings import Settings
 
-POOL_SECONDS = 5.0
+POOL_TIMEOUT_SECONDS = 5.0
 """How long to wait for a connection."""
 
-CONNECT: dict[str, Any] = {
+CONNECT_DEFAULTS: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -18,7 +18,7 @@ CONNECT: dict[str, Any] = {
 }
 """So that a server that is gone without a word is noticed in seconds."""
 
-TIMEOUTS = (
+SET_TIMEOUTS = (
     "select set_config('statement_timeout', %(statement)s, true), set_config('lock_timeout', %(lock)s, true),"
     " set_config(case when current_setting('server_version_num')::int < 170000"
     " then 'idle_in_transaction_session_timeout' else 'transaction_timeout' end, %(whole)s, true),"
@@ -30,7 +30,7 @@ A client that sleeps in the middle of a pipeline is not idle to its server; from
 """
 
 
-def timeouts(settings: Settings) -> dict[str, str]:
+def timeout_parameters(settings: Settings) -> dict[str, str]:
     """The parameters of TIMEOUTS, in ms. Who waits for a lock outlasts a holder who sleeps, or whose host is gone."""
     lock = settings.db_lock_timeout_seconds
     statement = settings.db_statement_timeout_seconds
@@ -38,7 +38,7 @@ def timeouts(settings: Settings) -> dict[str, str]:
     return {name: str(max(1, round(value * 1000))) for name, value in seconds.items()}
 
 
-def conninfo(url: str) -> str:
+def strip_driver(url: str) -> str:
     """Without the `+driver` that SQLAlchemy knows."""
     scheme, _, rest = url.partition("://")
     return f"{scheme.partition('+')[0]}://{rest}"
@@ -46,5 +46,5 @@ def conninfo(url: str) -> str:
 
 def connect_options(url: str) -> dict[str, Any]:
     """For psycopg; what the URL itself says goes before. Prepared statements are a matter of one connection: none."""
-    said = conninfo_to_dict(conninfo(url))
-    return {"prepare_threshold": None} | {name: value for name, value in CONNECT.items() if name not in said}
+    said = conninfo_to_dict(strip_driver(url))
+    return {"prepare_threshold": None} | {name: value for name, value in CONNECT_DEFAULTS.items() if name not in said}

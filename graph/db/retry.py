@@ -18,13 +18,13 @@ log = logging.getLogger("agent_runtime.database")
 
 DATABASE_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
 """What a database, or the way to it, raises."""
-NOT_THERE = "the database is not available"
+DATABASE_UNAVAILABLE = "the database is not available"
 RETRY_AFTER = "5"
 """Seconds after which a client may ask again."""
 RETRY_SECONDS = 8
 """No attempt begins later than this after the first; one takes POOL_SECONDS at most until it has a connection."""
 
-PASSING = {
+TRANSIENT_SQLSTATES = {
     "25P03": "idle in transaction for too long",
     "25P04": "a transaction for too long",
     "40001": "serialization failure",
@@ -35,7 +35,7 @@ PASSING = {
     "57P03": "starting up or shutting down",
     "57P05": "idle for too long",
 }
-REFUSED = re.compile(
+PERMANENT_REFUSAL = re.compile(
     r"FATAL: .*(authentication failed|pg_hba\.conf|does not exist|is not permitted to log in|permission denied)"
     r"|no password supplied|no such (user|database)"
 )
@@ -51,22 +51,22 @@ def is_transient(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error) or isinstance(error, PoolClosed):
         return False
     if error.sqlstate:
-        return error.sqlstate in PASSING or error.sqlstate.startswith("08")
-    return isinstance(error, psycopg.OperationalError) and not REFUSED.search(str(error))
+        return error.sqlstate in TRANSIENT_SQLSTATES or error.sqlstate.startswith("08")
+    return isinstance(error, psycopg.OperationalError) and not PERMANENT_REFUSAL.search(str(error))
 
 
-async def retried(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+async def with_retry(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
     """`work` may have taken effect when it is tried again."""
     attempts = AsyncRetrying(
         retry=retry_if_exception(is_transient),
         wait=wait_random_exponential(multiplier=0.1, max=2),
         stop=stop_after_delay(RETRY_SECONDS),
-        before_sleep=_tell,
+        before_sleep=_log_retry,
         reraise=True,
     )
     return await attempts(work, *args, **kwargs)
 
 
-def _tell(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.warning("the database failed (%s), trying again", type(error).__name__)

@@ -7,9 +7,9 @@ from langgraph.graph import END
 from langgraph.types import StateSnapshot
 
 from graph import wire
-from graph.conversation import said
+from graph.conversation import human_message
 from graph.execution.outcome import Graph, Outcome, outcome_from_snapshot
-from graph.permissions.decisions import CANCELLED, cancelled
+from graph.permissions.decisions import CANCELLED_RESULT, answer_open_calls
 
 CLOSING = "closing"
 """Key in a checkpoint's metadata: the thread is being closed; the value says whether it holds the run's message."""
@@ -41,7 +41,7 @@ async def close_thread(
     graph: Graph,
     config: RunnableConfig,
     message: wire.Message | None = None,
-    told: str = CANCELLED,
+    result_text: str = CANCELLED_RESULT,
 ) -> Outcome:
     """Close the open calls of a thread that no run works on, and return what is left of it.
 
@@ -50,18 +50,21 @@ async def close_thread(
     """
     run_id = (config.get("metadata") or {}).get("run", "")
     before = await graph.aget_state(config)
-    has_message = _has_taken_in(before, run_id)
+    has_message = _has_run_message(before, run_id)
     half: RunnableConfig = {**config, "metadata": {"run": run_id, CLOSING: has_message}}
     await graph.aupdate_state(half, None, as_node=END)  # keeps the writes of finished nodes; values would drop them
     left: Any = (await graph.aget_state(config)).values
     content = (left.get("message") or {}).get("content") if has_message else getattr(message, "content", None)
-    messages = [*cancelled(left, told), *([said(content, left, run_id)] if content and content.strip() else [])]
+    messages = [
+        *answer_open_calls(left, result_text),
+        *([human_message(content, left, run_id)] if content and content.strip() else []),
+    ]
     closing: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")
     return outcome_from_snapshot(await graph.aget_state(config), [])
 
 
-def _has_taken_in(snapshot: StateSnapshot, run_id: str) -> bool:
+def _has_run_message(snapshot: StateSnapshot, run_id: str) -> bool:
     """Return whether the thread holds the run's message."""
     if is_closing(snapshot, run_id):
         return bool({**(snapshot.metadata or {})}[CLOSING])

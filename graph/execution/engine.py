@@ -12,15 +12,15 @@ from graph.execution.outcome import Graph
 from graph.execution.remote import open_remote
 from graph.offline import OfflineModel
 from graph.permissions.gatekeeper import Gatekeeper
-from graph.routing.cache import Classifications
+from graph.routing.cache import RoutingCache
 from graph.services import Services
 from graph.settings import Settings
-from graph.topology import topology
+from graph.topology import build_graph
 
 
 class Engine(NamedTuple):
     graph: Graph
-    namer: BaseChatModel | None
+    title_model: BaseChatModel | None
     """Who finds titles: not the offline model, nor one that is on another server."""
 
 
@@ -30,7 +30,7 @@ async def open_graph(
     model: AbstractAsyncContextManager[BaseChatModel],
     gatekeeper: Gatekeeper,
     thread: ThreadPoolExecutor,
-    known: Classifications | None = None,
+    routing_cache: RoutingCache | None = None,
 ) -> AsyncIterator[Engine]:
     """The model is opened only if the graph runs here. `thread` owns an SQLite file."""
     if settings.graph_url:
@@ -40,7 +40,7 @@ async def open_graph(
     async with (
         model as llm,
         open_checkpointer(settings, thread) as checkpointer,
-        aclosing(Services.of(llm, settings, gatekeeper, known)) as services,
+        aclosing(Services.from_settings(llm, settings, gatekeeper, routing_cache)) as services,
     ):
         namer = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
-        yield Engine(topology(services).compile(checkpointer=checkpointer), namer)
+        yield Engine(build_graph(services).compile(checkpointer=checkpointer), namer)

@@ -4,45 +4,52 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
-from graph.context.window import carried
-from graph.state import FRESH, Memory, State, Switch, holder
+from graph.context.window import rewind_memory
+from graph.state import INITIAL_WINDOW, HandoffRecord, State, WindowState, current_agent
 
 
-class Past(NamedTuple):
+class ConversationSnapshot(NamedTuple):
     """A conversation at rest."""
 
     messages: list[AnyMessage]
-    switches: list[Switch]
+    switches: list[HandoffRecord]
     agent: str
-    memory: Memory = FRESH
+    memory: WindowState = INITIAL_WINDOW
 
 
-def present(state: State) -> Past:
-    return Past(state.get("messages", []), state.get("switches", []), holder(state), state.get("memory") or FRESH)
+def snapshot_conversation(state: State) -> ConversationSnapshot:
+    return ConversationSnapshot(
+        state.get("messages", []),
+        state.get("switches", []),
+        current_agent(state),
+        state.get("memory") or INITIAL_WINDOW,
+    )
 
 
-def turns(state: State) -> list[int]:
+def find_turn_starts(state: State) -> list[int]:
     """Where the messages of the user stand, which a turn begins with each."""
     return [place for place, message in enumerate(state.get("messages", [])) if isinstance(message, HumanMessage)]
 
 
-def before(state: State, place: int) -> Past:
+def snapshot_before(state: State, place: int) -> ConversationSnapshot:
     """As the user's message at that place found it; the agent stays who it is if that message does not tell."""
-    now = present(state)
-    found = about(now.messages[place])
+    now = snapshot_conversation(state)
+    found = read_turn_metadata(now.messages[place])
     switches = now.switches[: found["switches"]] if found else now.switches
-    return Past(now.messages[:place], switches, found.get("agent", now.agent), carried(now.memory, place))
+    return ConversationSnapshot(
+        now.messages[:place], switches, found.get("agent", now.agent), rewind_memory(now.memory, place)
+    )
 
 
-def after(state: State, turn: int) -> Past:
+def snapshot_after(state: State, turn: int) -> ConversationSnapshot:
     """As it was when the turn of that number, from 1, was over. Raises IndexError."""
-    places = turns(state)
+    places = find_turn_starts(state)
     if not 1 <= turn <= len(places):
         raise IndexError(turn)
-    return before(state, places[turn]) if turn < len(places) else present(state)
+    return snapshot_before(state, places[turn]) if turn < len(places) else snapshot_conversation(state)
 
 
-def about(message: AnyMessage) -> dict[str, Any]:
+def read_turn_metadata(message: AnyMessage) -> dict[str, Any]:
     """What a message of the user found; empty for those of older versions."""
     found: dict[str, Any] = message.additional_kwargs.get("found", {})
     return found

@@ -9,8 +9,8 @@ from langgraph.types import Interrupt, StateSnapshot
 from pydantic import BaseModel
 
 from graph import wire
-from graph.conversation import open_calls, to_wire
-from graph.state import Switch, holder
+from graph.conversation import open_calls, to_wire_call
+from graph.state import HandoffRecord, current_agent
 
 RECURSION_LIMIT = 100_000
 """Supersteps. High enough never to matter: `max_model_calls` limits a turn."""
@@ -22,7 +22,7 @@ class Graph(Protocol):
     checkpointer: Any
 
     def astream(
-        self, given: Any, config: RunnableConfig, *, context: wire.StreamOptions, stream_mode: Any, durability: Any
+        self, inputs: Any, config: RunnableConfig, *, context: wire.StreamOptions, stream_mode: Any, durability: Any
     ) -> AsyncIterator[Any]: ...
 
     async def aget_state(self, config: RunnableConfig) -> StateSnapshot: ...
@@ -59,9 +59,9 @@ class Outcome:
     chunks: list[wire.Chunk]
     agent: str
     message_count: int
-    switches: list[Switch]
+    switches: list[HandoffRecord]
     pause: Pause | None
-    head: str | None = None
+    checkpoint_id: str | None = None
     """Id of the checkpoint that it was read from."""
 
 
@@ -79,7 +79,7 @@ def outcome_from_values(values: dict[str, Any], interrupts: Sequence[Interrupt],
     """Return the outcome that the state of a thread and its pending interrupts describe."""
     return Outcome(
         chunks=chunks,
-        agent=holder(values),  # type: ignore[arg-type]
+        agent=current_agent(values),  # type: ignore[arg-type]
         message_count=len(values.get("messages", [])),
         switches=values.get("switches", []),
         pause=Pause(resume=interrupts[0].id, calls=list_open_calls(values)) if interrupts else None,
@@ -88,8 +88,8 @@ def outcome_from_values(values: dict[str, Any], interrupts: Sequence[Interrupt],
 
 def outcome_from_snapshot(snapshot: StateSnapshot, chunks: list[wire.Chunk]) -> Outcome:
     """Return the outcome that a snapshot describes, with the id of its checkpoint."""
-    head = snapshot.config.get("configurable", {}).get("checkpoint_id")
-    return replace(outcome_from_values(snapshot.values, snapshot.interrupts, chunks), head=head)
+    checkpoint_id = snapshot.config.get("configurable", {}).get("checkpoint_id")
+    return replace(outcome_from_values(snapshot.values, snapshot.interrupts, chunks), checkpoint_id=checkpoint_id)
 
 
 def list_open_calls(values: Any) -> list[OpenCall]:
@@ -97,7 +97,7 @@ def list_open_calls(values: Any) -> list[OpenCall]:
     gates = values.get("gates", {})
     return [
         OpenCall(
-            call=to_wire(call, gate),
+            call=to_wire_call(call, gate),
             agent=gate["agent"],
             rule=gate["rule"],
             reason=gate["reason"],

@@ -8,48 +8,50 @@ from langgraph.types import StateSnapshot
 from graph import wire
 from graph.errors import Interrupted
 from graph.execution.outcome import Outcome, mark_last_final, outcome_from_snapshot
-from graph.permissions.decisions import conclusion
-from graph.state import announcement
+from graph.permissions.decisions import turn_ending
+from graph.state import handoff_chunk
 
-WHOLE = wire.StreamOptions()
+DEFAULT_OPTIONS = wire.StreamOptions()
 
 
-def recovered(snapshot: StateSnapshot, message: wire.Message, since: str) -> Outcome:
+def rebuild_outcome(snapshot: StateSnapshot, message: wire.Message, since: str) -> Outcome:
     """`message` started the run at `since`. Refusals are not told again; an error that ended it is told as a break."""
     values = snapshot.values
     found = outcome_from_snapshot(snapshot, [])
-    hops, texts = _hops(values, since), _all_texts(values, message)
+    hops, texts = _rebuild_handoffs(values, since), _rebuild_texts(values, message)
     calls = [
         each.call
         for each in (found.pause.calls if found.pause else [])
         if each.created_at >= since or each.call.call_id == getattr(message, "call_id", None)
     ]
     chunks = [*hops, *texts, *calls]
-    if not found.pause and not (texts or _only_switched(message)):
-        chunks.append(wire.failure(Interrupted("The service stopped before the end of this was sent. Send it again.")))
+    if not found.pause and not (texts or _is_switch_only(message)):
+        chunks.append(
+            wire.error_chunk(Interrupted("The service stopped before the end of this was sent. Send it again."))
+        )
     ended = bool(calls) or not found.pause
     return outcome_from_snapshot(snapshot, mark_last_final(chunks) if ended else chunks)
 
 
-def so_far(snapshot: StateSnapshot, message: wire.Message, since: str) -> list[wire.Chunk]:
+def rebuild_chunks(snapshot: StateSnapshot, message: wire.Message, since: str) -> list[wire.Chunk]:
     """What a run said that goes on where it was cut off; nothing of it is final."""
-    return [*_hops(snapshot.values, since), *_all_texts(snapshot.values, message)]
+    return [*_rebuild_handoffs(snapshot.values, since), *_rebuild_texts(snapshot.values, message)]
 
 
-def _hops(values: dict[str, Any], since: str) -> list[wire.Chunk]:
-    return [announcement(switch) for switch in values.get("switches", []) if switch["timestamp"] >= since]
+def _rebuild_handoffs(values: dict[str, Any], since: str) -> list[wire.Chunk]:
+    return [handoff_chunk(switch) for switch in values.get("switches", []) if switch["timestamp"] >= since]
 
 
-def _all_texts(values: dict[str, Any], message: wire.Message) -> list[wire.Chunk]:
-    said = [] if _only_switched(message) else _said(values, message)
-    return [chunk for each in said for chunk in _texts(each)]
+def _rebuild_texts(values: dict[str, Any], message: wire.Message) -> list[wire.Chunk]:
+    said = [] if _is_switch_only(message) else _find_model_messages(values, message)
+    return [chunk for each in said for chunk in _build_text_chunks(each)]
 
 
-def _only_switched(message: wire.Message) -> bool:
+def _is_switch_only(message: wire.Message) -> bool:
     return isinstance(message, wire.SwitchAgent) and not message.content.strip()
 
 
-def _said(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
+def _find_model_messages(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
     """The model's messages since the run began."""
     messages = values.get("messages", [])
     for start in range(len(messages) - 1, -1, -1):
@@ -63,8 +65,8 @@ def _said(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
     return [each for each in messages[start:] if isinstance(each, AIMessage)]
 
 
-def _texts(said: AIMessage) -> list[wire.Chunk]:
-    ends = [ending for call in said.tool_calls if (ending := conclusion(call))]
-    text, about = ends[0] if ends else ("", said.additional_kwargs.get("told"))
-    whole = "\n\n".join(part for part in (str(said.content), text) if part)
-    return [wire.whole_text(whole, WHOLE, is_final=False, metadata=about)] if whole else []
+def _build_text_chunks(message: AIMessage) -> list[wire.Chunk]:
+    ends = [ending for call in message.tool_calls if (ending := turn_ending(call))]
+    text, about = ends[0] if ends else ("", message.additional_kwargs.get("told"))
+    whole = "\n\n".join(part for part in (str(message.content), text) if part)
+    return [wire.assistant_chunk(whole, DEFAULT_OPTIONS, is_final=False, metadata=about)] if whole else []

@@ -7,7 +7,7 @@ from typing import Any
 from langgraph.types import Command
 
 from graph import wire
-from graph.checkpoint.base import Remembering
+from graph.checkpoint.base import CachingCheckpointer
 from graph.execution.outcome import Graph, Outcome, Pause, mark_last_final, outcome_from_values, thread_config
 from graph.usage import totals
 
@@ -20,7 +20,7 @@ class FinalChunks:
     costs: list[wire.Usage] = field(default_factory=list)
     """One entry for each model call."""
 
-    def take(self, chunk: wire.Chunk) -> bool:
+    def keep_chunk(self, chunk: wire.Chunk) -> bool:
         """Keep the chunk if it must wait; return whether it was kept."""
         if isinstance(chunk, wire.Usage):
             self.costs.append(chunk)
@@ -29,10 +29,10 @@ class FinalChunks:
             self.chunks.append(chunk)
         return chunk.is_final
 
-    def last(self, options: wire.StreamOptions) -> list[wire.Chunk]:
+    def finalize_chunks(self, options: wire.StreamOptions) -> list[wire.Chunk]:
         """Return the kept chunks, the last one final, with the usage before it if the client opted in."""
         chunks = mark_last_final(self.chunks)
-        return [*chunks[:-1], totals.as_chunk(self.costs), chunks[-1]] if options.usage and chunks else chunks
+        return [*chunks[:-1], totals.usage_chunk(self.costs), chunks[-1]] if options.usage and chunks else chunks
 
 
 async def run_graph(
@@ -52,7 +52,7 @@ async def run_graph(
     final = FinalChunks(costs=costs)
     values: dict[str, Any] = {}
     stream: AsyncIterator[Any] = graph.astream(
-        _graph_input(message, pause),
+        _build_graph_input(message, pause),
         thread_config(session_id, run_id),
         context=options,
         stream_mode=["custom", "values"],
@@ -64,16 +64,16 @@ async def run_graph(
             continue
         if isinstance(event, wire.Error) and event.is_final:
             event = event.model_copy(update={"metadata": {**(event.metadata or {}), "request_id": run_id}})
-        if not final.take(event):
+        if not final.keep_chunk(event):
             yield event
-    head = None
-    if isinstance(graph.checkpointer, Remembering):
-        head = graph.checkpointer.recent.tell(session_id, values.get("messages", []))
-    left = outcome_from_values(values, values.get("__interrupt__", ()), final.last(options))
-    yield replace(left, head=head)
+    checkpoint_id = None
+    if isinstance(graph.checkpointer, CachingCheckpointer):
+        checkpoint_id = graph.checkpointer.cache.record_messages(session_id, values.get("messages", []))
+    left = outcome_from_values(values, values.get("__interrupt__", ()), final.finalize_chunks(options))
+    yield replace(left, checkpoint_id=checkpoint_id)
 
 
-def _graph_input(message: wire.Message | None, pause: Pause | None) -> Any:
+def _build_graph_input(message: wire.Message | None, pause: Pause | None) -> Any:
     if message is None:
         return None
     body = message.model_dump(mode="json", exclude_none=True)

@@ -9,7 +9,7 @@ import httpx
 
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
 
-LONGEST_WAIT = 30.0
+MAX_RETRY_AFTER_SECONDS = 30.0
 """Seconds; a service that asks for a longer break is taken at its word, and the user is told."""
 
 
@@ -21,48 +21,55 @@ class Fault(Exception):
         error: AgentRuntimeError,
         cause: str,
         *,
-        retry: bool = True,
+        is_retryable: bool = True,
         wait: float = 0,
-        down: bool | None = None,
-        elsewhere: bool | None = None,
+        is_down: bool | None = None,
+        can_fall_back: bool | None = None,
     ) -> None:
         """`down`: whether it says that the service is; `elsewhere`: whether another model may help. Both as `retry`."""
         super().__init__(cause)
-        self.error, self.cause, self.retry, self.wait = error, cause, retry, wait
-        self.down = retry if down is None else down
-        self.elsewhere = retry if elsewhere is None else elsewhere
+        self.error, self.cause, self.is_retryable, self.wait = error, cause, is_retryable, wait
+        self.is_down = is_retryable if is_down is None else is_down
+        self.can_fall_back = is_retryable if can_fall_back is None else can_fall_back
 
 
-def unreadable(cause: str) -> Fault:
+def make_unreadable_fault(cause: str) -> Fault:
     return Fault(LLMInvalidAnswer("The model service sent something that is no model's answer. Try again."), cause)
 
 
-def empty() -> Fault:
+def make_empty_fault() -> Fault:
     return Fault(
-        LLMInvalidAnswer("The model gave an empty answer. Try again, or put it in other words."), "empty", down=False
+        LLMInvalidAnswer("The model gave an empty answer. Try again, or put it in other words."), "empty", is_down=False
     )
 
 
-def broken_off(cause: str) -> Fault:
+def make_incomplete_fault(cause: str) -> Fault:
     return Fault(LLMUnavailable("The model's answer broke off. Try again."), cause)
 
 
-def unavailable(cause: str) -> Fault:
+def make_unavailable_fault(cause: str) -> Fault:
     return Fault(LLMUnavailable("The model service reported a fault. Try again in a moment."), cause)
 
 
-def of_status(status: int, retry_after: str = "") -> Fault:
+def fault_from_status(status: int, retry_after: str = "") -> Fault:
     cause = f"status {status}"
     if status in (408, 429) or status >= 500:
-        wait = _seconds(retry_after.strip())
-        when = f"in {wait:.0f} seconds" if wait > LONGEST_WAIT else "in a moment"
+        wait = _parse_retry_after(retry_after.strip())
+        when = f"in {wait:.0f} seconds" if wait > MAX_RETRY_AFTER_SECONDS else "in a moment"
         sentence = f"The model service is overloaded or down (status {status}). Try again {when}."
-        return Fault(LLMUnavailable(sentence), cause, retry=wait <= LONGEST_WAIT, wait=wait, down=True, elsewhere=True)
+        return Fault(
+            LLMUnavailable(sentence),
+            cause,
+            is_retryable=wait <= MAX_RETRY_AFTER_SECONDS,
+            wait=wait,
+            is_down=True,
+            can_fall_back=True,
+        )
     sentence = f"The model service refused the request (status {status}). Check its address, key and model name."
-    return Fault(LLMUnavailable(sentence), cause, retry=False)
+    return Fault(LLMUnavailable(sentence), cause, is_retryable=False)
 
 
-def _seconds(retry_after: str) -> float:
+def _parse_retry_after(retry_after: str) -> float:
     """Of a `Retry-After`: seconds, or the time of an HTTP date."""
     if re.fullmatch(r"\d+(\.\d+)?", retry_after):
         return float(retry_after)
@@ -73,19 +80,19 @@ def _seconds(retry_after: str) -> float:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
-def of_error_object(error: Any) -> Fault:
+def fault_from_error_object(error: Any) -> Fault:
     """`error` as services put it into an answer of status 200; its text may hold anything and is not repeated."""
     code = str(error.get("code") or error.get("status") or "") if isinstance(error, dict) else ""
     if re.fullmatch(r"[45]\d\d", code):
-        return of_status(int(code))
-    return unavailable("an error object")
+        return fault_from_status(int(code))
+    return make_unavailable_fault("an error object")
 
 
-def of_transport(error: Exception) -> Fault:
+def fault_from_transport(error: Exception) -> Fault:
     cause = type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Fault(LLMUnavailable("The model service could not be reached. Try again in a moment."), cause)
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         sentence = "The model did not answer in time. Try again, or ask for less in one step."
-        return Fault(LLMUnavailable(sentence), cause, retry=not isinstance(error, TimeoutError), down=True)
-    return broken_off(cause)
+        return Fault(LLMUnavailable(sentence), cause, is_retryable=not isinstance(error, TimeoutError), is_down=True)
+    return make_incomplete_fault(cause)

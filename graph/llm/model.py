@@ -17,8 +17,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
-from graph.llm.client import Service
-from graph.llm.openai_format import as_json
+from graph.llm.client import ModelClient
+from graph.llm.openai_format import messages_to_json
 from graph.offline import OfflineModel
 from graph.settings import OFFLINE_MODEL, Settings
 
@@ -31,7 +31,7 @@ class ProxyModel(BaseChatModel):
     model: str
     fallback: str = ""
     """Who is asked when a model is down; empty: nobody."""
-    service: Service = Field(repr=False, exclude=True)
+    service: ModelClient = Field(repr=False, exclude=True)
 
     @property
     def _llm_type(self) -> str:
@@ -67,7 +67,7 @@ class ProxyModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        chunks = [chunk async for chunk in self._answer(messages, {"stop": stop, **kwargs}, streaming=False)]
+        chunks = [chunk async for chunk in self._stream_completion(messages, {"stop": stop, **kwargs}, streaming=False)]
         message = AIMessage(
             content="".join(str(chunk.content) for chunk in chunks),
             tool_calls=chunks[-1].tool_calls,
@@ -84,28 +84,28 @@ class ProxyModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # BaseChatModel.astream tells it of each chunk
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with aclosing(self._answer(messages, {"stop": stop, **kwargs}, streaming=True)) as chunks:
+        async with aclosing(self._stream_completion(messages, {"stop": stop, **kwargs}, streaming=True)) as chunks:
             async for chunk in chunks:
                 yield ChatGenerationChunk(message=chunk)
 
-    def _answer(
+    def _stream_completion(
         self, messages: list[BaseMessage], options: dict[str, Any], streaming: bool
     ) -> AsyncGenerator[AIMessageChunk, None]:
         first = options.pop("model", None) or self.model
         models = [first, *([self.fallback] if self.fallback not in ("", first) else [])]
-        body = _body(options, streaming)
-        told = as_json(messages)
-        return self.service.answer(models, lambda model: _request(model, body, told))
+        body = _build_body(options, streaming)
+        told = messages_to_json(messages)
+        return self.service.stream_completion(models, lambda model: _encode_request(model, body, told))
 
 
-def _body(options: dict[str, Any], streaming: bool) -> dict[str, Any]:
+def _build_body(options: dict[str, Any], streaming: bool) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None and value != []}
     if "tools" not in given:
         given.pop("parallel_tool_calls", None)  # refused without tools
     return {**given, "stream": streaming, **({"stream_options": {"include_usage": True}} if streaming else {})}
 
 
-def _request(model: str, body: dict[str, Any], messages: str) -> bytes:
+def _encode_request(model: str, body: dict[str, Any], messages: str) -> bytes:
     return f'{json.dumps({"model": model, **body})[:-1]}, "messages": {messages}}}'.encode()
 
 
@@ -114,11 +114,11 @@ async def open_model(settings: Settings) -> AsyncIterator[BaseChatModel]:
     if settings.llm_model == OFFLINE_MODEL:
         yield OfflineModel()
         return
-    async with _client(settings) as client:
-        yield _proxy_model(settings, lambda: client)
+    async with _make_http_client(settings) as client:
+        yield _make_proxy_model(settings, lambda: client)
 
 
-def studio_model(settings: Settings) -> BaseChatModel:
+def make_studio_model(settings: Settings) -> BaseChatModel:
     """For LangGraph Studio, which has no start and end to open and close a client in: one per event loop, at need."""
     if settings.llm_model == OFFLINE_MODEL:
         return OfflineModel()
@@ -128,13 +128,13 @@ def studio_model(settings: Settings) -> BaseChatModel:
     def client() -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
         if loop not in clients:
-            clients[loop] = _client(settings, certificates)
+            clients[loop] = _make_http_client(settings, certificates)
         return clients[loop]
 
-    return _proxy_model(settings, client)
+    return _make_proxy_model(settings, client)
 
 
-def endpoint(base: str) -> str:
+def build_endpoint(base: str) -> str:
     """Raises ValueError for what is no address, so that it is seen at start-up."""
     root = base.strip().rstrip("/").removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")
     try:
@@ -146,18 +146,18 @@ def endpoint(base: str) -> str:
     return str(url)
 
 
-def _proxy_model(settings: Settings, client: Callable[[], httpx.AsyncClient]) -> ProxyModel:
+def _make_proxy_model(settings: Settings, client: Callable[[], httpx.AsyncClient]) -> ProxyModel:
     return ProxyModel(
         model=settings.llm_model,
         fallback=settings.llm_fallback_model,
-        service=Service(endpoint(settings.llm_proxy_url), client, settings),
+        service=ModelClient(build_endpoint(settings.llm_proxy_url), client, settings),
         disable_streaming=not settings.llm_streaming,
     )
 
 
-def _client(settings: Settings, certificates: Any = True) -> httpx.AsyncClient:
+def _make_http_client(settings: Settings, certificates: Any = True) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        headers=_headers(settings),
+        headers=_build_headers(settings),
         timeout=httpx.Timeout(
             settings.llm_idle_timeout_seconds, read=None, connect=settings.llm_connect_timeout_seconds
         ),
@@ -168,7 +168,7 @@ def _client(settings: Settings, certificates: Any = True) -> httpx.AsyncClient:
     )
 
 
-def _headers(settings: Settings) -> dict[bytes, bytes]:
+def _build_headers(settings: Settings) -> dict[bytes, bytes]:
     """Our own key never goes to a service that has a key of its own."""
     own, foreign = settings.internal_api_key.get_secret_value(), settings.llm_api_key.get_secret_value()
     headers = {b"Content-Type": b"application/json", b"Accept-Encoding": b"identity"}

@@ -8,24 +8,24 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
-_encode = json.JSONEncoder(ensure_ascii=False).encode
-_known: dict[int, tuple[Any, str]] = {}
+_INVALID_NAME_CHARS = re.compile(r"[^A-Za-z0-9_-]")
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
+_json_cache: dict[int, tuple[Any, str]] = {}
 
 
-def as_json(messages: Sequence[BaseMessage]) -> str:
+def messages_to_json(messages: Sequence[BaseMessage]) -> str:
     """Their `to_openai`s as a JSON list. Each is encoded once in its life: a conversation is sent at every step."""
-    return f"[{', '.join([known[1] if (known := _known.get(id(m))) else _remembered(m) for m in messages])}]"
+    return f"[{', '.join([known[1] if (known := _json_cache.get(id(m))) else _encode_and_cache(m) for m in messages])}]"
 
 
-def _remembered(message: BaseMessage) -> str:
+def _encode_and_cache(message: BaseMessage) -> str:
     key = id(message)
-    encoded = json.dumps(_with_text(to_openai(message)))
-    _known[key] = (weakref.ref(message, lambda _: _known.pop(key, None)), encoded)
+    encoded = json.dumps(_fill_empty_content(to_openai(message)))
+    _json_cache[key] = (weakref.ref(message, lambda _: _json_cache.pop(key, None)), encoded)
     return encoded
 
 
-def _with_text(message: dict[str, Any]) -> dict[str, Any]:
+def _fill_empty_content(message: dict[str, Any]) -> dict[str, Any]:
     """Nothing said is said as an empty text: the templates of local models fall over null."""
     return message if message["content"] is not None else {**message, "content": ""}
 
@@ -34,18 +34,23 @@ def to_openai(message: BaseMessage) -> dict[str, Any]:
     """Always valid: services refuse a whole conversation for one odd tool name, or for arguments that are no object."""
     match message:
         case SystemMessage():
-            return {"role": "system", "content": text_of(message.content)}
+            return {"role": "system", "content": extract_text(message.content)}
         case HumanMessage():
-            return {"role": "user", "content": text_of(message.content)}
+            return {"role": "user", "content": extract_text(message.content)}
         case AIMessage():
-            return _assistant(message)
+            return _convert_assistant(message)
         case ToolMessage():
-            name = {"name": _name(message.name)} if message.name else {}
-            return {"role": "tool", "content": text_of(message.content), "tool_call_id": message.tool_call_id, **name}
+            name = {"name": _sanitize_name(message.name)} if message.name else {}
+            return {
+                "role": "tool",
+                "content": extract_text(message.content),
+                "tool_call_id": message.tool_call_id,
+                **name,
+            }
     raise TypeError(f"A {type(message).__name__} has no place in a conversation.")
 
 
-def text_of(content: Any) -> str:
+def extract_text(content: Any) -> str:
     """A message's text; of a list of blocks the texts, joined."""
     if isinstance(content, str):
         return content
@@ -54,18 +59,18 @@ def text_of(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _assistant(message: AIMessage) -> dict[str, Any]:
-    calls = [_call(call["id"], call["name"], call["args"]) for call in message.tool_calls]
-    text = text_of(message.content)
+def _convert_assistant(message: AIMessage) -> dict[str, Any]:
+    calls = [_convert_tool_call(call["id"], call["name"], call["args"]) for call in message.tool_calls]
+    text = extract_text(message.content)
     if not calls:
         return {"role": "assistant", "content": text}
     return {"role": "assistant", "content": text or None, "tool_calls": calls}
 
 
-def _call(call_id: str | None, name: str | None, arguments: dict[str, Any]) -> dict[str, Any]:
-    function = {"name": _name(name), "arguments": _encode(arguments)}
+def _convert_tool_call(call_id: str | None, name: str | None, arguments: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": _sanitize_name(name), "arguments": _encode_json(arguments)}
     return {"id": call_id or "", "type": "function", "function": function}
 
 
-def _name(name: str | None) -> str:
-    return _NOT_IN_A_NAME.sub("_", name or "")[:64] or "unknown"
+def _sanitize_name(name: str | None) -> str:
+    return _INVALID_NAME_CHARS.sub("_", name or "")[:64] or "unknown"

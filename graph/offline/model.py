@@ -18,12 +18,12 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from graph.context.window import asked
-from graph.offline.intents import begin
-from graph.offline.turn import Call, Done, Turn, next_step
-from graph.routing.classifier import by_keywords
+from graph.context.window import strip_service_note
+from graph.offline.intents import start_story
+from graph.offline.turn import CallResult, StoryCall, Turn, advance_story
+from graph.routing.classifier import classify_by_keywords
 from graph.settings import OFFLINE_MODEL
-from prompts import SUMMARY
+from prompts import SUMMARY_PROMPT
 
 
 class OfflineModel(BaseChatModel):
@@ -43,7 +43,7 @@ class OfflineModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=reply(messages, kwargs.get("tools")))])
+        return ChatResult(generations=[ChatGeneration(message=generate_reply(messages, kwargs.get("tools")))])
 
     async def _agenerate(
         self,
@@ -61,7 +61,7 @@ class OfflineModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in _pieces(reply(messages, kwargs.get("tools"))):
+        for chunk in _split_chunks(generate_reply(messages, kwargs.get("tools"))):
             if run_manager:
                 run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
             yield chunk
@@ -73,35 +73,35 @@ class OfflineModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _pieces(reply(messages, kwargs.get("tools"))):
+        for chunk in _split_chunks(generate_reply(messages, kwargs.get("tools"))):
             if run_manager:
                 await run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
             yield chunk
 
 
-def reply(messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None) -> AIMessage:
+def generate_reply(messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None) -> AIMessage:
     if tools is None:
-        message = AIMessage(_summarized(messages) if _keeps_summary(messages) else _classified(messages))
+        message = AIMessage(_summarize(messages) if _is_summary_request(messages) else _classify_request(messages))
     else:
-        turn = _turn(messages, {tool["function"]["name"] for tool in tools})
-        message = _spoken(next_step(turn, *begin(turn)), messages)
-    message.usage_metadata = _usage(messages, message)
+        turn = _build_turn(messages, {tool["function"]["name"] for tool in tools})
+        message = _build_message(advance_story(turn, *start_story(turn)), messages)
+    message.usage_metadata = _count_usage(messages, message)
     return message
 
 
-def _keeps_summary(messages: Sequence[BaseMessage]) -> bool:
-    return str(messages[0].text).startswith(SUMMARY.partition("\n")[0])
+def _is_summary_request(messages: Sequence[BaseMessage]) -> bool:
+    return str(messages[0].text).startswith(SUMMARY_PROMPT.partition("\n")[0])
 
 
-def _summarized(messages: Sequence[BaseMessage]) -> str:
+def _summarize(messages: Sequence[BaseMessage]) -> str:
     """What the user asked for, one line each."""
-    told = [found for line in str(messages[-1].text).split("\n") if (found := _read(line))]
+    told = [found for line in str(messages[-1].text).split("\n") if (found := _parse_line(line))]
     before = [each["summary so far"] for each in told if "summary so far" in each]
     requests = [f"- {each['text'][:200]}" for each in told if each.get("from") == "user"]
     return "\n".join([*before, *requests]) or "-"
 
 
-def _read(line: str) -> dict[str, Any]:
+def _parse_line(line: str) -> dict[str, Any]:
     """A line of JSON; nothing of one that was cut."""
     try:
         found: dict[str, Any] = json.loads(line)
@@ -110,47 +110,49 @@ def _read(line: str) -> dict[str, Any]:
     return found
 
 
-def _classified(messages: Sequence[BaseMessage]) -> str:
+def _classify_request(messages: Sequence[BaseMessage]) -> str:
     system = "\n".join(str(m.text) for m in messages if isinstance(m, SystemMessage))
     team = re.findall(r"(?m)^- (\w+): ", system)
-    choice = by_keywords(_request(messages), team) if team else None
+    choice = classify_by_keywords(_extract_request(messages), team) if team else None
     return json.dumps(
         choice and {f: getattr(choice, f) for f in ("agent", "confidence", "reasoning")}, ensure_ascii=False
     )
 
 
-def _turn(messages: Sequence[BaseMessage], tools: set[str]) -> Turn:
+def _build_turn(messages: Sequence[BaseMessage], tools: set[str]) -> Turn:
     asked = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=-1)
     since = messages[asked + 1 :]
     calls = {call["id"]: call for m in since if isinstance(m, AIMessage) for call in m.tool_calls}
     done = [
-        Done(Call(calls[m.tool_call_id]["name"], calls[m.tool_call_id]["args"]), str(m.text), m.status == "error")
+        CallResult(
+            StoryCall(calls[m.tool_call_id]["name"], calls[m.tool_call_id]["args"]), str(m.text), m.status == "error"
+        )
         for m in since
         if isinstance(m, ToolMessage) and m.tool_call_id in calls
     ]
-    return Turn(_request(messages), frozenset(tools), done)
+    return Turn(_extract_request(messages), frozenset(tools), done)
 
 
-def _request(messages: Sequence[BaseMessage]) -> str:
-    return asked(next((str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), ""))
+def _extract_request(messages: Sequence[BaseMessage]) -> str:
+    return strip_service_note(next((str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), ""))
 
 
-def _spoken(step: Call | str, messages: Sequence[BaseMessage]) -> AIMessage:
+def _build_message(step: StoryCall | str, messages: Sequence[BaseMessage]) -> AIMessage:
     if isinstance(step, str):
         return AIMessage(step)
     number = 1 + sum(len(m.tool_calls) for m in messages if isinstance(m, AIMessage))
     call = {"name": step.name, "args": step.args, "id": f"call_{number}", "type": "tool_call"}
-    return AIMessage(step.saying, tool_calls=[call])
+    return AIMessage(step.comment, tool_calls=[call])
 
 
-def _usage(messages: Sequence[BaseMessage], said: AIMessage) -> UsageMetadata:
+def _count_usage(messages: Sequence[BaseMessage], message: AIMessage) -> UsageMetadata:
     """In words."""
     read = sum(len(str(m.text).split()) for m in messages)
-    written = len(str(said.text).split()) + sum(len(json.dumps(call["args"]).split()) for call in said.tool_calls)
+    written = len(str(message.text).split()) + sum(len(json.dumps(call["args"]).split()) for call in message.tool_calls)
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
 
-def _pieces(message: AIMessage) -> Iterator[ChatGenerationChunk]:
+def _split_chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
     for word in re.findall(r"\s*\S+|\s+$", str(message.text)):
         yield ChatGenerationChunk(message=AIMessageChunk(content=word))
     calls = [

@@ -5,144 +5,148 @@ import re
 import shlex
 from pathlib import PurePosixPath
 
-from graph.offline.turn import Call, Failed, Story, Turn
+from graph.offline.turn import CallFailed, Story, StoryCall, Turn
 
 
-def completed(text: str) -> Story:
-    yield Call("attempt_completion", {"result": text})
+def finish_turn(text: str) -> Story:
+    yield StoryCall("attempt_completion", {"result": text})
     return text
 
 
-def read(turn: Turn, path: str) -> Story:
-    text = (yield Call("read_file", {"path": path})).text
+def preview_file(turn: Turn, path: str) -> Story:
+    text = (yield StoryCall("read_file", {"path": path})).text
     lines, words = text.splitlines(), len(text.split())
     first = "\n".join([f"> {line}" for line in lines if line.strip()][:5])
-    counted = turn.say(f"{path}: {len(lines)} lines, {words} words.", f"{path}: строк: {len(lines)}, слов: {words}.")
+    counted = turn.localize(
+        f"{path}: {len(lines)} lines, {words} words.", f"{path}: строк: {len(lines)}, слов: {words}."
+    )
     return f"{counted}\n\n{first}".strip()
 
 
-def listing(turn: Turn, path: str | None = None) -> Story:
-    text = (yield Call("list_files", {"path": path or "."})).text
-    return turn.say(f"In {path or 'the workspace'}:\n\n{text}", f"В папке {path or 'проекта'}:\n\n{text}")
+def list_folder(turn: Turn, path: str | None = None) -> Story:
+    text = (yield StoryCall("list_files", {"path": path or "."})).text
+    return turn.localize(f"In {path or 'the workspace'}:\n\n{text}", f"В папке {path or 'проекта'}:\n\n{text}")
 
 
-def overview(turn: Turn) -> Story:
-    listed = (yield Call("list_files", {"path": "."})).text
+def describe_project(turn: Turn) -> Story:
+    listed = (yield StoryCall("list_files", {"path": "."})).text
     readme = re.search(r"\bREADME\.\w+", listed, re.IGNORECASE)
-    about = (yield from read(turn, readme[0])) if readme else listed
-    return turn.say(f"What can be seen from here. {about}", f"Что видно отсюда. {about}")
+    about = (yield from preview_file(turn, readme[0])) if readme else listed
+    return turn.localize(f"What can be seen from here. {about}", f"Что видно отсюда. {about}")
 
 
-def search(turn: Turn, query: str) -> Story:
+def search_code(turn: Turn, query: str) -> Story:
     query = query.strip("`'\"«».?! ") or query
-    text = (yield Call("search_in_code", {"query": query})).text
-    return turn.say(f"Found for `{query}`:\n\n{text}", f"Найдено по `{query}`:\n\n{text}")
+    text = (yield StoryCall("search_in_code", {"query": query})).text
+    return turn.localize(f"Found for `{query}`:\n\n{text}", f"Найдено по `{query}`:\n\n{text}")
 
 
-def write(turn: Turn, path: str, body: str) -> Story:
-    saying = turn.say(f"I will create {path}.", f"Создам {path}.")
-    arguments = {"path": path, "content": content(path, body)} | ({"create_dirs": True} if "/" in path else {})
-    path = (yield Call("write_file", arguments, saying)).call.args["path"]
-    return (yield from completed(turn.say(f"Created {path}.", f"Файл {path} создан.")))
+def create_file(turn: Turn, path: str, body: str) -> Story:
+    saying = turn.localize(f"I will create {path}.", f"Создам {path}.")
+    arguments = {"path": path, "content": draft_content(path, body)} | ({"create_dirs": True} if "/" in path else {})
+    path = (yield StoryCall("write_file", arguments, saying)).call.args["path"]
+    return (yield from finish_turn(turn.localize(f"Created {path}.", f"Файл {path} создан.")))
 
 
-def append(turn: Turn, path: str, body: str) -> Story:
+def append_to_file(turn: Turn, path: str, body: str) -> Story:
     try:
-        before = (yield Call("read_file", {"path": path})).text
-    except Failed:
+        before = (yield StoryCall("read_file", {"path": path})).text
+    except CallFailed:
         before = ""
-    text = f"{before.rstrip()}\n{_unquoted(body)}\n".lstrip()
-    saying = turn.say(f"I will add that to {path}.", f"Допишу это в {path}.")
-    path = (yield Call("write_file", {"path": path, "content": text}, saying)).call.args["path"]
-    return (yield from completed(turn.say(f"Added to {path}.", f"Дописано в {path}.")))
+    text = f"{before.rstrip()}\n{_strip_quotes(body)}\n".lstrip()
+    saying = turn.localize(f"I will add that to {path}.", f"Допишу это в {path}.")
+    path = (yield StoryCall("write_file", {"path": path, "content": text}, saying)).call.args["path"]
+    return (yield from finish_turn(turn.localize(f"Added to {path}.", f"Дописано в {path}.")))
 
 
-def folder(turn: Turn, path: str) -> Story:
+def create_folder(turn: Turn, path: str) -> Story:
     path = path.rstrip("./") or path
-    saying = turn.say(f"I will create the folder {path}.", f"Создам папку {path}.")
-    path = (yield Call("create_directory", {"path": path}, saying)).call.args["path"]
-    return (yield from completed(turn.say(f"Created the folder {path}.", f"Папка {path} создана.")))
+    saying = turn.localize(f"I will create the folder {path}.", f"Создам папку {path}.")
+    path = (yield StoryCall("create_directory", {"path": path}, saying)).call.args["path"]
+    return (yield from finish_turn(turn.localize(f"Created the folder {path}.", f"Папка {path} создана.")))
 
 
-def run(turn: Turn, tests: str | None, quoted: str | None, bare: str | None) -> Story:
+def run_command(turn: Turn, tests: str | None, quoted: str | None, bare: str | None) -> Story:
     command = "python -m pytest -q" if tests else (quoted or bare or "").strip()
-    done = yield Call(
-        "execute_command", {"command": command}, turn.say(f"I will run `{command}`.", f"Выполню `{command}`.")
+    done = yield StoryCall(
+        "execute_command", {"command": command}, turn.localize(f"I will run `{command}`.", f"Выполню `{command}`.")
     )
-    code = re.search(r"exit[ _]?code\W{0,4}(-?\d+)", done.said, re.IGNORECASE)
-    ended = turn.say(f", exit code {code[1]}", f", код возврата {code[1]}") if code else ""
+    code = re.search(r"exit[ _]?code\W{0,4}(-?\d+)", done.content, re.IGNORECASE)
+    ended = turn.localize(f", exit code {code[1]}", f", код возврата {code[1]}") if code else ""
     tail = "\n".join(done.text.splitlines()[-10:])
-    return (yield from completed(f"`{done.call.args['command']}`{ended}:\n\n{tail}"))
+    return (yield from finish_turn(f"`{done.call.args['command']}`{ended}:\n\n{tail}"))
 
 
-def debug(turn: Turn) -> Story:
-    named = re.search(NAME, turn.request, re.IGNORECASE)
+def debug_failure(turn: Turn) -> Story:
+    named = re.search(NAME_PATTERN, turn.request, re.IGNORECASE)
     query = next(filter(None, named.groups())) if named else "def test_"
-    place = re.search(r"([\w./-]+\.[A-Za-z]\w{0,4})\b", (yield Call("search_in_code", {"query": query})).text)
+    place = re.search(r"([\w./-]+\.[A-Za-z]\w{0,4})\b", (yield StoryCall("search_in_code", {"query": query})).text)
     if not place:
-        return turn.say(f"I found no `{query}` in the code.", f"В коде нет `{query}`.")
-    finding = _finding(turn, place[1], query, (yield Call("read_file", {"path": place[1]})).text)
+        return turn.localize(f"I found no `{query}` in the code.", f"В коде нет `{query}`.")
+    finding = _describe_finding(turn, place[1], query, (yield StoryCall("read_file", {"path": place[1]})).text)
     if not re.search(r"\bfix|\brepair|исправ|почин", turn.request, re.IGNORECASE):
-        return (yield from completed(finding))
-    told = (yield Call("switch_mode", {"mode": "coder", "reason": finding}, finding)).said
-    return turn.say(NO_REPAIR, NO_REPAIR_RU) if told else f"{finding}\n\n{turn.say(NO_REPAIR, NO_REPAIR_RU)}"
+        return (yield from finish_turn(finding))
+    told = (yield StoryCall("switch_mode", {"mode": "coder", "reason": finding}, finding)).content
+    return turn.localize(NO_REPAIR, NO_REPAIR_RU) if told else f"{finding}\n\n{turn.localize(NO_REPAIR, NO_REPAIR_RU)}"
 
 
-def _finding(turn: Turn, path: str, query: str, text: str) -> str:
+def _describe_finding(turn: Turn, path: str, query: str, text: str) -> str:
     lines = text.splitlines() or [""]
     start = next((i for i, line in enumerate(lines) if query in line), 0)
     check = next((i for i in range(start, len(lines)) if re.match(r"\s*(assert|raise)\b", lines[i])), start)
     line = lines[check].strip()
-    return turn.say(
+    return turn.localize(
         f"`{query}` is at {path}:{start + 1}. The first that can fail there is line {check + 1}: `{line}`.",
         f"`{query}`: {path}:{start + 1}. Первой там может упасть строка {check + 1}: `{line}`.",
     )
 
 
-def design(turn: Turn, what: str) -> Story:
+def write_design(turn: Turn, what: str) -> Story:
     what = re.split(r"[,.?!\n]| and (?:implement|build|code)| и (?:реализ|напиш|сдела)", what)[0].strip()
     slug = "-".join(re.findall(r"\w+", what.casefold())[:5]) or "design"
-    text = turn.say(DESIGN, DESIGN_RU).format(title=what[:1].upper() + what[1:])
+    text = turn.localize(DESIGN_TEMPLATE, DESIGN_TEMPLATE_RU).format(title=what[:1].upper() + what[1:])
     arguments = {"path": f"docs/{slug}.md", "content": text, "create_dirs": True}
-    saying = turn.say(f"I will write the design to docs/{slug}.md.", f"Запишу проект в docs/{slug}.md.")
-    path = (yield Call("write_file", arguments, saying)).call.args["path"]
-    ready = turn.say(f"The design is in {path}.", f"Проект записан в {path}.")
+    saying = turn.localize(f"I will write the design to docs/{slug}.md.", f"Запишу проект в docs/{slug}.md.")
+    path = (yield StoryCall("write_file", arguments, saying)).call.args["path"]
+    ready = turn.localize(f"The design is in {path}.", f"Проект записан в {path}.")
     if not re.search(r"\bimplement|\bbuild it|\bcode it|реализ|напиши код", turn.request, re.IGNORECASE):
-        return (yield from completed(ready))
-    yield Call("switch_mode", {"mode": "coder", "reason": ready}, ready)
-    return (yield from write(turn, f"{slug.replace('-', '_')}.py", f': """{what}: {path}"""'))
+        return (yield from finish_turn(ready))
+    yield StoryCall("switch_mode", {"mode": "coder", "reason": ready}, ready)
+    return (yield from create_file(turn, f"{slug.replace('-', '_')}.py", f': """{what}: {path}"""'))
 
 
 def calculate(turn: Turn, expr: str) -> Story:
-    value = (yield Call("calculator", {"expr": expr.strip()})).text
-    return turn.say(f"{expr.strip()} = {value}", f"Получается {value}.")
+    value = (yield StoryCall("calculator", {"expr": expr.strip()})).text
+    return turn.localize(f"{expr.strip()} = {value}", f"Получается {value}.")
 
 
-def echo(turn: Turn, text: str) -> Story:
-    return (yield Call("echo", {"text": text.strip()})).text
+def echo_text(turn: Turn, text: str) -> Story:
+    return (yield StoryCall("echo", {"text": text.strip()})).text
 
 
-def switch(turn: Turn, mode: str) -> Story:
-    reason = turn.say("The user asked for it.", "Так попросил пользователь.")
-    yield Call("switch_mode", {"mode": mode.lower(), "reason": reason})
-    return turn.say("I am here. What shall I do?", "Я на месте. Что сделать?")
+def switch_agent(turn: Turn, mode: str) -> Story:
+    reason = turn.localize("The user asked for it.", "Так попросил пользователь.")
+    yield StoryCall("switch_mode", {"mode": mode.lower(), "reason": reason})
+    return turn.localize("I am here. What shall I do?", "Я на месте. Что сделать?")
 
 
 def clarify(turn: Turn) -> Story:
-    question = turn.say("What exactly shall I do?", "Что именно нужно сделать?")
-    suggestions = turn.say(SUGGESTIONS, SUGGESTIONS_RU).split("\n")
+    question = turn.localize("What exactly shall I do?", "Что именно нужно сделать?")
+    suggestions = turn.localize(SUGGESTIONS, SUGGESTIONS_RU).split("\n")
     if "ask_followup_question" not in turn.tools:
-        return "\n".join([turn.say(ABILITIES, ABILITIES_RU), *(f"- {each}" for each in suggestions)])
-    yield Call("ask_followup_question", {"question": question, "suggestions": suggestions})
+        return "\n".join([turn.localize(ABILITIES, ABILITIES_RU), *(f"- {each}" for each in suggestions)])
+    yield StoryCall("ask_followup_question", {"question": question, "suggestions": suggestions})
     return question
 
 
-def content(path: str, body: str) -> str:
+def draft_content(path: str, body: str) -> str:
     """Of a new file: what it is to print, in its language; what follows `with` or a colon, as it is; or a heading."""
     name = PurePosixPath(path)
-    printed, given = re.search(PRINTS, body, FLAGS), re.match(GIVEN, body, FLAGS)
-    text = _unquoted((printed or given or [body, body])[1])
-    form = (PRINTED if printed else GIVEN_AS if given else STARTED).get(name.suffix, "{text}\n" if text else "")
+    printed, given = re.search(PRINT_REQUEST, body, REGEX_FLAGS), re.match(CONTENT_REQUEST, body, REGEX_FLAGS)
+    text = _strip_quotes((printed or given or [body, body])[1])
+    form = (PRINT_TEMPLATES if printed else CONTENT_TEMPLATES if given else DEFAULT_TEMPLATES).get(
+        name.suffix, "{text}\n" if text else ""
+    )
     quoted, shell = json.dumps(text, ensure_ascii=False), shlex.quote(text)
     title = name.stem.replace("_", " ").replace("-", " ").capitalize()
     about = f": {text}" if text else ""
@@ -151,26 +155,28 @@ def content(path: str, body: str) -> str:
     )
 
 
-def _unquoted(text: str) -> str:
+def _strip_quotes(text: str) -> str:
     text = text.strip()
     return (
         text[1:-1] if len(text) > 1 and text[0] + text[-1] in ('""', "''", "``", "«»") and '"""' not in text else text
     )
 
 
-FLAGS = re.IGNORECASE | re.DOTALL
-PRINTS = r".*?\b(?:prints?|printing|says?|печата\w+|вывод\w+|говорит)\s+(.+?)[.!]?\s*$"
-GIVEN = r"\W*?(?::|\b(?:with|containing|с|со)\s+(?:(?:the )?(?:text|content\w*|текстом|содержимым|кодом)\b:?)?)\s*(.+)"
-PRINTED = {
+REGEX_FLAGS = re.IGNORECASE | re.DOTALL
+PRINT_REQUEST = r".*?\b(?:prints?|printing|says?|печата\w+|вывод\w+|говорит)\s+(.+?)[.!]?\s*$"
+CONTENT_REQUEST = (
+    r"\W*?(?::|\b(?:with|containing|с|со)\s+(?:(?:the )?(?:text|content\w*|текстом|содержимым|кодом)\b:?)?)\s*(.+)"
+)
+PRINT_TEMPLATES = {
     ".py": "print({quoted})",
     ".js": "console.log({quoted});",
     ".sh": "#!/bin/sh\necho {shell}",
     ".md": "# {title}\n\n{text}",
 }
-GIVEN_AS = {".md": "# {title}\n\n{text}"}
-STARTED = {".py": '"""{title}{about}."""', ".sh": "#!/bin/sh", ".md": "# {title}\n\n{text}"}
+CONTENT_TEMPLATES = {".md": "# {title}\n\n{text}"}
+DEFAULT_TEMPLATES = {".py": '"""{title}{about}."""', ".sh": "#!/bin/sh", ".md": "# {title}\n\n{text}"}
 
-NAME = (
+NAME_PATTERN = (
     r"`([^`]+)`|\b(\w*_\w+|\w+\.\w+)\b"
     r"|(?:why (?:does|do|is|are)|почему (?:\w*пада\w+|не работа\w+|лома\w+))\s+(?:the )?(?!tests?\b|тест)(\w+)"
 )
@@ -185,7 +191,7 @@ ABILITIES = "I am the offline model and understand plain requests, such as:"
 ABILITIES_RU = "Я офлайн-модель и понимаю простые просьбы, например:"
 NO_REPAIR = "The offline model cannot invent a repair: say what to write, or set a real model."
 NO_REPAIR_RU = "Офлайн-модель не придумает исправление: скажите, что написать, или подключите настоящую модель."
-DESIGN = """# {title}
+DESIGN_TEMPLATE = """# {title}
 
 ## Goal
 What {title} must do, for whom, and what is out of scope.
@@ -207,7 +213,7 @@ What callers see when it is slow, full or down.
 ## Open questions
 - Which load must it bear?
 """
-DESIGN_RU = """# {title}
+DESIGN_TEMPLATE_RU = """# {title}
 
 ## Цель
 Что должно делать решение, для кого, и что в него не входит.

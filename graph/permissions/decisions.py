@@ -8,22 +8,22 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.messages import ToolMessage
 
 from graph import wire
-from graph.conversation import answer, open_calls, pending_calls, rejection
+from graph.conversation import open_calls, pending_calls, rejection_message, tool_message
 from graph.errors import AgentRuntimeError, CallNotOpen, InvalidMessage
-from graph.state import Gate, State
-from graph.tools.catalog import Side, side
+from graph.state import CallGate, State
+from graph.tools.catalog import ToolExecutor, executor_of
 from prompts import ORCHESTRATOR
 
 RESULT_LIMIT = 1_000_000
 """Bytes of UTF-8 that a model reads of one result."""
-CANCELLED = "cancelled: the user went on"
-EDITED = "The user edited the arguments before agreeing; the call holds what ran.\n"
+CANCELLED_RESULT = "cancelled: the user went on"
+EDITED_NOTE = "The user edited the arguments before agreeing; the call holds what ran.\n"
 
 
-Start = TypeVar("Start", bound=wire.Message)
+MessageT = TypeVar("MessageT", bound=wire.Message)
 
 
-def available(message: Start, team: Collection[str]) -> Start:
+def require_available(message: MessageT, team: Collection[str]) -> MessageT:
     """The message. Raises InvalidMessage if it picks an agent that this mode does not have."""
     if isinstance(message, wire.SwitchAgent) and message.agent_type not in {ORCHESTRATOR, *team}:
         there = ", ".join([ORCHESTRATOR, *team])
@@ -31,73 +31,83 @@ def available(message: Start, team: Collection[str]) -> Start:
     return message
 
 
-def check(calls: Sequence[wire.ToolCall], said: wire.ToolResult | wire.HitlDecision) -> wire.ToolCall:
+def require_open_call(calls: Sequence[wire.ToolCall], answer: wire.ToolResult | wire.HitlDecision) -> wire.ToolCall:
     """The call that is answered. Raises CallNotOpen, naming the calls that are open."""
-    call = next((call for call in calls if call.call_id == said.call_id), None)
+    call = next((call for call in calls if call.call_id == answer.call_id), None)
     if call is None:
-        raise CallNotOpen(f"The call {said.call_id[:128]!r} does not wait for an answer. {_open(calls)}")
-    if isinstance(said, wire.HitlDecision) and not call.requires_approval:
-        raise CallNotOpen(f"The call {said.call_id[:128]!r} waits for its result, not for a decision. {_open(calls)}")
+        raise CallNotOpen(
+            f"The call {answer.call_id[:128]!r} does not wait for an answer. {_describe_open_calls(calls)}"
+        )
+    if isinstance(answer, wire.HitlDecision) and not call.requires_approval:
+        raise CallNotOpen(
+            f"The call {answer.call_id[:128]!r} waits for its result, not for a decision. {_describe_open_calls(calls)}"
+        )
     return call
 
 
-def _open(calls: Sequence[wire.ToolCall]) -> str:
+def _describe_open_calls(calls: Sequence[wire.ToolCall]) -> str:
     return f"Open calls: {', '.join(call.call_id for call in calls)}." if calls else "No call is open."
 
 
-def settled(state: State, said: Any, tell: Callable[[wire.Error], None]) -> dict[str, Any]:
+def apply_answer(state: State, answer: Any, emit: Callable[[wire.Error], None]) -> dict[str, Any]:
     """The state update; an answer that fits no open call changes nothing and is told so."""
     try:
-        parsed = wire.parse(said, wire.ANSWER)
-        check(pending_calls(state), parsed)
+        parsed = wire.parse_message(answer, wire.ANSWER_ADAPTER)
+        require_open_call(pending_calls(state), parsed)
     except AgentRuntimeError as error:
-        tell(wire.failure(error))
+        emit(wire.error_chunk(error))
         return {}
     match parsed:
-        case wire.ToolResult() if _agrees_to_own(state, parsed):
+        case wire.ToolResult() if _is_service_approval(state, parsed):
             return {
                 "gates": {**state["gates"], parsed.call_id: {**state["gates"][parsed.call_id], "status": "approved"}}
             }
         case wire.ToolResult():
-            return {"messages": [_result(state, parsed)]}
+            return {"messages": [_answer_with_result(state, parsed)]}
         case wire.HitlDecision(decision="reject"):
-            return {"messages": [_rejection(state, parsed)]}
+            return {"messages": [_reject_call(state, parsed)]}
         case wire.HitlDecision():
-            return {"gates": {**state["gates"], parsed.call_id: _agreed(state, parsed)}}
+            return {"gates": {**state["gates"], parsed.call_id: _approve_call(state, parsed)}}
 
 
-def _agrees_to_own(state: State, said: wire.ToolResult) -> bool:
+def _is_service_approval(state: State, result: wire.ToolResult) -> bool:
     """Whether a client answers a call that asks, and that the service runs itself: it can only have agreed."""
-    call = _call(state, said.call_id)
-    return state["gates"][said.call_id]["status"] == "ask" and side(call["name"]) is not Side.IDE and not said.refused
+    call = _find_open_call(state, result.call_id)
+    return (
+        state["gates"][result.call_id]["status"] == "ask"
+        and executor_of(call["name"]) is not ToolExecutor.IDE
+        and not result.is_rejected
+    )
 
 
-def _agreed(state: State, said: wire.HitlDecision) -> Gate:
-    gate = state["gates"][said.call_id]
-    if said.decision == "edit":
-        return {**gate, "status": "edited", "arguments": said.modified_arguments}
+def _approve_call(state: State, decision: wire.HitlDecision) -> CallGate:
+    gate = state["gates"][decision.call_id]
+    if decision.decision == "edit":
+        return {**gate, "status": "edited", "arguments": decision.modified_arguments}
     return {**gate, "status": "approved"}
 
 
-def _rejection(state: State, said: wire.HitlDecision) -> ToolMessage:
-    feedback = f" They said: {said.feedback}" if said.feedback else ""
-    return rejection(_call(state, said.call_id), f"The user rejected this call.{feedback}")
+def _reject_call(state: State, decision: wire.HitlDecision) -> ToolMessage:
+    feedback = f" They said: {decision.feedback}" if decision.feedback else ""
+    return rejection_message(_find_open_call(state, decision.call_id), f"The user rejected this call.{feedback}")
 
 
-def _result(state: State, said: wire.ToolResult) -> ToolMessage:
-    note = EDITED if state["gates"][said.call_id].get("was_edited") else ""
-    if said.refused and state["gates"][said.call_id]["status"] == "ask":
-        return rejection(_call(state, said.call_id), cut(f"Error: {said.error}"))
-    if said.error is not None:
-        return answer(_call(state, said.call_id), note + cut(f"Error: {said.error}"), error=True)
-    return answer(_call(state, said.call_id), note + cut(as_text(said.result)))
+def _answer_with_result(state: State, result: wire.ToolResult) -> ToolMessage:
+    note = EDITED_NOTE if state["gates"][result.call_id].get("was_edited") else ""
+    if result.is_rejected and state["gates"][result.call_id]["status"] == "ask":
+        return rejection_message(_find_open_call(state, result.call_id), truncate_result(f"Error: {result.error}"))
+    if result.error is not None:
+        return tool_message(
+            _find_open_call(state, result.call_id), note + truncate_result(f"Error: {result.error}"), error=True
+        )
+    return tool_message(_find_open_call(state, result.call_id), note + truncate_result(format_result(result.result)))
 
 
-def _call(state: State, call_id: str) -> Any:
+def _find_open_call(state: State, call_id: str) -> Any:
     return next(call for call in open_calls(state) if call["id"] == call_id)
 
 
-def conclusion(call: RequestedCall) -> tuple[str, dict[str, Any]] | None:
+def turn_ending(call: RequestedCall) -> tuple[str, dict[str, Any]] | None:
     """What a call that ends the turn says, and the metadata of the answer that it is part of."""
     match call:
         case {"name": "attempt_completion", "args": {"result": str(result)}}:
@@ -107,14 +117,14 @@ def conclusion(call: RequestedCall) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def as_text(result: Any) -> str:
+def format_result(result: Any) -> str:
     """A tool's result as its model reads it."""
     if result is None:
         return "(no output)"
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
-def cut(text: str) -> str:
+def truncate_result(text: str) -> str:
     """At the end, between two characters, with a mark."""
     data = text.encode(errors="replace")
     if len(data) <= RESULT_LIMIT:
@@ -123,6 +133,6 @@ def cut(text: str) -> str:
     return f"{kept}\n[cut here: {len(data) - len(kept.encode())} of {len(data)} bytes were left out]"
 
 
-def cancelled(state: State, told: str = CANCELLED) -> list[ToolMessage]:
+def answer_open_calls(state: State, text: str = CANCELLED_RESULT) -> list[ToolMessage]:
     """Answers for all open calls, so that the conversation can go on without them."""
-    return [answer(call, told, error=True) for call in open_calls(state)]
+    return [tool_message(call, text, error=True) for call in open_calls(state)]

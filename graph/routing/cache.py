@@ -17,12 +17,12 @@ class Choice(NamedTuple):
     """llm, cache or keywords."""
 
 
-class Classifications:
+class RoutingCache:
     """Bounded in number and age, and counted; of one process."""
 
     def __init__(self, settings: Settings) -> None:
         size, seconds = settings.routing_cache_size, settings.routing_cache_seconds
-        self._kept: TTLCache[Hashable, Choice] = TTLCache(max(size, 1), max(seconds, 1e-9))
+        self._choices: TTLCache[Hashable, Choice] = TTLCache(max(size, 1), max(seconds, 1e-9))
         self._is_off = not (size and seconds)
         self.model = settings.llm_model
         self.hits = self.misses = 0
@@ -36,12 +36,12 @@ class Classifications:
 
     def peek(self, key: Hashable) -> Choice | None:
         """Not counted."""
-        found = self._kept.get(key)
+        found = self._choices.get(key)
         return found._replace(method="cache") if found else None
 
-    def keep(self, key: Hashable, choice: Choice) -> None:
+    def put(self, key: Hashable, choice: Choice) -> None:
         if not self._is_off:
-            self._kept[key] = choice
+            self._choices[key] = choice
 
-    def told(self) -> dict[str, Any]:
-        return {"size": len(self._kept), "hits": self.hits, "misses": self.misses}
+    def get_stats(self) -> dict[str, Any]:
+        return {"size": len(self._choices), "hits": self.hits, "misses": self.misses}

@@ -12,12 +12,12 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from graph import wire
 from graph.errors import AgentRuntimeError
-from graph.routing.cache import Choice, Classifications
+from graph.routing.cache import Choice, RoutingCache
 from graph.routing.keywords import KEYWORDS
-from graph.routing.patterns import normal
-from graph.routing.scoring import LONGEST, Hit, evidence, scores
-from graph.sanitize import clean
-from graph.usage.call import cost_of, estimate, size, spent
+from graph.routing.patterns import normalize
+from graph.routing.scoring import MAX_REQUEST_CHARS, ClueMatch, match_clues, sum_points
+from graph.sanitize import sanitize_value
+from graph.usage.call import build_usage, build_usage_metadata, estimate_tokens, usage_of
 from prompts import CLASSIFIER, ORCHESTRATOR, Agent
 
 
@@ -25,50 +25,57 @@ async def classify(
     llm: BaseChatModel,
     text: str,
     team: Mapping[str, Agent],
-    known: Classifications | None = None,
-    tell: Callable[[wire.Usage], None] = lambda _: None,
+    cache: RoutingCache | None = None,
+    on_usage: Callable[[wire.Usage], None] = lambda _: None,
 ) -> Choice:
     """`known`: what was chosen before; `tell`: is told what the model call cost."""
     if len(team) == 1:
-        return by_keywords(text, team)
-    if known and (before := known.get(_key(text, team, known.model))):
+        return classify_by_keywords(text, team)
+    if cache and (before := cache.get(_make_cache_key(text, team, cache.model))):
         return before
-    request = [SystemMessage(classification_prompt(team)), HumanMessage(text[:LONGEST])]
+    request = [SystemMessage(build_classifier_prompt(team)), HumanMessage(text[:MAX_REQUEST_CHARS])]
     try:
         answer = await llm.bind(**{"temperature": 0.3, **CLASSIFIER.parameters}).ainvoke(request)
     except AgentRuntimeError:
-        return by_keywords(text, team)
+        return classify_by_keywords(text, team)
     except asyncio.CancelledError:
-        tell(spent(estimate(size(request), 0), agent=ORCHESTRATOR, purpose="classification", estimated=True))
+        on_usage(
+            build_usage(
+                build_usage_metadata(estimate_tokens(request), 0),
+                agent=ORCHESTRATOR,
+                purpose="classification",
+                estimated=True,
+            )
+        )
         raise
-    tell(cost_of(answer, lambda: size(request), agent=ORCHESTRATOR, purpose="classification"))
-    choice = _chosen(str(answer.text), team)
-    if known and choice:
-        known.keep(_key(text, team, known.model), choice)
-    return choice or by_keywords(text, team)
+    on_usage(usage_of(answer, lambda: estimate_tokens(request), agent=ORCHESTRATOR, purpose="classification"))
+    choice = _parse_choice(str(answer.text), team)
+    if cache and choice:
+        cache.put(_make_cache_key(text, team, cache.model), choice)
+    return choice or classify_by_keywords(text, team)
 
 
-def _key(text: str, team: Mapping[str, Agent], model: str) -> Hashable:
+def _make_cache_key(text: str, team: Mapping[str, Agent], model: str) -> Hashable:
     """Case and space do not matter; another model, prompt or team is another question."""
-    version = hashlib.sha256(classification_prompt(team).encode()).digest()
-    return " ".join(normal(text[:LONGEST]).split()), model, version
+    version = hashlib.sha256(build_classifier_prompt(team).encode()).digest()
+    return " ".join(normalize(text[:MAX_REQUEST_CHARS]).split()), model, version
 
 
-def classification_prompt(team: Mapping[str, Agent]) -> str:
+def build_classifier_prompt(team: Mapping[str, Agent]) -> str:
     agents = "\n".join(f"- {agent.name}: {agent.description}" for agent in team.values())
     return Template(CLASSIFIER.prompt).substitute(agents=agents)
 
 
-def _chosen(answer: str, team: Collection[str]) -> Choice | None:
-    said = next((each for each in _objects(answer[:LONGEST]) if "agent" in each), {})
+def _parse_choice(answer: str, team: Collection[str]) -> Choice | None:
+    said = next((each for each in _find_json_objects(answer[:MAX_REQUEST_CHARS]) if "agent" in each), {})
     agent, confidence = (str(said.get(field, "")).strip().casefold() for field in ("agent", "confidence"))
     if agent not in team:
         return None
     confidence = confidence if confidence in ("high", "medium", "low") else "medium"
-    return Choice(agent, confidence, clean(str(said.get("reasoning") or ""))[:500], "llm")
+    return Choice(agent, confidence, sanitize_value(str(said.get("reasoning") or ""))[:500], "llm")
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
+def _find_json_objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects in a text, whatever stands around them."""
     start = text.find("{")
     while start >= 0:
@@ -80,44 +87,44 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         start = text.find("{", end)
 
 
-def by_keywords(text: str, team: Collection[str], hits: Sequence[Hit] | None = None) -> Choice:
+def classify_by_keywords(text: str, team: Collection[str], matches: Sequence[ClueMatch] | None = None) -> Choice:
     """The agent of the team with the most points; the same text always gets the same.
 
     `hits`: its evidence, where it is at hand.
     """
     if len(team) == 1:
         return Choice(next(iter(team)), "high", "There is no other agent.", "keywords")
-    hits = evidence(text) if hits is None else hits
-    points = {agent: scored for agent, scored in scores(hits).items() if agent in team and scored > 0}
+    matches = match_clues(text) if matches is None else matches
+    points = {agent: scored for agent, scored in sum_points(matches).items() if agent in team and scored > 0}
     if not points:
         agent = KEYWORDS.default if KEYWORDS.default in team else min(team)
         return Choice(agent, "low", "No word of the request points to an agent.", "keywords")
     best, *others = sorted(points, key=lambda agent: (-points[agent], agent))
-    because = sorted((hit for hit in hits if hit.points.get(best, 0) > 0), key=lambda hit: -hit.points[best])
-    confidence = _confidence(points[best], max((points[other] for other in others), default=0))
-    return Choice(best, confidence, _reason(because), "keywords")
+    because = sorted((hit for hit in matches if hit.points.get(best, 0) > 0), key=lambda hit: -hit.points[best])
+    confidence = _rate_confidence(points[best], max((points[other] for other in others), default=0))
+    return Choice(best, confidence, _describe_matches(because), "keywords")
 
 
-def _reason(hits: Sequence[Hit]) -> str:
-    told = [f'{hit.clue} ("{hit.words}")' if hit.words else hit.clue for hit in hits[:3]]
+def _describe_matches(matches: Sequence[ClueMatch]) -> str:
+    told = [f'{hit.clue} ("{hit.words}")' if hit.words else hit.clue for hit in matches[:3]]
     return f"The request {', '.join(told)}."
 
 
-def _confidence(best: int, second: int) -> str:
+def _rate_confidence(best: int, second: int) -> str:
     return "high" if best >= second + 6 else "medium" if best >= second + 2 else "low"
 
 
-def remembered(text: str, team: Mapping[str, Agent], known: Classifications) -> Choice | None:
+def peek_cached_choice(text: str, team: Mapping[str, Agent], cache: RoutingCache) -> Choice | None:
     """What the model said of a request before."""
-    return known.peek(_key(text, team, known.model))
+    return cache.peek(_make_cache_key(text, team, cache.model))
 
 
-def explanation(text: str, team: Collection[str]) -> dict[str, Any]:
+def explain_scores(text: str, team: Collection[str]) -> dict[str, Any]:
     """What the words of a request say, and whom they speak for."""
-    hits = evidence(text)
-    points = scores(hits)
+    hits = match_clues(text)
+    points = sum_points(hits)
     return {
-        **by_keywords(text, team, hits)._asdict(),
+        **classify_by_keywords(text, team, hits)._asdict(),
         "points": {agent: points.get(agent, 0) for agent in team},
         "evidence": [{"clue": hit.clue, "words": hit.words, "points": dict(hit.points)} for hit in hits],
     }

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import prompts
 from prompts import AGENTS
 
-Form = Literal["trace", "question", "choice", "long", "statement"]
+RequestForm = Literal["trace", "question", "choice", "long", "statement"]
 
 
 class Clue(BaseModel):
@@ -27,31 +27,31 @@ class Clue(BaseModel):
 
     @field_validator("points")
     @classmethod
-    def _of_agents(cls, points: dict[str, int]) -> dict[str, int]:
-        return _known(points)
+    def _validate_points(cls, points: dict[str, int]) -> dict[str, int]:
+        return _require_known_agents(points)
 
     @field_validator("terms", mode="before")
     @classmethod
-    def _separated(cls, terms: Any) -> Any:
+    def _split_terms(cls, terms: Any) -> Any:
         return [each.strip() for each in terms.strip().rstrip(",").split(",")] if isinstance(terms, str) else terms
 
     @field_validator("terms")
     @classmethod
-    def _say_something(cls, terms: list[str]) -> list[str]:
+    def _validate_terms(cls, terms: list[str]) -> list[str]:
         if not all(set(term.split()) - {"^", "..."} for term in terms):
             raise ValueError("there is an empty term")
-        if empty := [term for term in terms for word in {*term.split()} - {"^", "..."} if _has_a_hole(word)]:
+        if empty := [term for term in terms for word in {*term.split()} - {"^", "..."} if _has_empty_part(word)]:
             raise ValueError(f"a word is missing in {empty[0]!r}")
         if any(term.removeprefix("^ ").startswith("...") for term in terms):
             raise ValueError("a term begins with a gap")
         return terms
 
 
-def _has_a_hole(word: str) -> bool:
+def _has_empty_part(word: str) -> bool:
     return not all(one.strip("*!") for one in re.split(r"[|_]", word))
 
 
-def _known(points: dict[str, int]) -> dict[str, int]:
+def _require_known_agents(points: dict[str, int]) -> dict[str, int]:
     if unknown := sorted(points.keys() - AGENTS.keys()):
         raise ValueError(f"there is no agent {', '.join(unknown)}; there are {', '.join(AGENTS)}")
     return points
@@ -64,29 +64,29 @@ class Keywords(BaseModel):
 
     default: str
     fillers: list[str] = Field(min_length=1)
-    forms: dict[Form, dict[str, int]]
+    forms: dict[RequestForm, dict[str, int]]
     """What a request is by its form."""
     clues: list[Clue] = Field(min_length=1)
 
     @field_validator("default")
     @classmethod
-    def _exists(cls, name: str) -> str:
-        _known({name: 0})
+    def _validate_default(cls, name: str) -> str:
+        _require_known_agents({name: 0})
         return name
 
     @field_validator("forms")
     @classmethod
-    def _of_agents(cls, forms: dict[Form, dict[str, int]]) -> dict[Form, dict[str, int]]:
+    def _validate_forms(cls, forms: dict[RequestForm, dict[str, int]]) -> dict[RequestForm, dict[str, int]]:
         for points in forms.values():
-            _known(points)
+            _require_known_agents(points)
         return forms
 
 
-def load(path: Path) -> Keywords:
+def load_keywords(path: Path) -> Keywords:
     try:
         return Keywords.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-KEYWORDS = load(prompts.HERE / "keywords.yaml")
+KEYWORDS = load_keywords(prompts.PROMPTS_DIR / "keywords.yaml")

@@ -4,16 +4,16 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-GAP = 8
+MAX_GAP_WORDS = 8
 """Words that `...` may stand for."""
-ENDS = {".", "!", ";", ":", "\n", "?"}
+SENTENCE_ENDS = {".", "!", ";", ":", "\n", "?"}
 """Of a sentence."""
 
-_COMMAND = re.compile(r"(?!\w*ли$)\w*(?:й|йте|ь|ьте|и|ите|[еи]м|[еи]мте|ти|ка)(?:ся|сь)?|")
+_IMPERATIVE_ENDING = re.compile(r"(?!\w*ли$)\w*(?:й|йте|ь|ьте|и|ите|[еи]м|[еи]мте|ти|ка)(?:ся|сь)?|")
 """How a Russian verb ends that tells somebody to do something, or names what is to be done."""
 
 
-def normal(text: str) -> str:
+def normalize(text: str) -> str:
     return text.casefold().replace("ё", "е").replace("’", "'")
 
 
@@ -23,58 +23,62 @@ class Element(NamedTuple):
     exact: frozenset[str]
     stems: tuple[str, ...]
     verbs: tuple[str, ...]
-    ends: tuple[str, ...]
+    suffixes: tuple[str, ...]
     rows: tuple[tuple["Element", ...], ...]
 
-    def fits(self, words: Sequence[str], place: int) -> int:
+    def match_at(self, words: Sequence[str], place: int) -> int:
         """Where it ends that begins there; 0: it does not."""
         if place >= len(words):
             return 0
         word = words[place]
-        if word in self.exact or word.startswith(self.stems) or (word.endswith(self.ends) and word not in self.ends):
+        if (
+            word in self.exact
+            or word.startswith(self.stems)
+            or (word.endswith(self.suffixes) and word not in self.suffixes)
+        ):
             return place + 1
-        if any(word.startswith(verb) and _COMMAND.fullmatch(word, len(verb)) for verb in self.verbs):
+        if any(word.startswith(verb) and _IMPERATIVE_ENDING.fullmatch(word, len(verb)) for verb in self.verbs):
             return place + 1
-        return next((end for row in self.rows if (end := _row_fits(row, words, place))), 0)
+        return next((end for row in self.rows if (end := _match_row(row, words, place))), 0)
 
 
-def _row_fits(row: Sequence[Element], words: Sequence[str], place: int) -> int:
+def _match_row(row: Sequence[Element], words: Sequence[str], place: int) -> int:
     for element in row:
-        if not (place := element.fits(words, place)):
+        if not (place := element.match_at(words, place)):
             return 0
     return place
 
 
-class Term:
+class Pattern:
     """Words in a row, in the notation of prompts/keywords.yaml."""
 
-    def __init__(self, written: str) -> None:
-        parts = normal(written).split()
-        self.opens = parts[0] == "^"
-        self.parts = [None if part == "..." else _element(part) for part in parts[self.opens :]]
+    def __init__(self, source: str) -> None:
+        parts = normalize(source).split()
+        self.is_anchored = parts[0] == "^"
+        self.parts = [None if part == "..." else _parse_element(part) for part in parts[self.is_anchored :]]
 
-    def found(self, words: Sequence[str], place: int) -> int:
+    def match_at(self, words: Sequence[str], place: int) -> int:
         """Where it ends that begins there; 0: it does not."""
         gap = 0
         for part in self.parts:
             if part is None:
-                gap = GAP
+                gap = MAX_GAP_WORDS
                 continue
-            while not (end := part.fits(words, place)):
-                if place >= len(words) or gap == 0 or words[place] in ENDS:
+            while not (end := part.match_at(words, place)):
+                if place >= len(words) or gap == 0 or words[place] in SENTENCE_ENDS:
                     return 0
                 place, gap = place + 1, gap - 1
             place, gap = end, 0
         return place
 
 
-def _element(written: str) -> Element:
-    each = written.split("|")
+def _parse_element(source: str) -> Element:
+    each = source.split("|")
     single = [one for one in each if "_" not in one]
     return Element(
         frozenset(one for one in single if one[-1] not in "*!" and one[0] != "*"),
         tuple(one[:-1] for one in single if one.endswith("*")),
         tuple(one[:-1] for one in single if one.endswith("!")),
         tuple(one[1:] for one in single if one.startswith("*")),
-        tuple(tuple(map(_element, one.split("_"))) for one in each if "_" in one),
+        tuple(tuple(map(_parse_element, one.split("_"))) for one in each if "_" in one),
     )

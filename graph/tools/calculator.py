@@ -6,10 +6,10 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
-BITS = 4096
+MAX_BITS = 4096
 """The largest number that is computed."""
 
-BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+BINARY_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -17,13 +17,13 @@ BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+UNARY_OPERATORS: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 
 
 def calculate(expression: str) -> str:
     """Raises ValueError with a sentence about what cannot be computed."""
     try:
-        return str(_value(ast.parse(expression.strip(), mode="eval").body))
+        return str(_evaluate_node(ast.parse(expression.strip(), mode="eval").body))
     except (SyntaxError, RecursionError, MemoryError):
         raise ValueError(
             f"{expression[:80]!r} is not arithmetic: use numbers, + - * / // % ** and parentheses"
@@ -34,29 +34,29 @@ def calculate(expression: str) -> str:
         raise ValueError("the result is too large") from None
 
 
-def _value(node: ast.expr) -> Any:
+def _evaluate_node(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return _bounded(number)
-        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in UNARY:
-            return UNARY[type(sign)](_value(operand))
+            return _check_bounds(number)
+        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in UNARY_OPERATORS:
+            return UNARY_OPERATORS[type(sign)](_evaluate_node(operand))
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            return _power(_value(left), _value(right))
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
-            return _bounded(BINARY[type(op)](_value(left), _value(right)))
+            return _calculate_power(_evaluate_node(left), _evaluate_node(right))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY_OPERATORS:
+            return _check_bounds(BINARY_OPERATORS[type(op)](_evaluate_node(left), _evaluate_node(right)))
     raise SyntaxError
 
 
-def _power(base: Any, exponent: Any) -> Any:
-    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > BITS:
+def _calculate_power(base: Any, exponent: Any) -> Any:
+    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > MAX_BITS:
         raise OverflowError
-    return _bounded(base**exponent)
+    return _check_bounds(base**exponent)
 
 
-def _bounded(number: Any) -> Any:
+def _check_bounds(number: Any) -> Any:
     if isinstance(number, complex):
         raise ValueError("the result is not a real number")
-    if isinstance(number, int) and number.bit_length() > BITS:
+    if isinstance(number, int) and number.bit_length() > MAX_BITS:
         raise OverflowError
     if isinstance(number, float) and not isfinite(number):
         raise OverflowError

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from prompts import ORCHESTRATOR, Agent, team
+from prompts import ORCHESTRATOR, Agent, select_team
 
 
-class Side(Enum):
+class ToolExecutor(Enum):
     """Who answers a call."""
 
     IDE = "ide"
@@ -22,20 +22,20 @@ class Tool(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @classmethod
-    def side(cls) -> Side:
-        return Side.IDE
+    def get_executor(cls) -> ToolExecutor:
+        return ToolExecutor.IDE
 
 
 class Local(Tool):
     @classmethod
-    def side(cls) -> Side:
-        return Side.LOCAL
+    def get_executor(cls) -> ToolExecutor:
+        return ToolExecutor.LOCAL
 
 
 class Control(Tool):
     @classmethod
-    def side(cls) -> Side:
-        return Side.CONTROL
+    def get_executor(cls) -> ToolExecutor:
+        return ToolExecutor.CONTROL
 
 
 class read_file(Tool):
@@ -105,19 +105,19 @@ class calculator(Local):
     expr: str = Field(min_length=1, max_length=200)
 
 
-def _mode(name: str) -> str:
+def _validate_mode(name: str) -> str:
     if name not in MODES:
         raise ValueError(f"there is no mode {name[:40]!r}; there are {', '.join(MODES)}")
     return name
 
 
-MODES = [ORCHESTRATOR, *team(multi_agent=True)]
+MODES = [ORCHESTRATOR, *select_team(multi_agent=True)]
 
 
 class switch_mode(Control):
     """Hand the conversation to another agent, which goes on from here; orchestrator chooses one anew."""
 
-    mode: Annotated[str, AfterValidator(_mode), WithJsonSchema({"type": "string", "enum": MODES})]
+    mode: Annotated[str, AfterValidator(_validate_mode), WithJsonSchema({"type": "string", "enum": MODES})]
     reason: str = Field("", description="Why, for the user and for the agent that takes over.")
 
 
@@ -140,12 +140,12 @@ TOOLS: dict[str, type[Tool]] = {
 }
 
 
-CONTINUE = "continue_work"
+CONTINUE_TOOL = "continue_work"
 """What the service asks its user in the form of a call that needs approval. No model can ask for it."""
-ENDS_TURN = {"attempt_completion", "ask_followup_question"}
+TURN_ENDING_TOOLS = {"attempt_completion", "ask_followup_question"}
 
 
-def mistake(name: str, arguments: dict[str, Any]) -> str | None:
+def validation_error(name: str, arguments: dict[str, Any]) -> str | None:
     """What is wrong with a call, as a sentence that its model can act on; None if nothing is."""
     if name not in TOOLS:
         return f"There is no tool {name[:64]!r}. There are: {', '.join(TOOLS)}."
@@ -153,42 +153,42 @@ def mistake(name: str, arguments: dict[str, Any]) -> str | None:
         TOOLS[name].model_validate({k: v for k, v in arguments.items() if v is not None})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        said = [f"{_at(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+        said = [f"{_format_location(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
         there = ", ".join(TOOLS[name].model_fields)
         return f"The arguments of {name} are not valid: {'; '.join(said)}. Its arguments are: {there}."
     return None
 
 
-def _at(location: tuple[int | str, ...]) -> str:
+def _format_location(location: tuple[int | str, ...]) -> str:
     return str(location[0] if location else "a name")[:64]
 
 
-def check(agent: Agent) -> None:
+def validate_agent(agent: Agent) -> None:
     """Raises ValueError if the agent's file names a tool that there is not."""
     if unknown := set(agent.tools) - TOOLS.keys():
         said = f"there is no tool {', '.join(sorted(unknown))}; there are {', '.join(TOOLS)}"
         raise ValueError(f"prompts/agents/{agent.name}.md: {said}")
 
 
-def side(name: str) -> Side:
+def executor_of(name: str) -> ToolExecutor:
     """Of a call that has no mistake."""
-    return Side.LOCAL if name == CONTINUE else TOOLS[name].side()
+    return ToolExecutor.LOCAL if name == CONTINUE_TOOL else TOOLS[name].get_executor()
 
 
 @cache
 def specification(name: str) -> dict[str, Any]:
     """In the form of the OpenAI API."""
-    schema = _plain(TOOLS[name].model_json_schema())
+    schema = _simplify_schema(TOOLS[name].model_json_schema())
     function = {"name": name, "description": schema.pop("description"), "parameters": schema}
     return {"type": "function", "function": function}
 
 
-def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: _plain_field(field) for name, field in schema["properties"].items()}
+def _simplify_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: _simplify_field(field) for name, field in schema["properties"].items()}
     return {k: v for k, v in schema.items() if k != "title"} | {"properties": fields}
 
 
-def _plain_field(field: dict[str, Any]) -> dict[str, Any]:
+def _simplify_field(field: dict[str, Any]) -> dict[str, Any]:
     """Without the title, and an optional field as what it is when it is there."""
     present: dict[str, Any] = next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})
     return present | {k: v for k, v in field.items() if k not in ("title", "anyOf") and v is not None}

@@ -9,11 +9,11 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
 from graph import prices
-from graph.conversation import own, own_question
+from graph.conversation import pending_service_question, service_message
 from graph.errors import LimitReached
 from graph.settings import Settings
-from graph.state import NOTHING, NOTHING_SPENT, Spent, State
-from graph.tools.catalog import CONTINUE
+from graph.state import ZERO_AMOUNT, ZERO_USAGE, State, ThreadUsage
+from graph.tools.catalog import CONTINUE_TOOL
 
 
 class Budget(NamedTuple):
@@ -26,18 +26,19 @@ class Budget(NamedTuple):
     @property
     def key(self) -> str:
         """What the user agrees to: another limit is another question."""
-        return f"{self.setting}={prices.written(self.limit)}"
+        return f"{self.setting}={prices.format_amount(self.limit)}"
 
-    def used(self, spent: Spent) -> Decimal:
-        return Decimal(spent[self.scope][self.measure])
+    def amount_used(self, usage: ThreadUsage) -> Decimal:
+        return Decimal(usage[self.scope][self.measure])
 
-    def told(self, spent: Spent) -> str:
-        return f"{prices.written(self.used(spent))} of {prices.written(self.limit)} {self.unit} of this {self.scope}"
+    def describe(self, usage: ThreadUsage) -> str:
+        used, limit = prices.format_amount(self.amount_used(usage)), prices.format_amount(self.limit)
+        return f"{used} of {limit} {self.unit} of this {self.scope}"
 
-    def shown(self, spent: Spent) -> dict[str, Any]:
+    def to_json(self, usage: ThreadUsage) -> dict[str, Any]:
         """As clients see it."""
-        number: Callable[[Decimal], Any] = prices.shown if self.measure == "money" else int
-        used = self.used(spent)
+        number: Callable[[Decimal], Any] = prices.to_json_number if self.measure == "money" else int
+        used = self.amount_used(usage)
         left = max(self.limit - used, Decimal(0))
         return {"limit": number(self.limit), "used": number(used), "left": number(left)}
 
@@ -55,33 +56,33 @@ class Budgets:
         ]
         self._budgets = [each for each in every if each.limit]
 
-    def check(self, spent: Spent | None) -> None:
+    def check_limits(self, usage: ThreadUsage | None) -> None:
         """Before a model is asked. Raises LimitReached."""
         for each in self._budgets:
-            if each.used(spent or NOTHING_SPENT) >= each.limit:
-                raise LimitReached(_over(each))
+            if each.amount_used(usage or ZERO_USAGE) >= each.limit:
+                raise LimitReached(_limit_message(each))
 
-    def question(self, spent: Spent | None) -> AIMessage | None:
+    def warning_question(self, usage: ThreadUsage | None) -> AIMessage | None:
         """What the user has to agree to before a model is asked, as a message that calls for it."""
-        spent = spent or NOTHING_SPENT
-        near = [each for each in self._budgets if each.used(spent) >= self._warning * each.limit]
-        if not (new := [each for each in near if each.key not in spent["agreed"]]):
+        usage = usage or ZERO_USAGE
+        near = [each for each in self._budgets if each.amount_used(usage) >= self._warning * each.limit]
+        if not (new := [each for each in near if each.key not in usage["agreed"]]):
             return None
-        used = ", ".join(each.told(spent) for each in new)
-        call = RequestedCall(name=CONTINUE, args={"used": used}, id=f"call_{uuid4().hex}", type="tool_call")
+        used = ", ".join(each.describe(usage) for each in new)
+        call = RequestedCall(name=CONTINUE_TOOL, args={"used": used}, id=f"call_{uuid4().hex}", type="tool_call")
         about = {
             "rule": f"budget.{new[0].setting}",
             "reason": f"The work has used {used}. Approve to go on up to the limit, reject to stop here.",
             "budgets": [each.key for each in new],
         }
-        return own("", calls=[call], aside=True, question=about)
+        return service_message("", calls=[call], aside=True, question=about)
 
-    def shown(self, spent: Spent | None) -> dict[str, Any]:
-        return {each.setting: each.shown(spent or NOTHING_SPENT) for each in self._budgets}
+    def to_json(self, usage: ThreadUsage | None) -> dict[str, Any]:
+        return {each.setting: each.to_json(usage or ZERO_USAGE) for each in self._budgets}
 
 
-def _over(budget: Budget) -> str:
-    limit = f"{prices.written(budget.limit)} {budget.unit}"
+def _limit_message(budget: Budget) -> str:
+    limit = f"{prices.format_amount(budget.limit)} {budget.unit}"
     if budget.measure == "calls":
         return f"The turn was stopped after {limit}. Send a message to go on."
     if budget.scope == "turn":
@@ -90,22 +91,22 @@ def _over(budget: Budget) -> str:
     return f"The session has used up its limit of {limit}. Begin a new one, or have {setting} raised."
 
 
-def next_turn(spent: Spent | None) -> Spent:
+def reset_turn_usage(usage: ThreadUsage | None) -> ThreadUsage:
     """The user has said something."""
-    spent = spent or NOTHING_SPENT
-    return {**spent, "turn": NOTHING, "agreed": [key for key in spent["agreed"] if key.startswith("session")]}
+    usage = usage or ZERO_USAGE
+    return {**usage, "turn": ZERO_AMOUNT, "agreed": [key for key in usage["agreed"] if key.startswith("session")]}
 
 
-def declined(state: State) -> AIMessage | None:
+def find_declined_question(state: State) -> AIMessage | None:
     """The question, if the user has just said no to it."""
-    question = own_question(state)
+    question = pending_service_question(state)
     return question if question and "rejected" in state["messages"][-1].additional_kwargs else None
 
 
-def stopped(question: AIMessage) -> str:
+def stop_message(question: AIMessage) -> str:
     return f"Stopped here: {question.tool_calls[0]['args']['used']} are used. Send a message to go on."
 
 
-def agreed(state: State, question: AIMessage) -> Spent:
-    spent = state.get("spent") or NOTHING_SPENT
+def accept_warning(state: State, question: AIMessage) -> ThreadUsage:
+    spent = state.get("spent") or ZERO_USAGE
     return {**spent, "agreed": [*spent["agreed"], *question.additional_kwargs["question"]["budgets"]]}

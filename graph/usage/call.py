@@ -8,17 +8,17 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from graph import wire
-from graph.usage.tokens import tokens
+from graph.usage.tokens import estimate_text_tokens
 
 Purpose = Literal["answer", "classification", "speculation", "summary", "title"]
 """What a model was asked for; a speculation is an answer that was begun and dropped."""
 
 
-def spent(
+def build_usage(
     usage: UsageMetadata | None, *, agent: str, purpose: Purpose, model: str = "", estimated: bool = False
 ) -> wire.Usage:
     """Of one call. `agent`: whom it was made for; `model`: who answered, if that is known."""
-    counted = usage or estimate(0, 0)
+    counted = usage or build_usage_metadata(0, 0)
     return wire.Usage(
         prompt_tokens=counted["input_tokens"],
         cached_tokens=counted.get("input_token_details", {}).get("cache_read", 0),
@@ -30,23 +30,34 @@ def spent(
     )
 
 
-def cost_of(answer: AIMessage, sent: Callable[[], int], *, agent: str, purpose: Purpose) -> wire.Usage:
+def usage_of(answer: AIMessage, estimate_sent: Callable[[], int], *, agent: str, purpose: Purpose) -> wire.Usage:
     """Of a call that was answered; `sent`: about how many tokens it sent, asked if the model's service does not say."""
     model = str(answer.response_metadata.get("model_name") or "")
     usage = answer.usage_metadata
     if usage and usage["total_tokens"]:
-        return spent(usage, agent=agent, purpose=purpose, model=model)
-    return spent(estimate(sent(), size([answer])), agent=agent, purpose=purpose, model=model, estimated=True)
+        return build_usage(usage, agent=agent, purpose=purpose, model=model)
+    return build_usage(
+        build_usage_metadata(estimate_sent(), estimate_tokens([answer])),
+        agent=agent,
+        purpose=purpose,
+        model=model,
+        estimated=True,
+    )
 
 
-def estimate(read: int, written: int) -> UsageMetadata:
-    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+def build_usage_metadata(input_tokens: int, output_tokens: int) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=input_tokens, output_tokens=output_tokens, total_tokens=input_tokens + output_tokens
+    )
 
 
-def size(messages: Iterable[BaseMessage]) -> int:
+def estimate_tokens(messages: Iterable[BaseMessage]) -> int:
     """About how many tokens they are."""
-    return sum(tokens(message.text) + sum(map(_asked, getattr(message, "tool_calls", ()))) for message in messages)
+    return sum(
+        estimate_text_tokens(message.text) + sum(map(_estimate_call_tokens, getattr(message, "tool_calls", ())))
+        for message in messages
+    )
 
 
-def _asked(call: Any) -> int:
-    return tokens(call["name"]) + tokens(json.dumps(call["args"], ensure_ascii=False))
+def _estimate_call_tokens(call: Any) -> int:
+    return estimate_text_tokens(call["name"]) + estimate_text_tokens(json.dumps(call["args"], ensure_ascii=False))

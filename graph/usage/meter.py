@@ -10,67 +10,73 @@ from langgraph.runtime import Runtime
 from graph import prices, wire
 from graph.prices import Price
 from graph.settings import OFFLINE_MODEL, Settings
-from graph.state import NOTHING_SPENT, Amount, Spent, State
+from graph.state import ZERO_USAGE, State, ThreadUsage, UsageAmount
 
-FREE = Price(prompt=Decimal(0), completion=Decimal(0))
+FREE_PRICE = Price(prompt=Decimal(0), completion=Decimal(0))
 Node = Callable[..., Awaitable[dict[str, Any]]]
 
 
 class Meter:
     def __init__(self, settings: Settings) -> None:
-        self._prices: prices.Table = {OFFLINE_MODEL: FREE, **settings.prices} if settings.prices else {}
+        self._prices: prices.PriceTable = {OFFLINE_MODEL: FREE_PRICE, **settings.prices} if settings.prices else {}
         self._model = settings.llm_model
         self.currency = settings.currency
 
-    def priced(self, call: wire.Usage) -> wire.Usage:
+    def price_call(self, call: wire.Usage) -> wire.Usage:
         """With what it cost, exactly, among the metadata. Its model is the one of the settings if it names none."""
         about = call.metadata or {}
         model = about.get("model") or self._model
-        price = prices.price(self._prices, model)
-        cost = None if price is None else price.of(call)
+        price = prices.find_price(self._prices, model)
+        cost = None if price is None else price.calculate_cost(call)
         told = {
-            "cost": prices.shown(cost),
+            "cost": prices.to_json_number(cost),
             "currency": None if cost is None else self.currency,
             "unpriced_calls": 1 if self._prices and cost is None else None,
             "metadata": {**about, "model": model, "cost": None if cost is None else str(cost)},
         }
         return call.model_copy(update=told)
 
-    def after(self, before: Spent | None, calls: Iterable[wire.Usage]) -> Spent:
+    def accumulate(self, before: ThreadUsage | None, calls: Iterable[wire.Usage]) -> ThreadUsage:
         """What a thread has spent, with these calls."""
-        spent = before or NOTHING_SPENT
+        spent = before or ZERO_USAGE
         for call in calls:
-            spent = {**spent, "turn": self._more(spent["turn"], call), "session": self._more(spent["session"], call)}
+            spent = {
+                **spent,
+                "turn": self._add_call(spent["turn"], call),
+                "session": self._add_call(spent["session"], call),
+            }
         return spent
 
-    def _more(self, amount: Amount, call: wire.Usage) -> Amount:
+    def _add_call(self, amount: UsageAmount, call: wire.Usage) -> UsageAmount:
         return {
             "calls": amount["calls"] + ((call.metadata or {}).get("purpose") == "answer"),
             "tokens": amount["tokens"] + call.total_tokens,
-            "money": str(Decimal(amount["money"]) + self._charged(call)),
+            "money": str(Decimal(amount["money"]) + self._charge_for(call)),
         }
 
-    def _charged(self, call: wire.Usage) -> Decimal:
+    def _charge_for(self, call: wire.Usage) -> Decimal:
         """A call without a price counts as the dearest there is: a budget is not got round by a model's name."""
         cost = (call.metadata or {}).get("cost")
         if cost is not None:
             return Decimal(cost)
-        return max((price.of(call) for price in self._prices.values()), default=Decimal(0))
+        return max((price.calculate_cost(call) for price in self._prices.values()), default=Decimal(0))
 
 
-def metered(node: Node, meter: Meter) -> Node:
+def with_metering(node: Node, meter: Meter) -> Node:
     """The node; what it tells of model calls is priced, and added to what the thread has spent."""
 
-    async def counting(state: State, runtime: Runtime[wire.StreamOptions], config: RunnableConfig) -> dict[str, Any]:
+    async def call_node(state: State, runtime: Runtime[wire.StreamOptions], config: RunnableConfig) -> dict[str, Any]:
         calls: list[wire.Usage] = []
 
-        def tell(chunk: wire.Chunk) -> None:
+        def emit(chunk: wire.Chunk) -> None:
             if isinstance(chunk, wire.Usage):
-                chunk = meter.priced(chunk)
+                chunk = meter.price_call(chunk)
                 calls.append(chunk)
             runtime.stream_writer(chunk)
 
-        update = await node(state, runtime.override(stream_writer=tell), config)
-        return {**update, "spent": meter.after(update.get("spent", state.get("spent")), calls)} if calls else update
+        update = await node(state, runtime.override(stream_writer=emit), config)
+        return (
+            {**update, "spent": meter.accumulate(update.get("spent", state.get("spent")), calls)} if calls else update
+        )
 
-    return counting
+    return call_node

@@ -9,30 +9,30 @@ from typing import Any
 
 from graph import prices, wire
 
-Bill = dict[str, Any]
+UsageTotals = dict[str, Any]
 """The counts, `cost`, and what they are made up of."""
-COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "model_calls")
-PARTS = {"agents": "agent", "purposes": "purpose"}
+COUNT_FIELDS = ("prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "model_calls")
+BREAKDOWNS = {"agents": "agent", "purposes": "purpose"}
 
 
-def of_run(calls: Iterable[wire.Usage]) -> Bill | None:
+def sum_run_calls(calls: Iterable[wire.Usage]) -> UsageTotals | None:
     """Of priced calls; None if there was none."""
-    items = [_item(call) for call in calls]
-    return {**total(items), "calls": items} if items else None
+    items = [_totals_of_call(call) for call in calls]
+    return {**sum_totals(items), "calls": items} if items else None
 
 
-def _item(call: wire.Usage) -> Bill:
+def _totals_of_call(call: wire.Usage) -> UsageTotals:
     about = call.metadata or {}
     named = {name: about.get(name) for name in ("agent", "purpose", "model")}
-    counts = {name: getattr(call, name) for name in COUNTED}
+    counts = {name: getattr(call, name) for name in COUNT_FIELDS}
     doubts = {"unpriced_calls": int(about.get("cost") is None), "estimated_calls": call.estimated_calls or 0}
     return {**named, **counts, "cost": about.get("cost"), **doubts}
 
 
-def total(bills: Iterable[Bill]) -> Bill:
+def sum_totals(parts: Iterable[UsageTotals]) -> UsageTotals:
     """The counts and the cost. Calls that were counted before there were prices have none."""
-    known = [*bills]
-    counts = {name: sum(each.get(name, 0) for each in known) for name in COUNTED}
+    known = [*parts]
+    counts = {name: sum(each.get(name, 0) for each in known) for name in COUNT_FIELDS}
     costs = [Decimal(each["cost"]) for each in known if each.get("cost") is not None]
     return {
         **counts,
@@ -42,55 +42,55 @@ def total(bills: Iterable[Bill]) -> Bill:
     }
 
 
-def joined(before: Bill | None, more: Bill | None) -> Bill | None:
+def merge_totals(before: UsageTotals | None, more: UsageTotals | None) -> UsageTotals | None:
     """Two parts of one run."""
     if not before or not more:
         return before or more
-    return {**total([before, more]), "calls": [*before.get("calls", ()), *more.get("calls", ())]}
+    return {**sum_totals([before, more]), "calls": [*before.get("calls", ()), *more.get("calls", ())]}
 
 
-def of_session(before: Bill | None, run: Bill | None) -> Bill | None:
+def add_run(before: UsageTotals | None, run: UsageTotals | None) -> UsageTotals | None:
     """With one more run."""
     if not run:
         return before
     kept = before or {}
-    parts = {name: _parted(kept.get(name, {}), run["calls"], by) for name, by in PARTS.items()}
-    return {**total([kept, run]), **parts}
+    parts = {name: _add_to_groups(kept.get(name, {}), run["calls"], by) for name, by in BREAKDOWNS.items()}
+    return {**sum_totals([kept, run]), **parts}
 
 
-def _parted(sums: dict[str, Bill], calls: Iterable[Bill], by: str) -> dict[str, Bill]:
+def _add_to_groups(sums: dict[str, UsageTotals], calls: Iterable[UsageTotals], key: str) -> dict[str, UsageTotals]:
     for call in calls:
-        sums = {**sums, call[by]: total([sums.get(call[by], {}), call])}
+        sums = {**sums, call[key]: sum_totals([sums.get(call[key], {}), call])}
     return sums
 
 
-def shown(bill: Bill | None) -> dict[str, Any]:
+def to_json(usage: UsageTotals | None) -> dict[str, Any]:
     """The totals as clients see them."""
-    totals = total([bill or {}])
-    return {**totals, "cost": prices.shown(totals["cost"])}
+    totals = sum_totals([usage or {}])
+    return {**totals, "cost": prices.to_json_number(totals["cost"])}
 
 
-def shown_parts(bill: Bill | None) -> dict[str, Any]:
-    return {name: {key: shown(sums) for key, sums in (bill or {}).get(name, {}).items()} for name in PARTS}
+def breakdowns_to_json(usage: UsageTotals | None) -> dict[str, Any]:
+    return {name: {key: to_json(sums) for key, sums in (usage or {}).get(name, {}).items()} for name in BREAKDOWNS}
 
 
-def shown_calls(bill: Bill | None) -> list[dict[str, Any]]:
+def calls_to_json(usage: UsageTotals | None) -> list[dict[str, Any]]:
     """Each of a run."""
-    return [_shown_call(call) for call in (bill or {}).get("calls", ())]
+    return [_call_to_json(call) for call in (usage or {}).get("calls", ())]
 
 
-def _shown_call(call: Bill) -> dict[str, Any]:
+def _call_to_json(call: UsageTotals) -> dict[str, Any]:
     named = {name: call[name] for name in ("agent", "purpose", "model")}
-    counts = {name: call[name] for name in COUNTED if name != "model_calls"}
-    return {**named, **counts, "cost": prices.shown(call["cost"]), "estimated": bool(call["estimated_calls"])}
+    counts = {name: call[name] for name in COUNT_FIELDS if name != "model_calls"}
+    return {**named, **counts, "cost": prices.to_json_number(call["cost"]), "estimated": bool(call["estimated_calls"])}
 
 
-def as_chunk(calls: list[wire.Usage]) -> wire.Usage:
+def usage_chunk(calls: list[wire.Usage]) -> wire.Usage:
     """Of a run, for a client that opted in; of money nothing if there are no prices."""
-    totals = total(_item(call) for call in calls)
+    totals = sum_totals(_totals_of_call(call) for call in calls)
     return wire.Usage(
-        **{name: totals[name] for name in COUNTED},
-        cost=prices.shown(totals["cost"]),
+        **{name: totals[name] for name in COUNT_FIELDS},
+        cost=prices.to_json_number(totals["cost"]),
         currency=next((call.currency for call in calls if call.currency), None),
         unpriced_calls=sum(call.unpriced_calls or 0 for call in calls) or None,
         estimated_calls=totals["estimated_calls"] or None,

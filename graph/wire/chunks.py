@@ -16,7 +16,7 @@ from graph.wire.messages import StreamOptions
 class Outgoing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    def encoded(self) -> str:
+    def to_json_line(self) -> str:
         """One line of ASCII JSON without nulls."""
         return self.model_dump_json(exclude_none=True, ensure_ascii=True)
 
@@ -85,14 +85,14 @@ class Usage(Outgoing):
 Chunk = Annotated[AssistantMessage | ToolCall | AgentSwitched | Error | Usage, Field(discriminator="type")]
 """What a client receives."""
 
-CHUNK: TypeAdapter[Chunk] = TypeAdapter(Chunk)
+CHUNK_ADAPTER: TypeAdapter[Chunk] = TypeAdapter(Chunk)
 
 
-def failure(error: AgentRuntimeError, **about: str) -> Error:
-    return Error(error=str(error), metadata={"code": error.code, **about})
+def error_chunk(error: AgentRuntimeError, **metadata: str) -> Error:
+    return Error(error=str(error), metadata={"code": error.code, **metadata})
 
 
-def whole_text(
+def assistant_chunk(
     text: str, options: StreamOptions, *, is_final: bool, metadata: dict[str, Any] | None = None
 ) -> AssistantMessage:
     """A whole text; `token` repeats it for clients that did not get it in pieces."""

@@ -16,26 +16,26 @@ from pydantic import (
 
 from prompts import AgentName
 
-ID = "[A-Za-z0-9._-]{1,128}"
+ID_PATTERN = "[A-Za-z0-9._-]{1,128}"
 """Of sessions, calls and messages."""
 
-SessionId = Annotated[str, Field(pattern=f"^{ID}$", examples=["s-1"])]
+SessionId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["s-1"])]
 
-CallId = Annotated[str, Field(pattern=f"^{ID}$", examples=["call_1"])]
+CallId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["call_1"])]
 
-MessageId = Annotated[str, Field(pattern=f"^{ID}$", description="Makes a retry of the same message safe.")]
+MessageId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="Makes a retry of the same message safe.")]
 
 TEXT_LIMIT = 200_000
 """Bytes of UTF-8 that a user writes in one piece."""
 
 
-def _short_enough(text: str) -> str:
+def _check_length(text: str) -> str:
     if len(text.encode(errors="replace")) > TEXT_LIMIT:
         raise ValueError(f"it is longer than {TEXT_LIMIT} bytes")
     return text
 
 
-UserText = Annotated[str, AfterValidator(_short_enough)]
+UserText = Annotated[str, AfterValidator(_check_length)]
 
 
 class Incoming(BaseModel):
@@ -43,7 +43,7 @@ class Incoming(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, data: Any) -> Any:
+    def _drop_nulls(cls, data: Any) -> Any:
         return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
 
 
@@ -58,7 +58,7 @@ class StreamOptions(Incoming):
     """Send a usage chunk before the final one."""
 
 
-Busy = Annotated[
+MultitaskStrategy = Annotated[
     Literal["enqueue", "reject", "interrupt"],
     Field(
         description="What the message does if its session is at work: it waits its turn, it is refused, or the run is "
@@ -67,14 +67,14 @@ Busy = Annotated[
 ]
 
 
-class Sent(Incoming):
+class ClientMessage(Incoming):
     """What every message of a client may hold."""
 
     stream: StreamOptions = StreamOptions()
-    busy: Busy | None = None
+    busy: MultitaskStrategy | None = None
 
 
-class UserMessage(Sent):
+class UserMessage(ClientMessage):
     """What the user typed. Its role is ignored: it is the user's."""
 
     type: Literal["user_message"] = "user_message"
@@ -83,13 +83,13 @@ class UserMessage(Sent):
 
     @field_validator("content")
     @classmethod
-    def _says_something(cls, content: str) -> str:
+    def _require_content(cls, content: str) -> str:
         if not content.strip():
             raise ValueError("content is empty")
         return content
 
 
-class SwitchAgent(Sent):
+class SwitchAgent(ClientMessage):
     """The user picked an agent; with content, that agent answers it."""
 
     type: Literal["switch_agent"] = "switch_agent"
@@ -99,7 +99,7 @@ class SwitchAgent(Sent):
     id: MessageId | None = None
 
 
-class ToolResult(Sent):
+class ToolResult(ClientMessage):
     """The IDE ran a tool, or failed to, or its user refused it."""
 
     type: Literal["tool_result"] = "tool_result"
@@ -110,12 +110,12 @@ class ToolResult(Sent):
 
     @field_validator("error", mode="before")
     @classmethod
-    def _as_text(cls, error: Any) -> str | None:
+    def _normalize_error(cls, error: Any) -> str | None:
         """Clients that send every field send an empty one for none."""
         return error if isinstance(error, str) and error else json.dumps(error, ensure_ascii=False) if error else None
 
     @property
-    def refused(self) -> bool:
+    def is_rejected(self) -> bool:
         """Whether the IDE's user said no, in the words the shipped IDE uses."""
         error = self.error or ""
         return error.startswith("User rejected") or "rejected by user" in error or "Операция отклонена" in error
@@ -132,7 +132,7 @@ class Remember(Incoming):
     minutes: float | None = Field(None, gt=0, le=525_600, description="How long it is good.")
 
 
-class HitlDecision(Sent):
+class HitlDecision(ClientMessage):
     """The user decided on a call that needs approval."""
 
     type: Literal["hitl_decision"] = "hitl_decision"
@@ -145,13 +145,13 @@ class HitlDecision(Sent):
     remember: Remember | None = None
 
     @model_validator(mode="after")
-    def _remembers_an_approval(self) -> "HitlDecision":
+    def _require_approval(self) -> "HitlDecision":
         if self.remember and self.decision == "reject":
             raise ValueError("only an approval can be remembered")
         return self
 
     @model_validator(mode="after")
-    def _edits_something(self) -> "HitlDecision":
+    def _require_edit_arguments(self) -> "HitlDecision":
         if self.decision == "edit" and not self.modified_arguments:
             raise ValueError("an edit needs modified_arguments")
         return self
@@ -173,11 +173,11 @@ class StreamRequest(Incoming):
     session_id: SessionId
     message: Message
     stream: StreamOptions = StreamOptions()
-    busy: Busy | None = None
+    busy: MultitaskStrategy | None = None
 
 
-MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+MESSAGE_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
-START: TypeAdapter[Start] = TypeAdapter(Start)
+START_ADAPTER: TypeAdapter[Start] = TypeAdapter(Start)
 
-ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
+ANSWER_ADAPTER: TypeAdapter[Answer] = TypeAdapter(Answer)

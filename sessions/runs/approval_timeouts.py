@@ -8,8 +8,8 @@ from graph import wire
 from graph.errors import CallNotOpen, SessionBusy
 from graph.execution.outcome import OpenCall
 from graph.settings import Settings
-from graph.timestamps import ago
-from sessions.runs.executor import Work, expiry
+from graph.timestamps import timestamp_ago
+from sessions.runs.executor import RunExecutor, make_expiry_closure
 from sessions.runs.replica import Replica
 from sessions.store import calls
 from sessions.store import sessions as session_rows
@@ -18,29 +18,29 @@ from sessions.store.database import Database
 log = logging.getLogger("agent_runtime.runs")
 
 
-class Approvals:
+class ApprovalTimeouts:
     """With a timeout of 0 they stay open for ever."""
 
-    def __init__(self, database: Database, replica: Replica, work: Work, settings: Settings) -> None:
+    def __init__(self, database: Database, replica: Replica, executor: RunExecutor, settings: Settings) -> None:
         self._database = database
         self._replica = replica
-        self._work = work
+        self._executor = executor
         self._seconds = settings.approval_timeout_seconds
 
-    async def close_late(self, session_id: str, message: wire.Message | None = None) -> None:
+    async def expire(self, session_id: str, message: wire.Message | None = None) -> None:
         """Close what nobody decided on in time; beside a call that the IDE still works on, when that one is answered.
 
         Raises CallNotOpen if the message decides on it, SessionBusy.
         """
         if not self._seconds:
             return
-        late, all_late = await self._late(session_id)
+        late, all_late = await self._find_overdue(session_id)
         if all_late:
             try:
-                async with self._replica.hold(session_id) as lease:
-                    late, all_late = await self._late(session_id)
+                async with self._replica.lease_session(session_id) as lease:
+                    late, all_late = await self._find_overdue(session_id)
                     if all_late:
-                        await self._work.lay_to_rest(lease, expiry(self._seconds))
+                        await self._executor.close_open_calls(lease, make_expiry_closure(self._seconds))
             except KeyError:
                 return
         if (call_id := getattr(message, "call_id", None)) in late:
@@ -48,22 +48,22 @@ class Approvals:
                 f"The approval of {call_id} expired after {self._seconds:g} seconds. Send a message to go on."
             )
 
-    async def _late(self, session_id: str) -> tuple[set[str], bool]:
+    async def _find_overdue(self, session_id: str) -> tuple[set[str], bool]:
         """The calls that nobody decided on in time, and whether those are all that are open."""
 
-        def still_open(connection: Connection) -> list[OpenCall]:
-            pause = session_rows.pause_of(session_rows.session(connection, session_id))
-            return calls.still_open(connection, session_id, pause.calls) if pause else []
+        def read_open_calls(connection: Connection) -> list[OpenCall]:
+            pause = session_rows.pause_of(session_rows.find_session(connection, session_id))
+            return calls.filter_open_calls(connection, session_id, pause.calls) if pause else []
 
-        found = await self._database.transact(still_open)
-        before = ago(self._seconds)
+        found = await self._database.transact(read_open_calls)
+        before = timestamp_ago(self._seconds)
         late = {each.call.call_id for each in found if each.call.requires_approval and each.created_at < before}
         return late, bool(late) and late == {each.call.call_id for each in found}
 
-    async def look_through(self) -> None:
+    async def expire_all(self) -> None:
         if self._seconds:
-            for session_id in await self._database.transact(lambda c: calls.undecided(c, self._seconds)):
+            for session_id in await self._database.transact(lambda c: calls.find_overdue_approvals(c, self._seconds)):
                 try:
-                    await self.close_late(session_id)
+                    await self.expire(session_id)
                 except SessionBusy:
                     log.info("the approvals of session %s are looked at again later", session_id)

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, RowMapping
 from graph import wire
 from graph.errors import CallNotOpen, IdempotencyConflict
 from graph.execution.outcome import OpenCall, Pause
-from graph.permissions.decisions import check
-from sessions.request import Request
+from graph.permissions.decisions import require_open_call
+from sessions.request import RunRequest
 from sessions.store import runs as run_rows
 
 
@@ -21,68 +21,70 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Told:
+class Replayed:
     """It is a retry of a message that is done."""
 
     chunks: list[wire.Chunk]
 
 
-def _answered(pause: Pause | None, said: wire.ToolResult | wire.HitlDecision) -> OpenCall:
+def require_answered_call(pause: Pause | None, answer: wire.ToolResult | wire.HitlDecision) -> OpenCall:
     """The open call that is answered. Raises CallNotOpen."""
     open_calls = pause.calls if pause else []
-    call = check([each.call for each in open_calls], said)
+    call = require_open_call([each.call for each in open_calls], answer)
     return next(each for each in open_calls if each.call is call)
 
 
-def _known_before(connection: Connection, request: Request, pause: Pause | None) -> Joined | Told | None:
+def find_duplicate(connection: Connection, request: RunRequest, pause: Pause | None) -> Joined | Replayed | None:
     """None for a message that is new."""
-    row = request.key and run_rows.run_by_key(connection, request.session_id, request.key)
+    row = request.key and run_rows.find_run_by_key(connection, request.session_id, request.key)
     if not row:
         return None
     answer = request.message if isinstance(request.message, wire.ToolResult | wire.HitlDecision) else None
     if row["status"] != "done" and row["body_hash"] == request.body_hash:
         return Joined(row["id"])
-    if answer and _fits(answer, pause):
+    if answer and _has_open_call(answer, pause):
         return None
     if row["body_hash"] != request.body_hash:
         if answer:
             return None
         raise IdempotencyConflict("Another message was sent under this id; send this one under an id of its own.")
-    told = _told(connection, row, pause)
-    return Told([chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told])
+    told = _replay_chunks(connection, row, pause)
+    return Replayed([chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told])
 
 
-def _fits(message: wire.ToolResult | wire.HitlDecision, pause: Pause | None) -> bool:
+def _has_open_call(message: wire.ToolResult | wire.HitlDecision, pause: Pause | None) -> bool:
     try:
-        _answered(pause, message)
+        require_answered_call(pause, message)
     except CallNotOpen:
         return False
     return True
 
 
-def _told(connection: Connection, row: RowMapping, pause: Pause | None) -> list[wire.Chunk]:
+def _replay_chunks(connection: Connection, row: RowMapping, pause: Pause | None) -> list[wire.Chunk]:
     """A run's chunks; in place of a call that is not open as it was, what came of it."""
     chunks: list[wire.Chunk] = []
-    for chunk in _chunks(row):
+    for chunk in _parse_chunks(row):
         if not isinstance(chunk, wire.ToolCall) or is_open(chunk, pause):
             chunks.append(chunk)
             continue
-        if later := _answer_to(connection, row["session_id"], chunk):
-            chunks += _told(connection, later, pause)
+        if later := _find_answer_run(connection, row["session_id"], chunk):
+            chunks += _replay_chunks(connection, later, pause)
         else:
-            chunks.append(wire.failure(closed(chunk, pause)))
+            chunks.append(wire.error_chunk(call_not_open_error(chunk, pause)))
     return chunks
 
 
-def closed(call: wire.ToolCall, pause: Pause | None) -> CallNotOpen:
+def call_not_open_error(call: wire.ToolCall, pause: Pause | None) -> CallNotOpen:
     still = ", ".join(each.call.call_id for each in pause.calls) if pause else "none"
     return CallNotOpen(f"The call {call.call_id} is not open any more. Open calls: {still}.")
 
 
-def _answer_to(connection: Connection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
+def _find_answer_run(connection: Connection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
     """The run of the decision on a call, or of its result."""
-    decision = call.requires_approval and run_rows.run_by_key(connection, session_id, f"hitl_decision:{call.call_id}")
-    return decision or run_rows.run_by_key(connection, session_id, f"tool_result:{call.call_id}")
+    decision = call.requires_approval and run_rows.find_run_by_key(
+        connection, session_id, f"hitl_decision:{call.call_id}"
+    )
+    return decision or run_rows.find_run_by_key(connection, session_id, f"tool_result:{call.call_id}")
 
 
 def is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:
@@ -92,5 +94,5 @@ def is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:
     )
 
 
-def _chunks(row: RowMapping) -> Sequence[wire.Chunk]:
-    return [wire.CHUNK.validate_json(data) for _, name, data in row["events"] or [] if name != "done"]
+def _parse_chunks(row: RowMapping) -> Sequence[wire.Chunk]:
+    return [wire.CHUNK_ADAPTER.validate_json(data) for _, name, data in row["events"] or [] if name != "done"]

@@ -10,19 +10,19 @@ from sqlalchemy.exc import IntegrityError
 from graph.errors import AgentRuntimeError, EditRefused, Interrupted, SessionBusy
 from graph.execution.closing import delete_thread
 from graph.execution.outcome import Graph
-from graph.permissions.decisions import available
+from graph.permissions.decisions import require_available
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.settings import Settings
 from graph.usage.meter import Meter
-from prompts import team
-from sessions.request import Request
+from prompts import select_team
+from sessions.request import RunRequest
 from sessions.runs import replay
-from sessions.runs.admission import Accepted, Door, InTheWay, Started, Waiting, refused_edit
-from sessions.runs.approval_timeouts import Approvals
-from sessions.runs.executor import Work
-from sessions.runs.idempotency import Joined, Told
+from sessions.runs.admission import Accepted, Admission, DeletedSessionExists, Queued, Started, record_refused_edit
+from sessions.runs.approval_timeouts import ApprovalTimeouts
+from sessions.runs.executor import RunExecutor
+from sessions.runs.idempotency import Joined, Replayed
 from sessions.runs.replica import Replica
-from sessions.runs.run import Run
+from sessions.runs.run import RunHandle
 from sessions.runs.titles import Titles
 from sessions.store import leases
 from sessions.store import runs as run_rows
@@ -37,109 +37,113 @@ class Runs:
         graph: Graph,
         gatekeeper: Gatekeeper,
         settings: Settings,
-        namer: BaseChatModel | None = None,
+        title_model: BaseChatModel | None = None,
     ) -> None:
         """`namer`: the model that finds titles, if there is one."""
         self._database = database
         self._graph = graph
-        self.titles = Titles(database, namer, Meter(settings))
-        self._patience = settings.session_busy_seconds
-        self._team = team(settings.multi_agent_mode)
-        name = leases.replica()
-        self._door = Door(gatekeeper, name, settings.lease_seconds, settings.session_queue, settings.session_busy)
-        self.work = Work(database, graph, settings.max_run_minutes * 60)
-        self.replica = Replica(name, database, self.work, self._door, settings)
-        self.approvals = Approvals(database, self.replica, self.work, settings)
+        self.titles = Titles(database, title_model, Meter(settings))
+        self._busy_seconds = settings.session_busy_seconds
+        self._team = select_team(settings.multi_agent_mode)
+        name = leases.make_replica_name()
+        self._admission = Admission(
+            gatekeeper, name, settings.lease_seconds, settings.session_queue, settings.session_busy
+        )
+        self.executor = RunExecutor(database, graph, settings.max_run_minutes * 60)
+        self.replica = Replica(name, database, self.executor, self._admission, settings)
+        self.approval_timeouts = ApprovalTimeouts(database, self.replica, self.executor, settings)
 
-    async def submit(self, request: Request) -> Run:
+    async def submit(self, request: RunRequest) -> RunHandle:
         """A run whose events can be followed.
 
         Raises Interrupted at the end of the process, and what the database raises when nothing could be stored.
         """
         if self.replica.is_closing:
             raise Interrupted("The service is stopping. Send it again.")
-        return await asyncio.shield(self.replica.spawn(self._submitted(request)))
+        return await asyncio.shield(self.replica.spawn(self._submit(request)))
 
-    async def _submitted(self, request: Request) -> Run:
-        run = Run(request.session_id)
+    async def _submit(self, request: RunRequest) -> RunHandle:
+        run = RunHandle(request.session_id)
         try:
-            available(request.message, self._team)
-            await self.approvals.close_late(request.session_id, request.message)
-            accepted = await self._accepted(request, run)
+            require_available(request.message, self._team)
+            await self.approval_timeouts.expire(request.session_id, request.message)
+            accepted = await self._accept(request, run)
         except AgentRuntimeError as error:
-            run.log.add(run.fail(error))
+            run.log.add(run.make_error_events(error))
             run.end()
             return run
         match accepted:
             case Started(lease, pause, names):
-                work = self.work.carry_out(run, lease, request.message, request.options, pause)
-                self.replica.tend(lease, run, work)
+                work = self.executor.execute(run, lease, request.message, request.options, pause)
+                self.replica.process_session(lease, run, work)
                 if names:
-                    self.replica.spawn(self.titles.after(run, request.message))
-            case Waiting(stopped):
+                    self.replica.spawn(self.titles.improve_after_run(run, request.message))
+            case Queued(stopped):
                 if stopped:
-                    self.replica.stop(stopped, run.session_id)
-                return self._waiting(run)
+                    self.replica.stop_run(stopped, run.session_id)
+                return self._follow_queued(run)
             case Joined(run_id):
                 return self.replica.follow(run_id, request.session_id)
-            case Told(chunks):
-                run.log.add(run.log.numbered(chunks))
+            case Replayed(chunks):
+                run.log.add(run.log.make_events(chunks))
                 run.end()
         return run
 
-    async def _accepted(self, request: Request, run: Run) -> Accepted:
+    async def _accept(self, request: RunRequest, run: RunHandle) -> Accepted:
         tried = False
 
         def work(connection: Connection) -> Accepted:
             nonlocal tried
-            before = self._door.taken_before(connection, run.id) if tried else None
+            before = self._admission.find_committed(connection, run.id) if tried else None
             tried = True
-            return before or self._door.take_in(connection, request, run.id)
+            return before or self._admission.accept(connection, request, run.id)
 
         try:
-            return await self.replica.taking(request.session_id, work)
+            return await self.replica.track_acquisition(request.session_id, work)
         except IntegrityError:  # another replica has made the session in the same moment
-            return await self.replica.taking(request.session_id, work)
+            return await self.replica.track_acquisition(request.session_id, work)
         except EditRefused:
-            await self._database.transact(lambda connection: refused_edit(connection, request))
+            await self._database.transact(lambda connection: record_refused_edit(connection, request))
             raise
-        except InTheWay:
-            await self._clear(request.session_id)
-            return await self.replica.taking(request.session_id, work)
+        except DeletedSessionExists:
+            await self._clear_deleted(request.session_id)
+            return await self.replica.track_acquisition(request.session_id, work)
 
-    async def _clear(self, session_id: str) -> None:
+    async def _clear_deleted(self, session_id: str) -> None:
         with suppress(KeyError):  # it was erased in the meantime
-            async with self.replica.hold(session_id):
+            async with self.replica.lease_session(session_id):
                 await delete_thread(self._graph, session_id)
                 await self._database.transact(lambda connection: session_rows.clear_deleted(connection, session_id))
 
-    def _waiting(self, run: Run) -> Run:
+    def _follow_queued(self, run: RunHandle) -> RunHandle:
         """The run that the message will be; what this replica did of it in the meantime stays."""
-        run = self.replica.expect(run)
+        run = self.replica.track_run(run)
         loop = asyncio.get_running_loop()
-        loop.call_later(self._patience, lambda: self.replica.spawn(self._withdraw(run)))
+        loop.call_later(self._busy_seconds, lambda: self.replica.spawn(self._withdraw_late(run)))
         return run
 
-    async def _withdraw(self, run: Run) -> None:
+    async def _withdraw_late(self, run: RunHandle) -> None:
         """A message that waited too long, if it still waits."""
         if not self.replica.is_waiting(run):
             return
         if await self._database.transact(lambda connection: run_rows.withdraw(connection, run.id)):
             run.log.add(
-                run.fail(SessionBusy("The session still works on an earlier message. Send this one again later."))
+                run.make_error_events(
+                    SessionBusy("The session still works on an earlier message. Send this one again later.")
+                )
             )
-            self.replica.forget(run)
+            self.replica.end_run(run)
 
-    async def join(self, session_id: str) -> Run | None:
+    async def join(self, session_id: str) -> RunHandle | None:
         """The run that goes on, else the last one; None if the session has none."""
         if run := self.replica.active.get(session_id):
             return run
-        row, events = await self._database.transact(lambda connection: replay.last(connection, session_id))
+        row, events = await self._database.transact(lambda connection: replay.replay_latest_run(connection, session_id))
         if row is None:
             return None
         if row["status"] != "done":
             return self.replica.follow(row["id"], session_id)
-        run = Run(session_id, id=row["id"])
+        run = RunHandle(session_id, id=row["id"])
         run.log.add(events)
         run.end()
         return run
@@ -147,22 +151,26 @@ class Runs:
     async def cancel(self, session_id: str) -> None:
         """Stops the run that goes on, and closes the open calls; again, it changes nothing. Raises SessionBusy."""
         await self.stop(session_id)
-        if await self._database.transact(lambda connection: run_rows.rests_paused(connection, session_id)):
-            async with self.replica.hold(session_id) as lease:
-                row = await self._database.transact(lambda connection: session_rows.session(connection, session_id))
+        if await self._database.transact(lambda connection: run_rows.is_idle_and_paused(connection, session_id)):
+            async with self.replica.lease_session(session_id) as lease:
+                row = await self._database.transact(
+                    lambda connection: session_rows.find_session(connection, session_id)
+                )
                 if session_rows.pause_of(row):
-                    await self.work.lay_to_rest(lease)
+                    await self.executor.close_open_calls(lease)
 
     async def stop(self, session_id: str) -> None:
         """The run that goes on, if any; returns when it is over. Raises SessionBusy."""
-        wanted = await self._database.transact(lambda connection: run_rows.want(connection, session_id, "cancel"))
+        wanted = await self._database.transact(
+            lambda connection: run_rows.request_stop(connection, session_id, "cancel")
+        )
         if wanted:
             run = self.replica.follow(wanted, session_id)
-            self.replica.stop(wanted, session_id)
-            await self._over(run)
+            self.replica.stop_run(wanted, session_id)
+            await self._wait_until_over(run)
 
-    async def _over(self, run: Run) -> None:
+    async def _wait_until_over(self, run: RunHandle) -> None:
         try:
-            await asyncio.wait_for(run.over.wait(), self._patience)
+            await asyncio.wait_for(run.finished.wait(), self._busy_seconds)
         except TimeoutError:
             raise SessionBusy("The run does not end. Try again later.") from None

@@ -9,75 +9,79 @@ from sqlalchemy import Connection
 from graph import wire
 from graph.db.retry import DATABASE_ERRORS
 from graph.errors import AgentRuntimeError
-from graph.sanitize import visible
+from graph.sanitize import escape_invisible
 from graph.usage import totals
-from graph.usage.call import cost_of, size
+from graph.usage.call import estimate_tokens, usage_of
 from graph.usage.meter import Meter
-from prompts import ORCHESTRATOR, TITLE
-from sessions.runs.run import Run
+from prompts import ORCHESTRATOR, TITLE_PROMPT
+from sessions.runs.run import RunHandle
 from sessions.store import leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
 from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.titles")
-LONGEST_READ = 4_000
+MAX_PROMPT_CHARACTERS = 4_000
 """Characters of a message that the model reads."""
 
 
 class Titles:
     """Without a model the first message stays the title."""
 
-    def __init__(self, database: Database, namer: BaseChatModel | None, meter: Meter) -> None:
+    def __init__(self, database: Database, title_model: BaseChatModel | None, meter: Meter) -> None:
         self._database = database
         self._meter = meter
-        self._namer = namer
-        self._at_work: set[str] = set()
+        self._title_model = title_model
+        self._in_progress: set[str] = set()
 
-    async def after(self, run: Run, message: wire.Message) -> None:
+    async def improve_after_run(self, run: RunHandle, message: wire.Message) -> None:
         """When the run of a first message is over. A fault of the model is in the log; the next message tries again."""
-        if self._namer is None or run.session_id in self._at_work:
+        if self._title_model is None or run.session_id in self._in_progress:
             return
-        self._at_work.add(run.session_id)
+        self._in_progress.add(run.session_id)
         try:
-            await run.over.wait()
-            asked = [SystemMessage(TITLE), HumanMessage(content_of(message)[:LONGEST_READ])]
-            said = await self._namer.ainvoke(asked)
-            cost = self._meter.priced(cost_of(said, lambda: size(asked), agent=ORCHESTRATOR, purpose="title"))
-            title = usable(str(said.text))
-            await self._database.transact(lambda connection: improved(connection, run, title, cost))
+            await run.finished.wait()
+            asked = [SystemMessage(TITLE_PROMPT), HumanMessage(content_of(message)[:MAX_PROMPT_CHARACTERS])]
+            said = await self._title_model.ainvoke(asked)
+            cost = self._meter.price_call(
+                usage_of(said, lambda: estimate_tokens(asked), agent=ORCHESTRATOR, purpose="title")
+            )
+            title = extract_title(str(said.text))
+            await self._database.transact(lambda connection: store_title(connection, run, title, cost))
         except (AgentRuntimeError, *DATABASE_ERRORS) as error:
             log.warning("session %s keeps its first title: %s", run.session_id, type(error).__name__)
         finally:
-            self._at_work.discard(run.session_id)
+            self._in_progress.discard(run.session_id)
 
 
 def content_of(message: wire.Message) -> str:
     return message.content.strip() if isinstance(message, wire.UserMessage | wire.SwitchAgent) else ""
 
 
-def first(message: wire.Message) -> str:
+def initial_title(message: wire.Message) -> str:
     """The first line of what the user said."""
-    return content_of(message).split("\n", maxsplit=1)[0][: session_rows.TITLE]
+    return content_of(message).split("\n", maxsplit=1)[0][: session_rows.MAX_TITLE_CHARACTERS]
 
 
-def usable(answer: str) -> str:
+def extract_title(answer: str) -> str:
     """The title in a model's answer; empty if there is none."""
     if answer.lstrip().startswith(("{", "[", "<", "```")):
         return ""
     lines = [line.strip(" \t#*_`\"'«»“”.") for line in answer.splitlines()]
-    title = str(visible(next(filter(None, lines), "")))
-    return title if len(title) <= session_rows.TITLE else ""
+    title = str(escape_invisible(next(filter(None, lines), "")))
+    return title if len(title) <= session_rows.MAX_TITLE_CHARACTERS else ""
 
 
-def improved(connection: Connection, run: Run, title: str, cost: wire.Usage) -> None:
+def store_title(connection: Connection, run: RunHandle, title: str, cost: wire.Usage) -> None:
     """The session of the run, unless its user named it meanwhile, or it is gone and another one has its id.
 
     Without a title it keeps the one it has, and the model is not asked again.
     """
-    row = leases.locked(connection, run.session_id)
-    if row is None or run_rows.run(connection, run.id) is None:
+    row = leases.lock_row(connection, run.session_id)
+    if row is None or run_rows.find_run(connection, run.id) is None:
         return
-    session_rows.change(connection, run.session_id, usage=totals.of_session(row["usage"], totals.of_run([cost])))
+    session_rows.update_session(
+        connection, run.session_id, usage=totals.add_run(row["usage"], totals.sum_run_calls([cost]))
+    )
     if row["titled_by"] == "message":
-        session_rows.entitle(connection, run.session_id, title or row["title"], by="model")
+        session_rows.set_title(connection, run.session_id, title or row["title"], titled_by="model")

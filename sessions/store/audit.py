@@ -9,15 +9,15 @@ from sqlalchemy import Connection, bindparam, insert, select, union
 
 from graph import wire
 from graph.execution.outcome import OpenCall
-from graph.sanitize import visible
-from graph.timestamps import now
+from graph.sanitize import escape_invisible
+from graph.timestamps import utc_timestamp
 from sessions.store import grants
 from sessions.store.tables import audit_log, audit_results
 
-FIELDS = [column.name for column in audit_log.columns if column.name not in ("session_id", "hash")]
+ENTRY_FIELDS = [column.name for column in audit_log.columns if column.name not in ("session_id", "hash")]
 
 
-OF_CALL = (
+LATEST_ENTRY_OF_CALL = (
     select(audit_log)
     .where(audit_log.c.session_id == bindparam("session"), audit_log.c.call_id == bindparam("call"))
     .order_by(audit_log.c.seq.desc())
@@ -25,141 +25,146 @@ OF_CALL = (
 )
 
 
-def decision(open_call: OpenCall, said: wire.ToolResult | wire.HitlDecision) -> dict[str, Any] | None:
+def entry_for_answer(open_call: OpenCall, answer: wire.ToolResult | wire.HitlDecision) -> dict[str, Any] | None:
     """The entry for an answer; None for a plain result, which decides nothing."""
-    if isinstance(said, wire.HitlDecision):
-        edits = said.modified_arguments if said.decision == "edit" else None
-        return entry(open_call, said.decision, "hitl_decision", edits=edits, feedback=said.feedback or None)
+    if isinstance(answer, wire.HitlDecision):
+        edits = answer.modified_arguments if answer.decision == "edit" else None
+        return make_entry(open_call, answer.decision, "hitl_decision", edits=edits, feedback=answer.feedback or None)
     if not open_call.call.requires_approval:
         return None
-    return entry(
-        open_call, "reject" if said.refused else "approve", "tool_result", feedback=said.error if said.refused else None
+    return make_entry(
+        open_call,
+        "reject" if answer.is_rejected else "approve",
+        "tool_result",
+        feedback=answer.error if answer.is_rejected else None,
     )
 
 
-def entry(
+def make_entry(
     open_call: OpenCall,
-    what: str,
+    decision: str,
     decided_by: str,
     *,
     edits: dict[str, Any] | None = None,
     feedback: str | None = None,
 ) -> dict[str, Any]:
     return {
-        "timestamp": now(),
+        "timestamp": utc_timestamp(),
         "call_id": open_call.call.call_id,
         "tool_name": open_call.call.tool_name,
         "agent": open_call.agent,
-        "original_arguments": visible(open_call.call.arguments),
-        "decision": what,
-        "modified_arguments": visible(edits),
-        "feedback": visible(feedback),
+        "original_arguments": escape_invisible(open_call.call.arguments),
+        "decision": decision,
+        "modified_arguments": escape_invisible(edits),
+        "feedback": escape_invisible(feedback),
         "decided_by": decided_by,
         "rule": open_call.rule,
     }
 
 
-def append(connection: Connection, session_id: str, entries: list[dict[str, Any]]) -> None:
+def append_entries(connection: Connection, session_id: str, entries: list[dict[str, Any]]) -> None:
     if not entries:
         return
-    last = _last(connection, session_id)
+    last = _last_entry(connection, session_id)
     seq, previous = (last.seq, last.hash) if last else (0, "")
     for row in entries:
         seq += 1
-        previous = _hash(session_id, {**row, "seq": seq}, previous)
+        previous = _hash_entry(session_id, {**row, "seq": seq}, previous)
         connection.execute(insert(audit_log).values(**row, session_id=session_id, seq=seq, hash=previous))
 
 
-def _last(connection: Connection, session_id: str) -> Any:
+def _last_entry(connection: Connection, session_id: str) -> Any:
     newest = select(audit_log).where(audit_log.c.session_id == session_id).order_by(audit_log.c.seq.desc()).limit(1)
     return connection.execute(newest).first()
 
 
-def passed(connection: Connection, session_id: str, calls: Sequence[OpenCall]) -> None:
+def record_auto_approvals(connection: Connection, session_id: str, calls: Sequence[OpenCall]) -> None:
     """The entries of the calls that pass unasked, once each, before they leave; what a grant allows is used up."""
     for call in calls:
-        if call.passed is None or decided(connection, session_id, call):
+        if call.passed is None or find_decision(connection, session_id, call):
             continue
-        append(connection, session_id, [entry(call, "approve", call.passed)])
+        append_entries(connection, session_id, [make_entry(call, "approve", call.passed)])
         if call.passed == "grant":
-            grants.use(connection, call.rule.removeprefix("grant."))
+            grants.record_use(connection, call.rule.removeprefix("grant."))
 
 
-def decided(connection: Connection, session_id: str, open_call: OpenCall) -> Any:
+def find_decision(connection: Connection, session_id: str, open_call: OpenCall) -> Any:
     """The newest decision on an open call. The id may have been another call's, of a session that was deleted."""
-    found = connection.execute(OF_CALL, {"session": session_id, "call": open_call.call.call_id}).first()
+    found = connection.execute(LATEST_ENTRY_OF_CALL, {"session": session_id, "call": open_call.call.call_id}).first()
     return found if found and found.timestamp >= open_call.created_at and found.decision != "edit_refused" else None
 
 
-def result(connection: Connection, session_id: str, open_call: OpenCall, said: wire.ToolResult) -> None:
+def record_result(connection: Connection, session_id: str, open_call: OpenCall, answer: wire.ToolResult) -> None:
     """What came of a call, if the audit let it pass: a hash of the result, chained to those before it."""
-    entry = decided(connection, session_id, open_call)
-    if entry is None or entry.decision not in PASSED:
+    entry = find_decision(connection, session_id, open_call)
+    if entry is None or entry.decision not in ALLOWING_DECISIONS:
         return
     mine = audit_results.c.session_id == session_id
     last = connection.execute(
         select(audit_results).where(mine).order_by(audit_results.c.number.desc()).limit(1)
     ).first()
     number, previous = (last.number, last.hash) if last else (0, "")
-    content = json.dumps({"error": said.error, "result": said.result}, sort_keys=True)
-    row = {"number": number + 1, "seq": entry.seq, "timestamp": now(), "result_hash": _sha256(content)}
-    sealed = _seal(session_id, row, entry.hash, previous)
+    content = json.dumps({"error": answer.error, "result": answer.result}, sort_keys=True)
+    row = {"number": number + 1, "seq": entry.seq, "timestamp": utc_timestamp(), "result_hash": _sha256(content)}
+    sealed = _hash_result(session_id, row, entry.hash, previous)
     connection.execute(insert(audit_results).values(**row, session_id=session_id, hash=sealed))
 
 
-PASSED = {"approve", "edit"}
-RESULT = ("number", "seq", "timestamp", "result_hash", "hash")
+ALLOWING_DECISIONS = {"approve", "edit"}
+RESULT_FIELDS = ("number", "seq", "timestamp", "result_hash", "hash")
 
 
-def entries(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+def list_entries(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """Oldest first."""
     rows = connection.execute(select(audit_log).where(audit_log.c.session_id == session_id).order_by(audit_log.c.seq))
-    return [{name: row[name] for name in [*FIELDS, "hash"]} for row in rows.mappings()]
+    return [{name: row[name] for name in [*ENTRY_FIELDS, "hash"]} for row in rows.mappings()]
 
 
-def sessions_of(connection: Connection) -> list[str]:
+def list_audited_sessions(connection: Connection) -> list[str]:
     """All sessions that have an audit, or results of calls that one let pass."""
     both = union(select(audit_log.c.session_id), select(audit_results.c.session_id))
     return sorted(connection.scalars(both))
 
 
-def results(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+def list_results(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """What came of the calls that passed, in the order it came; `seq` is the entry that let the call pass."""
     mine = audit_results.c.session_id == session_id
     rows = connection.execute(select(audit_results).where(mine).order_by(audit_results.c.number))
-    return [{name: row[name] for name in RESULT} for row in rows.mappings()]
+    return [{name: row[name] for name in RESULT_FIELDS} for row in rows.mappings()]
 
 
-def broken_at(session_id: str, rows: Sequence[Mapping[str, Any]], came: Sequence[Mapping[str, Any]] = ()) -> int | None:
+def first_broken_entry(
+    session_id: str, rows: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]] = ()
+) -> int | None:
     """The number of the first entry, from 1, that was changed, put in, or follows one that was taken out; or None.
 
     `rows` are all entries of a session, `came` their results. What was cut off at the end leaves no trace before it.
     """
     previous = ""
     for seq, row in enumerate(rows, start=1):
-        previous = _hash(session_id, {**row, "seq": seq}, previous)
-        if row.get("seq") != seq or row.get("hash") != previous or not row.keys() <= KNOWN:
+        previous = _hash_entry(session_id, {**row, "seq": seq}, previous)
+        if row.get("seq") != seq or row.get("hash") != previous or not row.keys() <= ENTRY_KEYS:
             return seq
     previous = ""
-    for number, row in enumerate(came, start=1):
+    for number, row in enumerate(results, start=1):
         of = row.get("seq")
         if not isinstance(of, int) or not 0 < of <= len(rows):
             return len(rows) + 1
-        previous = _seal(session_id, {**row, "number": number}, rows[of - 1]["hash"], previous)
+        previous = _hash_result(session_id, {**row, "number": number}, rows[of - 1]["hash"], previous)
         if row.get("number") != number or row.get("hash") != previous:
             return of
     return None
 
 
-KNOWN = {*FIELDS, "hash", "session_id"}
+ENTRY_KEYS = {*ENTRY_FIELDS, "hash", "session_id"}
 
 
-def _hash(session_id: str, row: Mapping[str, Any], previous: str) -> str:
-    told = {name: row.get(name) for name in FIELDS} | {"session_id": session_id, "previous": previous}
+def _hash_entry(session_id: str, row: Mapping[str, Any], previous: str) -> str:
+    told = {name: row.get(name) for name in ENTRY_FIELDS} | {"session_id": session_id, "previous": previous}
     return _sha256(json.dumps(told, sort_keys=True))
 
 
-def _seal(session_id: str, row: Mapping[str, Any], entry_hash: str, previous: str) -> str:
+def _hash_result(session_id: str, row: Mapping[str, Any], entry_hash: str, previous: str) -> str:
     told = {name: row.get(name) for name in ("number", "seq", "timestamp", "result_hash")}
     return _sha256(
         json.dumps({**told, "session_id": session_id, "entry": entry_hash, "previous": previous}, sort_keys=True)

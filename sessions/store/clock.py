@@ -15,10 +15,10 @@ class clock(FunctionElement[float]):  # noqa: N801
 
 
 @compiles(clock, "sqlite")
-def _of_sqlite(*_: Any, **__: Any) -> str:
+def _compile_sqlite(*_: Any, **__: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(clock, "postgresql")
-def _of_postgres(*_: Any, **__: Any) -> str:
+def _compile_postgres(*_: Any, **__: Any) -> str:
     return "cast(extract(epoch from clock_timestamp()) as double precision)"

@@ -9,26 +9,26 @@ from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, upd
 from graph import wire
 from graph.errors import InvalidDecision
 from graph.execution.outcome import OpenCall
-from graph.timestamps import now
-from policy.grants import Grant, grant
+from graph.timestamps import utc_timestamp
+from policy.grants import Grant, create_grant
 from sessions.store.tables import grants
 
-SHOWN = [column.name for column in grants.columns if column.name not in ("session_id", "ended_at")]
+PUBLIC_COLUMNS = [column.name for column in grants.columns if column.name not in ("session_id", "ended_at")]
 
 
-def remembered(open_call: OpenCall, said: wire.HitlDecision) -> dict[str, Any] | None:
+def grant_from_decision(open_call: OpenCall, decision: wire.HitlDecision) -> dict[str, Any] | None:
     """The grant that a decision makes; None if it makes none. Raises InvalidDecision if there cannot be such a one."""
-    if said.remember is None:
+    if decision.remember is None:
         return None
     if open_call.always_asks:
         raise InvalidDecision(f"{open_call.agent} asks for each such command; approve it without remember.")
-    edits = said.modified_arguments if said.decision == "edit" else {}
+    edits = decision.modified_arguments if decision.decision == "edit" else {}
     arguments = {**open_call.call.arguments, **edits}
     try:
-        made = grant(open_call.agent, open_call.call.tool_name, arguments, said.remember.pattern)
+        made = create_grant(open_call.agent, open_call.call.tool_name, arguments, decision.remember.pattern)
     except ValueError as error:
         raise InvalidDecision(f"The decision was not taken, the approval is still open. {error}") from None
-    until = said.remember.minutes and datetime.now(UTC) + timedelta(minutes=said.remember.minutes)
+    until = decision.remember.minutes and datetime.now(UTC) + timedelta(minutes=decision.remember.minutes)
     return {
         "id": uuid4().hex,
         "call_id": open_call.call.call_id,
@@ -38,18 +38,18 @@ def remembered(open_call: OpenCall, said: wire.HitlDecision) -> dict[str, Any] |
         "is_exact": made.is_exact,
         "cwd": made.cwd,
         "shell": made.shell,
-        "scope": said.remember.scope,
-        "uses_left": said.remember.uses,
+        "scope": decision.remember.scope,
+        "uses_left": decision.remember.uses,
         "expires_at": until.isoformat(timespec="microseconds") if until else None,
-        "created_at": now(),
+        "created_at": utc_timestamp(),
     }
 
 
-def add(connection: Connection, session_id: str, row: dict[str, Any]) -> None:
+def add_grant(connection: Connection, session_id: str, row: dict[str, Any]) -> None:
     connection.execute(insert(grants), {**row, "session_id": session_id})
 
 
-def standing(connection: Connection, session_id: str) -> list[Grant]:
+def load_active_grants(connection: Connection, session_id: str) -> list[Grant]:
     return [
         Grant(
             row["id"],
@@ -62,39 +62,41 @@ def standing(connection: Connection, session_id: str) -> list[Grant]:
             row["uses_left"],
         )
         for row in connection.execute(
-            select(grants).where(_stands(session_id)).order_by(grants.c.created_at)
+            select(grants).where(_is_active(session_id)).order_by(grants.c.created_at)
         ).mappings()
     ]
 
 
-def listed(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+def list_grants(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """Those that still stand, as clients see them."""
-    rows = connection.execute(select(grants).where(_stands(session_id)).order_by(grants.c.created_at)).mappings()
-    return [{name: row[name] for name in SHOWN} for row in rows]
+    rows = connection.execute(select(grants).where(_is_active(session_id)).order_by(grants.c.created_at)).mappings()
+    return [{name: row[name] for name in PUBLIC_COLUMNS} for row in rows]
 
 
-def all_of(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+def list_all_grants(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """Those that ended as well: the audit names them."""
     rows = connection.execute(select(grants).where(grants.c.session_id == session_id).order_by(grants.c.created_at))
-    return [{name: row[name] for name in [*SHOWN, "ended_at"]} for row in rows.mappings()]
+    return [{name: row[name] for name in [*PUBLIC_COLUMNS, "ended_at"]} for row in rows.mappings()]
 
 
-def _stands(session_id: str) -> ColumnElement[bool]:
+def _is_active(session_id: str) -> ColumnElement[bool]:
     return and_(
         grants.c.session_id == session_id,
         grants.c.ended_at.is_(None),
-        or_(grants.c.expires_at.is_(None), grants.c.expires_at > now()),
+        or_(grants.c.expires_at.is_(None), grants.c.expires_at > utc_timestamp()),
         or_(grants.c.uses_left.is_(None), grants.c.uses_left > 0),
     )
 
 
-def use(connection: Connection, grant_id: str) -> None:
+def record_use(connection: Connection, grant_id: str) -> None:
     connection.execute(update(grants).where(grants.c.id == grant_id).values(uses_left=grants.c.uses_left - 1))
 
 
-def end(connection: Connection, session_id: str, *, grant_id: str | None = None, scope: str | None = None) -> int:
+def end_grants(
+    connection: Connection, session_id: str, *, grant_id: str | None = None, scope: str | None = None
+) -> int:
     """Revokes one, those of a scope, or all; how many those were. The rows stay: the audit names them."""
-    which = _stands(session_id)
+    which = _is_active(session_id)
     which = and_(which, grants.c.id == grant_id) if grant_id else which
     which = and_(which, grants.c.scope == scope) if scope else which
-    return connection.execute(update(grants).where(which).values(ended_at=now())).rowcount
+    return connection.execute(update(grants).where(which).values(ended_at=utc_timestamp())).rowcount

@@ -10,74 +10,76 @@ from uuid import uuid4
 
 from sqlalchemy import BigInteger, Connection, RowMapping, and_, bindparam, case, cast, select, update
 
-from graph.db.fencing import Fence, LeaseLost
+from graph.db.fencing import FencingToken, LeaseLost
 from sessions.store.clock import clock
 from sessions.store.tables import sessions
 
-HELD = and_(sessions.c.owner.is_not(None), sessions.c.lease_until > clock())
+IS_LEASED = and_(sessions.c.owner.is_not(None), sessions.c.lease_until > clock())
 _MICROSECONDS = cast(clock() * 1_000_000, BigInteger)
 _NEXT_EPOCH = case((sessions.c.epoch >= _MICROSECONDS, sessions.c.epoch + 1), else_=_MICROSECONDS)
-_UNTIL = clock() + bindparam("seconds")
+_NEW_EXPIRY = clock() + bindparam("seconds")
 
-LOCKED = select(sessions, HELD.label("held")).where(sessions.c.id == bindparam("session")).with_for_update()
-UNLOCKED = LOCKED.with_for_update(skip_locked=True)
-TAKE = (
+SELECT_AND_LOCK = (
+    select(sessions, IS_LEASED.label("held")).where(sessions.c.id == bindparam("session")).with_for_update()
+)
+SELECT_IF_UNLOCKED = SELECT_AND_LOCK.with_for_update(skip_locked=True)
+ACQUIRE_LEASE = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
-    .values(owner=bindparam("replica"), epoch=_NEXT_EPOCH, lease_until=_UNTIL)
+    .values(owner=bindparam("replica"), epoch=_NEXT_EPOCH, lease_until=_NEW_EXPIRY)
     .returning(sessions.c.epoch)
 )
-RENEW = (
+RENEW_LEASES = (
     update(sessions)
     .where(sessions.c.owner == bindparam("replica"))
-    .values(lease_until=_UNTIL)
+    .values(lease_until=_NEW_EXPIRY)
     .returning(sessions.c.id, sessions.c.epoch)
 )
-RELEASE = (
+RELEASE_LEASE = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"), sessions.c.epoch == bindparam("held"))
     .values(owner=None, lease_until=None)
 )
 
 
-def replica() -> str:
+def make_replica_name() -> str:
     """A name for this process, which no other one ever had."""
     return f"{platform.node()[:24]}-{getpid()}-{uuid4().hex[:12]}"
 
 
-def locked(connection: Connection, session_id: str) -> RowMapping | None:
+def lock_row(connection: Connection, session_id: str) -> RowMapping | None:
     """The session's row, `held` telling whether a lease on it is good; nobody else changes it in this transaction."""
-    return connection.execute(LOCKED, {"session": session_id}).mappings().first()
+    return connection.execute(SELECT_AND_LOCK, {"session": session_id}).mappings().first()
 
 
-def unlocked(connection: Connection, session_id: str) -> RowMapping | None:
+def try_lock_row(connection: Connection, session_id: str) -> RowMapping | None:
     """As `locked`, but None at once if somebody else has locked it: who sleeps there must not hold up the others."""
-    return connection.execute(UNLOCKED, {"session": session_id}).mappings().first()
+    return connection.execute(SELECT_IF_UNLOCKED, {"session": session_id}).mappings().first()
 
 
-def take(connection: Connection, session_id: str, owner: str, seconds: float) -> Fence:
+def acquire_lease(connection: Connection, session_id: str, owner: str, seconds: float) -> FencingToken:
     """Of a session whose row is locked, and not held."""
-    epoch = connection.scalar(TAKE, {"session": session_id, "replica": owner, "seconds": seconds})
+    epoch = connection.scalar(ACQUIRE_LEASE, {"session": session_id, "replica": owner, "seconds": seconds})
     assert epoch is not None
-    return Fence(session_id, owner, epoch)
+    return FencingToken(session_id, owner, epoch)
 
 
-def checked(connection: Connection, lease: Fence) -> RowMapping:
+def require_lease(connection: Connection, lease: FencingToken) -> RowMapping:
     """The session's row, locked. Raises LeaseLost."""
-    row = locked(connection, lease.session_id)
+    row = lock_row(connection, lease.session_id)
     if row is None or (row["owner"], row["epoch"]) != (lease.owner, lease.epoch):
         raise LeaseLost(lease.session_id)
     return row
 
 
-def renew(connection: Connection, owner: str, seconds: float) -> set[Fence]:
+def renew_leases(connection: Connection, owner: str, seconds: float) -> set[FencingToken]:
     """All that a replica holds, in one statement."""
-    rows = connection.execute(RENEW, {"replica": owner, "seconds": seconds})
-    return {Fence(session_id, owner, epoch) for session_id, epoch in rows}
+    rows = connection.execute(RENEW_LEASES, {"replica": owner, "seconds": seconds})
+    return {FencingToken(session_id, owner, epoch) for session_id, epoch in rows}
 
 
-def release(connection: Connection, lease: Fence) -> None:
-    connection.execute(RELEASE, {"session": lease.session_id, "held": lease.epoch})
+def release_lease(connection: Connection, lease: FencingToken) -> None:
+    connection.execute(RELEASE_LEASE, {"session": lease.session_id, "held": lease.epoch})
 
 
 def release_all(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def locked_file(path: Path) -> Iterator[None]:
+def lock_file(path: Path) -> Iterator[None]:
     """Raises RuntimeError if another process holds it."""
     with path.open("w") as file:
         try:

@@ -20,35 +20,39 @@ from sqlalchemy import (
 )
 
 from graph.execution.outcome import Outcome, Pause
-from graph.timestamps import now
+from graph.timestamps import utc_timestamp
 from graph.usage import totals
-from graph.usage.totals import Bill
-from sessions.event_log import Event
-from sessions.request import Request
-from sessions.store.leases import HELD
-from sessions.store.sessions import rest, session
+from graph.usage.totals import UsageTotals
+from sessions.event_log import RunEvent
+from sessions.request import RunRequest
+from sessions.store.leases import IS_LEASED
+from sessions.store.sessions import find_session, record_outcome
 from sessions.store.tables import UNFINISHED, runs, sessions
 
 RUN_BY_KEY = select(runs).where(runs.c.session_id == bindparam("session"), runs.c.key == bindparam("name"))
 
-CHANGE_RUN = update(runs).where(runs.c.id == bindparam("run"))
+UPDATE_RUN = update(runs).where(runs.c.id == bindparam("run"))
 
-FINISH_RUN = CHANGE_RUN.where(UNFINISHED)
+FINISH_RUN = UPDATE_RUN.where(UNFINISHED)
 
 FIRST_UNFINISHED = (
     select(runs).where(runs.c.session_id == bindparam("session"), UNFINISHED).order_by(runs.c.number).limit(1)
 )
 
-_EARLIER = runs.alias()
+_EARLIER_RUNS = runs.alias()
 
-_NUMBER = select(func.coalesce(func.max(_EARLIER.c.number), 0) + 1).where(_EARLIER.c.session_id == bindparam("session"))
+_NEXT_NUMBER = select(func.coalesce(func.max(_EARLIER_RUNS.c.number), 0) + 1).where(
+    _EARLIER_RUNS.c.session_id == bindparam("session")
+)
 
-_IS_TAKEN = exists().where(_EARLIER.c.session_id == bindparam("session"), _EARLIER.c.key == bindparam("name"))
+_IS_KEY_TAKEN = exists().where(
+    _EARLIER_RUNS.c.session_id == bindparam("session"), _EARLIER_RUNS.c.key == bindparam("name")
+)
 
 ADD_RUN = insert(runs).values(
     session_id=bindparam("session"),
-    key=case((_IS_TAKEN, None), else_=bindparam("name", type_=String)),
-    number=_NUMBER.scalar_subquery(),
+    key=case((_IS_KEY_TAKEN, None), else_=bindparam("name", type_=String)),
+    number=_NEXT_NUMBER.scalar_subquery(),
     **{
         name: bindparam(name)
         for name in ("id", "body_hash", "input", "options", "pause", "status", "epoch", "created_at")
@@ -59,7 +63,7 @@ ADD_RUN = insert(runs).values(
 def add_run(
     connection: Connection,
     run_id: str,
-    request: Request,
+    request: RunRequest,
     *,
     status: str,
     epoch: int = 0,
@@ -78,33 +82,33 @@ def add_run(
             "pause": pause and pause.model_dump(mode="json"),
             "status": status,
             "epoch": epoch,
-            "created_at": now(),
+            "created_at": utc_timestamp(),
         },
     )
 
 
-def run(connection: Connection, run_id: str) -> RowMapping | None:
+def find_run(connection: Connection, run_id: str) -> RowMapping | None:
     return connection.execute(select(runs).where(runs.c.id == run_id)).mappings().first()
 
 
-def run_by_key(connection: Connection, session_id: str, key: str) -> RowMapping | None:
+def find_run_by_key(connection: Connection, session_id: str, key: str) -> RowMapping | None:
     return connection.execute(RUN_BY_KEY, {"session": session_id, "name": key}).mappings().first()
 
 
-def runs_of(connection: Connection, session_id: str) -> Sequence[RowMapping]:
+def list_runs(connection: Connection, session_id: str) -> Sequence[RowMapping]:
     """In their order."""
     return (
         connection.execute(select(runs).where(runs.c.session_id == session_id).order_by(runs.c.number)).mappings().all()
     )
 
 
-def billed(connection: Connection, session_id: str, newest: int) -> Sequence[RowMapping]:
+def runs_with_usage(connection: Connection, session_id: str, limit: int) -> Sequence[RowMapping]:
     """The newest runs that asked a model, newest first."""
     mine = select(runs).where(runs.c.session_id == session_id, runs.c.usage.is_not(None))
-    return connection.execute(mine.order_by(runs.c.number.desc()).limit(newest)).mappings().all()
+    return connection.execute(mine.order_by(runs.c.number.desc()).limit(limit)).mappings().all()
 
 
-def last_run(connection: Connection, session_id: str) -> RowMapping | None:
+def find_current_or_last(connection: Connection, session_id: str) -> RowMapping | None:
     """The one that goes on, else the one that is next, else the last one that did."""
     if unfinished := first_unfinished(connection, session_id):
         return unfinished
@@ -117,42 +121,42 @@ def first_unfinished(connection: Connection, session_id: str) -> RowMapping | No
     return connection.execute(FIRST_UNFINISHED, {"session": session_id}).mappings().first()
 
 
-def waiting(connection: Connection, session_id: str) -> int:
+def queue_length(connection: Connection, session_id: str) -> int:
     """How many messages wait for their turn."""
     waits = and_(runs.c.session_id == session_id, UNFINISHED, runs.c.status == "queued")
     return connection.scalar(select(func.count()).select_from(runs).where(waits)) or 0
 
 
-def left_behind(connection: Connection) -> list[str]:
+def list_orphaned_sessions(connection: Connection) -> list[str]:
     """Sessions with something to do that no replica works on."""
     unowned = select(runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
-    return list(connection.scalars(unowned.where(UNFINISHED, not_(HELD)).distinct().limit(100)))
+    return list(connection.scalars(unowned.where(UNFINISHED, not_(IS_LEASED)).distinct().limit(100)))
 
 
-def want(connection: Connection, session_id: str, what: str) -> str | None:
+def request_stop(connection: Connection, session_id: str, reason: str) -> str | None:
     """Asks whoever carries out the session's run to stop it; the run's id."""
     found = first_unfinished(connection, session_id)
     if found is None or found["status"] == "queued":
         return None
-    connection.execute(CHANGE_RUN, {"run": found["id"], "wanted": what})
+    connection.execute(UPDATE_RUN, {"run": found["id"], "wanted": reason})
     run_id: str = found["id"]
     return run_id
 
 
-def wanted(connection: Connection, owner: str) -> list[tuple[str, str]]:
+def stop_requests(connection: Connection, owner: str) -> list[tuple[str, str]]:
     """Run and session of what a replica carries out and somebody wants to stop."""
     asked = select(runs.c.id, runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
     found = connection.execute(asked.where(UNFINISHED, runs.c.wanted.is_not(None), sessions.c.owner == owner))
     return [(run_id, session_id) for run_id, session_id in found]
 
 
-def rests_paused(connection: Connection, session_id: str) -> bool:
+def is_idle_and_paused(connection: Connection, session_id: str) -> bool:
     """Whether nothing goes on, and calls are open."""
-    found = session(connection, session_id)
+    found = find_session(connection, session_id)
     return bool(found and found["pause"]) and first_unfinished(connection, session_id) is None
 
 
-def begin(connection: Connection, run_id: str, epoch: int, pause: Pause | None) -> bool:
+def start_queued(connection: Connection, run_id: str, epoch: int, pause: Pause | None) -> bool:
     """Whether the message still waited, and is a run now."""
     waits = and_(runs.c.id == run_id, runs.c.status == "queued")
     told = pause and pause.model_dump(mode="json")
@@ -170,43 +174,47 @@ def withdraw_all(connection: Connection, session_id: str) -> None:
     connection.execute(delete(runs).where(runs.c.session_id == session_id, runs.c.status == "queued"))
 
 
-def free_keys(connection: Connection, session_id: str, run_id: str | None, content: str) -> None:
+def release_idempotency_keys(connection: Connection, session_id: str, run_id: str | None, content: str) -> None:
     """Of the run that began a turn, and of those after it: what they took may be sent again, not what waits.
 
     Without an id it is the last one that sent this content.
     """
-    found = [row for row in runs_of(connection, session_id) if _began(row, run_id, content)]
+    found = [row for row in list_runs(connection, session_id) if _is_turn_start(row, run_id, content)]
     if found:
         after = and_(runs.c.session_id == session_id, runs.c.number >= found[-1]["number"], runs.c.status == "done")
         connection.execute(update(runs).where(after).values(key=None))
 
 
-def _began(row: RowMapping, run_id: str | None, content: str) -> bool:
+def _is_turn_start(row: RowMapping, run_id: str | None, content: str) -> bool:
     return bool(row["id"] == run_id if run_id else row["input"].get("content") == content)
 
 
-def change_run(connection: Connection, run_id: str, **values: Any) -> None:
-    connection.execute(CHANGE_RUN, {"run": run_id, **values})
+def update_run(connection: Connection, run_id: str, **values: Any) -> None:
+    connection.execute(UPDATE_RUN, {"run": run_id, **values})
 
 
-def finish(
+def finish_run(
     connection: Connection,
     run_id: str,
     session: RowMapping,
     outcome: Outcome,
-    events: list[Event],
-    usage: Bill | None,
+    events: list[RunEvent],
+    usage: UsageTotals | None,
     *,
     epoch: int,
-    again: bool,
+    release_key: bool,
 ) -> None:
     """`session`: its row, locked. With `again` the run gives its key back: a retry is a new run.
 
     Once, also if the transaction is made again.
     """
-    values: dict[str, Any] = {"status": "done", "events": [event[:3] for event in events], "finished_at": now()}
-    if again:
+    values: dict[str, Any] = {
+        "status": "done",
+        "events": [event[:3] for event in events],
+        "finished_at": utc_timestamp(),
+    }
+    if release_key:
         values["key"] = None
     if connection.execute(FINISH_RUN, {"run": run_id, "usage": usage, "epoch": epoch, **values}).rowcount:
-        used = totals.of_session(session["usage"], usage)
-        rest(connection, session["id"], outcome, usage=used, unpruned=session["unpruned"] + 1)
+        used = totals.add_run(session["usage"], usage)
+        record_outcome(connection, session["id"], outcome, usage=used, unpruned=session["unpruned"] + 1)

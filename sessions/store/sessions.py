@@ -21,44 +21,44 @@ from sqlalchemy import (
 )
 
 from graph.execution.outcome import Outcome, Pause
-from graph.timestamps import ago, now
+from graph.timestamps import timestamp_ago, utc_timestamp
 from prompts import ORCHESTRATOR
-from sessions.store.leases import HELD
+from sessions.store.leases import IS_LEASED
 from sessions.store.tables import UNFINISHED, audit_log, audit_results, calls, grants, routings, runs, sessions
 
 # Made once: SQLAlchemy spends more on making a statement than SQLite on running it.
-ONE_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
+SELECT_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
 
-CHANGE_SESSION = update(sessions).where(sessions.c.id == bindparam("session"))
+UPDATE_SESSION = update(sessions).where(sessions.c.id == bindparam("session"))
 
 _IS_UNPAUSED = sessions.c.pause.is_(null())
 
-_AT_REST = and_(
-    not_(func.coalesce(HELD, false())), not_(exists().where(runs.c.session_id == sessions.c.id, UNFINISHED))
+_IS_IDLE = and_(
+    not_(func.coalesce(IS_LEASED, false())), not_(exists().where(runs.c.session_id == sessions.c.id, UNFINISHED))
 )
 
-BATCH = 1_000
+SWEEP_BATCH = 1_000
 """Sessions that are looked after in one sweep: with fewer the sweeps of a busy service would never catch up."""
 
-TITLE = 80
+MAX_TITLE_CHARACTERS = 80
 """Characters of a session's first message that make its title."""
 
 
-def row(connection: Connection, session_id: str) -> RowMapping | None:
+def find_including_deleted(connection: Connection, session_id: str) -> RowMapping | None:
     """Of a session, deleted or not."""
-    return connection.execute(ONE_SESSION, {"session": session_id}).mappings().first()
+    return connection.execute(SELECT_SESSION, {"session": session_id}).mappings().first()
 
 
-def session(connection: Connection, session_id: str) -> RowMapping | None:
+def find_session(connection: Connection, session_id: str) -> RowMapping | None:
     """None if there is none, or it was deleted."""
-    found = row(connection, session_id)
+    found = find_including_deleted(connection, session_id)
     return None if found is None or found["deleted_at"] else found
 
 
-def create(connection: Connection, session_id: str, title: str = "") -> dict[str, Any]:
+def create_session(connection: Connection, session_id: str, title: str = "") -> dict[str, Any]:
     """A new session; one that was deleted under this id must have been cleared."""
     row = {"id": session_id, "title": title, "title_folded": title.casefold(), "agent": ORCHESTRATOR}
-    row |= {"created_at": now(), "last_activity": now()}
+    row |= {"created_at": utc_timestamp(), "last_activity": utc_timestamp()}
     connection.execute(insert(sessions), row)
     return row
 
@@ -69,17 +69,17 @@ def clear_deleted(connection: Connection, session_id: str) -> None:
         connection.execute(delete(table).where(table.c.session_id == session_id))
 
 
-def listed(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+def list_sessions(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
     """The newest activity first, and how many there are in all."""
     wanted = sessions.c.title_folded.contains(q.casefold(), autoescape=True) if q else true()
     found = and_(sessions.c.deleted_at.is_(None), wanted)
     order = (sessions.c.last_activity.desc(), sessions.c.id)
     rows = connection.execute(select(sessions).where(found).order_by(*order).limit(limit).offset(offset))
     total = connection.scalar(select(func.count()).select_from(sessions).where(found))
-    return [shown(row) for row in rows.mappings()], total or 0
+    return [to_json(row) for row in rows.mappings()], total or 0
 
 
-def shown(row: RowMapping) -> dict[str, Any]:
+def to_json(row: RowMapping) -> dict[str, Any]:
     """A session as clients see it."""
     return {
         "session_id": row["id"],
@@ -92,62 +92,64 @@ def shown(row: RowMapping) -> dict[str, Any]:
     }
 
 
-def rename(connection: Connection, session_id: str, names: dict[str, str]) -> None:
+def rename_session(connection: Connection, session_id: str, names: dict[str, str]) -> None:
     if "title" in names:
-        entitle(connection, session_id, names["title"], by="user")
+        set_title(connection, session_id, names["title"], titled_by="user")
     if "description" in names:
-        change(connection, session_id, description=names["description"])
+        update_session(connection, session_id, description=names["description"])
 
 
-def entitle(connection: Connection, session_id: str, title: str, *, by: str) -> None:
+def set_title(connection: Connection, session_id: str, title: str, *, titled_by: str) -> None:
     """`by`: message, model or user. Databases fold only some of the letters of the world, so that is a column too."""
-    change(connection, session_id, title=title, title_folded=title.casefold(), titled_by=by)
+    update_session(connection, session_id, title=title, title_folded=title.casefold(), titled_by=titled_by)
 
 
-def change(connection: Connection, session_id: str, **values: Any) -> None:
-    connection.execute(CHANGE_SESSION, {"session": session_id, **values})
+def update_session(connection: Connection, session_id: str, **values: Any) -> None:
+    connection.execute(UPDATE_SESSION, {"session": session_id, **values})
 
 
-def erase(connection: Connection, session_id: str) -> None:
+def erase_session(connection: Connection, session_id: str) -> None:
     """Every row of the session, its audit as well."""
     for table in (runs, calls, audit_log, audit_results, grants, routings):
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 
 
-def forgotten(connection: Connection, seconds: float) -> list[str]:
+def find_expired(connection: Connection, seconds: float) -> list[str]:
     """Sessions, deleted or not, that had no activity for longer, and that nobody and nothing waits for."""
-    idle = and_(sessions.c.last_activity < ago(seconds), or_(_IS_UNPAUSED, sessions.c.deleted_at.is_not(None)))
-    found = select(sessions.c.id).where(idle, _AT_REST).order_by(sessions.c.last_activity).limit(BATCH)
+    idle = and_(
+        sessions.c.last_activity < timestamp_ago(seconds), or_(_IS_UNPAUSED, sessions.c.deleted_at.is_not(None))
+    )
+    found = select(sessions.c.id).where(idle, _IS_IDLE).order_by(sessions.c.last_activity).limit(SWEEP_BATCH)
     return list(connection.scalars(found))
 
 
-def is_forgotten(row: RowMapping, seconds: float) -> bool:
+def is_expired(row: RowMapping, seconds: float) -> bool:
     """Whether that is still so of a session whose lease is held."""
-    return row["last_activity"] < ago(seconds) and (row["pause"] is None or row["deleted_at"] is not None)
+    return row["last_activity"] < timestamp_ago(seconds) and (row["pause"] is None or row["deleted_at"] is not None)
 
 
-def unpruned(connection: Connection, more_than: int) -> list[str]:
+def prune_candidates(connection: Connection, more_than: int) -> list[str]:
     """Sessions at rest that had more runs than that since their thread was pruned.
 
     A long one is pruned less often: it is written anew as a whole.
     """
     many = and_(sessions.c.unpruned > more_than, sessions.c.unpruned * 10 > sessions.c.message_count)
     which = and_(many, _IS_UNPAUSED, sessions.c.deleted_at.is_(None))
-    found = select(sessions.c.id).where(which, _AT_REST).order_by(sessions.c.unpruned.desc()).limit(BATCH)
+    found = select(sessions.c.id).where(which, _IS_IDLE).order_by(sessions.c.unpruned.desc()).limit(SWEEP_BATCH)
     return list(connection.scalars(found))
 
 
-def rest(connection: Connection, session_id: str, outcome: Outcome, **values: Any) -> None:
+def record_outcome(connection: Connection, session_id: str, outcome: Outcome, **values: Any) -> None:
     """What the session's row says of its thread between two runs."""
-    change(
+    update_session(
         connection,
         session_id,
         agent=outcome.agent,
         message_count=outcome.message_count,
         pause=outcome.pause and outcome.pause.model_dump(mode="json"),
-        head=outcome.head,
-        last_activity=now(),
+        head=outcome.checkpoint_id,
+        last_activity=utc_timestamp(),
         **values,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import server
 from cli import __main__ as cli
 from graph.settings import Settings
-from sessions.store.leases import locked
+from sessions.store.leases import lock_row
 
 Targets = tuple[str, ...]
 
@@ -16,36 +16,36 @@ TRANSACT: Targets = (
     "sessions.store.database:SQLiteDatabase.transact",
     "sessions.store.database:PostgresDatabase.transact",
 )
-PUT_CHECKPOINT: Targets = ("graph.checkpoint.base:Remembering.aput",)
+PUT_CHECKPOINT: Targets = ("graph.checkpoint.base:CachingCheckpointer.aput",)
 PUT_WRITES: Targets = (
     "graph.checkpoint.sqlite:SQLiteCheckpointer.aput_writes",
     "graph.checkpoint.postgres:PostgresCheckpointer.aput_writes",
 )
 ADD_RUN: Targets = ("sessions.store.runs:add_run",)
-FINISH_RUN: Targets = ("sessions.store.runs:finish",)
-COMPLETE: Targets = ("graph.completion.request:complete",)
-RECOVER: Targets = ("sessions.runs.executor:Work.take_up",)
+FINISH_RUN: Targets = ("sessions.store.runs:finish_run",)
+COMPLETE: Targets = ("graph.completion.request:stream_reply",)
+RECOVER: Targets = ("sessions.runs.executor:RunExecutor.recover",)
 
-ACCEPT_TRANSACTION = "_accepted.<locals>.work"
-FINISH_TRANSACTION = "Work._finish.<locals>.finished"
-NEXT_RUN_TRANSACTION = "Replica._next"
-UPDATE_RUN_TRANSACTION = "Work.noted"
+ACCEPT_TRANSACTION = "_accept.<locals>.work"
+FINISH_TRANSACTION = "RunExecutor._finish_run.<locals>.store_outcome"
+NEXT_RUN_TRANSACTION = "Replica._process_next"
+UPDATE_RUN_TRANSACTION = "RunExecutor.update_run"
 
-CHECK_LEASE = "sessions.store.leases:checked"
-LOCK_SESSION = "sessions.store.leases:locked"
+CHECK_LEASE = "sessions.store.leases:require_lease"
+LOCK_SESSION = "sessions.store.leases:lock_row"
 ADMISSION_STORE = "sessions.runs.admission:run_rows"
 FIRST_UNFINISHED = "first_unfinished"
-CHECK_FENCE = "graph.checkpoint.postgres:check_fence"
+CHECK_FENCE = "graph.checkpoint.postgres:require_lease"
 TAKE_OVER = "sessions.runs.replica:Replica._take_over"
 CHECK_POOLED_CONNECTION = "psycopg_pool:AsyncConnectionPool.check_connection"
 CREATE_ENGINE = "sessions.store.database:create_async_engine"
-DATABASE_RETRY = "sessions.store.database:retried"
-CHECKPOINT_RETRY = "graph.checkpoint.postgres:retried"
+DATABASE_RETRY = "sessions.store.database:with_retry"
+CHECKPOINT_RETRY = "graph.checkpoint.postgres:with_retry"
 
 
 def lock_session(connection: Any, session_id: str) -> Any:
     """Lock the session's row and return it, without a look at the lease."""
-    return locked(connection, session_id)
+    return lock_row(connection, session_id)
 
 
 def has_leases() -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, SUMMARY, TITLE
+from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, SUMMARY_PROMPT, TITLE_PROMPT
 from tests.evening.recording import Call, Line, Turn
 from tests.evening.valid import estimate, faults
 from tests.llm_server import Exchange, Reply, Request, Step, calls_raw, chooses, delta, raw, resets, says, sse, status
@@ -144,7 +144,7 @@ def _arguments(call: Call) -> str:
 
 def _who(prompt: str) -> str:
     known = {agent.prompt: name for name, agent in AGENTS.items()}
-    for name, text in ((ORCHESTRATOR, CLASSIFIER.prompt), ("summary", SUMMARY), ("title", TITLE)):
+    for name, text in ((ORCHESTRATOR, CLASSIFIER.prompt), ("summary", SUMMARY_PROMPT), ("title", TITLE_PROMPT)):
         if prompt.startswith(text.partition("$")[0]):
             return name
     return known[prompt]

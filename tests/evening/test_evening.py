@@ -91,7 +91,7 @@ def _told(call: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 async def check_audit(session: Session, turns: list[Turn]) -> None:
     found = await session.get("/sessions/{id}/audit")
-    assert audit.broken_at(session.id, found["entries"], found["results"]) is None
+    assert audit.first_broken_entry(session.id, found["entries"], found["results"]) is None
     by_hand = [entry for entry in found["entries"] if entry["decided_by"] == "hitl_decision"]
     assert [(entry["tool_name"], entry["decision"], entry["feedback"]) for entry in by_hand] == [
         (call.tool, call.decision, _feedback(call)) for call in calls(turns) if call.decision

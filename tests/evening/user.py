@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from ide.approval import Approver, Stopped
+from ide.approval import Approver, InputInterrupted
 from ide.chat import Chat
-from ide.client import Client
-from ide.repl import Loop
+from ide.client import ServiceClient
+from ide.repl import Repl
 from ide.screen import Screen
 from ide.workspace import Workspace
 from tests.evening.recording import CTRL_C, Turn
@@ -24,8 +24,8 @@ class Watched(Screen):
         super().__init__(Console(file=io.StringIO(), width=200))
         self.errors: list[str] = []
 
-    def show(self, chunk: dict[str, Any]) -> None:
-        super().show(chunk)
+    def show_chunk(self, chunk: dict[str, Any]) -> None:
+        super().show_chunk(chunk)
         if chunk["type"] == "error":
             self.errors.append(chunk["metadata"]["code"])
 
@@ -36,10 +36,10 @@ class User:
         self._answers: deque[str] = deque()
         self._failures: list[str] = []
         workspace = Workspace(folder)
-        self._client = Client(url, KEY, delays=(), notice=self._screen.notice)
+        self._client = ServiceClient(url, KEY, delays=(), notice=self._screen.print_notice)
         approver = Approver(self._screen, workspace, self._read)
         chat = Chat(self._client, workspace, self._screen, approver, session_id)
-        self._loop = Loop(chat, self._read, interactive=False)
+        self._loop = Repl(chat, self._read, interactive=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,7 +53,7 @@ class User:
         self._answers = deque(turn.typed)
         self._failures = []
         for line in [*turn.before, turn.user]:
-            await self._loop.take(line)
+            await self._loop.process_line(line)
         if self._answers:
             self._failures.append(f"the user was not asked for {[*self._answers]}")
         if self._screen.errors != turn.errors:
@@ -63,8 +63,8 @@ class User:
     async def _read(self, prompt: str) -> str:
         if not self._answers:
             self._failures.append(f"nothing is recorded for {prompt!r}")
-            raise Stopped
+            raise InputInterrupted
         answer = self._answers.popleft()
         if answer == CTRL_C:
-            raise Stopped
+            raise InputInterrupted
         return answer

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ide.approval import NO_ONE, Approver
+from ide.approval import NO_APPROVER, Approver
 from ide.chat import Chat
-from ide.client import Client
-from ide.repl import Loop
+from ide.client import ServiceClient
+from ide.repl import Repl
 from ide.screen import Screen
 from ide.workspace import Workspace
 from tests.ide.scripted import CUT, Service, calls, fails, says, switched, token
@@ -25,13 +25,13 @@ class Terminal:
     def __init__(self, service: Service, workspace: Workspace, *lines: str, there: bool = True, yes: bool = False):
         self._lines, self._shown = iter(lines), io.StringIO()
         screen = Screen(Console(file=self._shown, width=200))
-        client = Client(service.url, delays=(0, 0), notice=screen.notice)
+        client = ServiceClient(service.url, delays=(0, 0), notice=screen.print_notice)
         approver = Approver(screen, workspace, self._read if there else None, yes=yes)
         self.chat = Chat(client, workspace, screen, approver, "s-1")
-        self.loop = Loop(self.chat, self._read, interactive=True)
+        self.loop = Repl(self.chat, self._read, interactive=True)
 
     async def _read(self, prompt: str) -> str:
-        self.chat.screen.say(prompt, end="")
+        self.chat.screen.print_text(prompt, end="")
         try:
             return next(self._lines)
         except StopIteration:
@@ -41,8 +41,8 @@ class Terminal:
         """All that was shown when the lines have come to their end."""
         async with self.chat.client:
             if resume:
-                await self.loop.watched(self.chat.resume("s-1"))
-            await self.loop.run()
+                await self.loop.await_interruptibly(self.chat.resume_session("s-1"))
+            await self.loop.process_lines()
         return self._shown.getvalue()
 
 
@@ -154,7 +154,7 @@ async def test_a_refused_edit_and_one_that_changes_nothing_ask_again(service: Se
 async def test_when_no_one_is_there_nothing_is_approved(service: Service, workspace: Workspace) -> None:
     service.plays([calls("create_directory", ask=True, path="new")], [says("All right")])
     await Terminal(service, workspace, "go", there=False).shows()
-    assert service.messages[1:] == [decision("reject", feedback=NO_ONE)]
+    assert service.messages[1:] == [decision("reject", feedback=NO_APPROVER)]
 
 
 def history(*messages: dict[str, Any]) -> dict[str, Any]:
@@ -264,7 +264,7 @@ async def test_a_failure_is_shown_with_its_code_and_the_next_message_works(
     shown = await terminal.shows()
     assert "llm_unavailable: It failed." in shown
     assert "Hello" in shown
-    assert not terminal.chat.failed
+    assert not terminal.chat.has_failed
 
 
 async def test_an_approval_can_be_remembered_and_one_that_was_not_taken_is_asked_again(

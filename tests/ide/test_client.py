@@ -3,19 +3,19 @@ from typing import Any
 
 import pytest
 
-from ide.client import Client, ServiceError
-from ide.sse import Event, events
+from ide.client import ServiceClient, ServiceError
+from ide.sse import ServerSentEvent, parse_events
 from tests.ide.scripted import CUT, Service, fails, says, token
 
 HELLO = {"type": "user_message", "content": "hello"}
 
 
-def client(service: Service, **options: Any) -> Client:
-    return Client(service.url, "k3y", **{"delays": (0, 0, 0), **options})
+def client(service: Service, **options: Any) -> ServiceClient:
+    return ServiceClient(service.url, "k3y", **{"delays": (0, 0, 0), **options})
 
 
-async def collected(running: Client, message: dict[str, Any] = HELLO) -> list[dict[str, Any]]:
-    return [chunk async for chunk in running.send("s-1", message)]
+async def collected(running: ServiceClient, message: dict[str, Any] = HELLO) -> list[dict[str, Any]]:
+    return [chunk async for chunk in running.send_message("s-1", message)]
 
 
 async def test_events_are_read_across_any_split_of_the_bytes() -> None:
@@ -25,9 +25,9 @@ async def test_events_are_read_across_any_split_of_the_bytes() -> None:
         for byte in text.encode():
             yield bytes([byte])
 
-    assert [event async for event in events(bytewise())] == [
-        Event("message", '{"a":\n"ё\u2028"}', "r-1"),
-        Event("message", "x", None),
+    assert [event async for event in parse_events(bytewise())] == [
+        ServerSentEvent("message", '{"a":\n"ё\u2028"}', "r-1"),
+        ServerSentEvent("message", "x", None),
     ]
 
 
@@ -91,7 +91,7 @@ async def test_a_restart_in_mid_stream_is_survived() -> None:
         first.closes_after_cut = True
         second = asyncio.create_task(restarted(first.port))
         async with client(first, delays=(0.05,) * 100, notice=lambda _: lost.set()) as running:
-            stream = running.send("s-1", HELLO)
+            stream = running.send_message("s-1", HELLO)
             assert await anext(stream) == token("Hel")
             rest = asyncio.create_task(_rest(stream))
             assert await rest == [says("Hello")]
@@ -109,7 +109,7 @@ async def test_what_is_refused_is_not_tried_again(service: Service) -> None:
             await collected(running)
         assert refused.value.status == 401
         with pytest.raises(ServiceError, match="422"):
-            await running.sessions()
+            await running.list_sessions()
     assert len(service.requests) == 2
 
 

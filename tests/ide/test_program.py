@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ide.server_process import PROJECT, CannotStart, answers, running
+from ide.server_process import PROJECT_ROOT, CannotStart, ensure_service, is_reachable
 from ide.workspace import Workspace
 from tests.ide.scripted import HOLD, Service, calls, fails, says, token
 
@@ -22,7 +22,7 @@ async def ide(service: Service, workspace: Workspace, *options: str, lines: str 
     """Its exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ide", str(workspace.root), "--url", service.url, *options),
-        cwd=PROJECT,
+        cwd=PROJECT_ROOT,
         env={**os.environ, "AGENT_RUNTIME__INTERNAL_API_KEY": "k3y"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -84,7 +84,7 @@ async def at_terminal(service: Service, workspace: Workspace, *dialogue: tuple[s
     environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
     argv = (sys.executable, "-m", "ide", str(workspace.root), "--url", service.url)
     process = await asyncio.create_subprocess_exec(
-        *argv, cwd=PROJECT, env=environment, stdin=there, stdout=there, stderr=there
+        *argv, cwd=PROJECT_ROOT, env=environment, stdin=there, stdout=there, stderr=there
     )
     os.close(there)
     shown = asyncio.StreamReader()
@@ -133,13 +133,13 @@ async def test_a_service_is_started_where_none_answers_and_ended_afterwards() ->
     async with Service() as service:
         url = service.url
     scripted = [sys.executable, "-m", "tests.ide.scripted", str(service.port)]
-    async with running(url, "", notices.append, scripted, TESTS_ROOT):
-        assert await answers(url)
-        async with running(url, "", notices.append, scripted, TESTS_ROOT):
+    async with ensure_service(url, "", notices.append, scripted, TESTS_ROOT):
+        assert await is_reachable(url)
+        async with ensure_service(url, "", notices.append, scripted, TESTS_ROOT):
             pass
-        assert await answers(url), "a service that was there is left alone"
+        assert await is_reachable(url), "a service that was there is left alone"
     assert [notice.partition(":")[0] for notice in notices] == ["No service answered at http"]
-    assert not await answers(url)
+    assert not await is_reachable(url)
 
 
 LAST_WORDS = """
@@ -159,14 +159,14 @@ async def test_a_service_that_cannot_start_says_why_and_has_the_address_and_the_
     async with Service() as service:
         url = service.url
     with pytest.raises(CannotStart, match=rf"ended at once: 127.0.0.1 {service.port} true {passed} \(log [^\n]*\)$"):
-        async with running(url, found, print, [sys.executable, "-c", LAST_WORDS]):
+        async with ensure_service(url, found, print, [sys.executable, "-c", LAST_WORDS]):
             pass
 
 
 async def test_a_started_service_has_the_key_of_env_and_ends_even_when_the_ide_is_killed(tmp_path: Path) -> None:
     async with Service() as free:
         (tmp_path / ".env").write_text(f"AGENT_RUNTIME__PORT={free.port}\nAGENT_RUNTIME__INTERNAL_API_KEY=k3y\n")
-    settings = {"PYTHONPATH": str(PROJECT), "AGENT_RUNTIME__DB_URL": f"sqlite:///{tmp_path}/a.db"}
+    settings = {"PYTHONPATH": str(PROJECT_ROOT), "AGENT_RUNTIME__DB_URL": f"sqlite:///{tmp_path}/a.db"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ide", ".", "--agent", "ask"),
         cwd=tmp_path,
@@ -195,8 +195,8 @@ async def _ended(process: int) -> None:
 
 async def test_only_this_machine_gets_a_service() -> None:
     with pytest.raises(CannotStart, match="--url"):
-        async with running("https://127.0.0.1:1", "", print):
+        async with ensure_service("https://127.0.0.1:1", "", print):
             pass
     with pytest.raises(CannotStart, match="no address of a service"):
-        async with running("http://127.0.0.1:port", "", print):
+        async with ensure_service("http://127.0.0.1:port", "", print):
             pass

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ide.__main__ import arguments
-from ide.settings import PREFIX, service_key
+from ide.__main__ import parse_arguments
+from ide.settings import SETTING_PREFIX, get_service_key
 
 
 @pytest.fixture(autouse=True)
@@ -11,27 +11,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with nothing set."""
     monkeypatch.chdir(tmp_path)
     for name in ("HOST", "PORT", "INTERNAL_API_KEY"):
-        monkeypatch.delenv(PREFIX + name, raising=False)
+        monkeypatch.delenv(SETTING_PREFIX + name, raising=False)
     return tmp_path
 
 
 def test_nothing_set_is_the_port_of_the_service_without_a_key() -> None:
-    assert (arguments(["."]).url, service_key()) == ("http://127.0.0.1:8001", "")
+    assert (parse_arguments(["."]).url, get_service_key()) == ("http://127.0.0.1:8001", "")
 
 
 def test_the_environment_comes_before_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ("HOST=localhost", "PORT=9001", "INTERNAL_API_KEY='a key'")
-    (folder / ".env").write_text("".join(f"{PREFIX}{line}\n" for line in lines))
-    assert (arguments(["."]).url, service_key()) == ("http://localhost:9001", "a key")
-    monkeypatch.setenv(f"{PREFIX}PORT", "9002")
-    monkeypatch.setenv(f"{PREFIX}INTERNAL_API_KEY", "")
-    assert (arguments(["."]).url, service_key()) == ("http://localhost:9002", "")
-    assert arguments([".", "--url", "http://there"]).url == "http://there"
+    (folder / ".env").write_text("".join(f"{SETTING_PREFIX}{line}\n" for line in lines))
+    assert (parse_arguments(["."]).url, get_service_key()) == ("http://localhost:9001", "a key")
+    monkeypatch.setenv(f"{SETTING_PREFIX}PORT", "9002")
+    monkeypatch.setenv(f"{SETTING_PREFIX}INTERNAL_API_KEY", "")
+    assert (parse_arguments(["."]).url, get_service_key()) == ("http://localhost:9002", "")
+    assert parse_arguments([".", "--url", "http://there"]).url == "http://there"
 
 
 @pytest.mark.parametrize(
     ("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::1", "[::1]"), ("there", "there")]
 )
 def test_a_service_on_every_address_is_on_this_machine(monkeypatch: pytest.MonkeyPatch, host: str, shown: str) -> None:
-    monkeypatch.setenv(f"{PREFIX}HOST", host)
-    assert arguments(["."]).url == f"http://{shown}:8001"
+    monkeypatch.setenv(f"{SETTING_PREFIX}HOST", host)
+    assert parse_arguments(["."]).url == f"http://{shown}:8001"

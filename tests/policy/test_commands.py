@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.commands import CommandClass, classify
-from policy.globs import matches
+from policy.commands import CommandClass, classify_command
+from policy.globs import matches_glob
 from policy.grants import Grant
-from policy.paths import fault, pattern_fault
+from policy.paths import find_path_error, find_pattern_error
 from tests.policy.test_gate import CORPUS, lines
 
 READ_ONLY = [line for line in (CORPUS / "read_only_commands.txt").read_text("utf-8").split("\n") if line]
@@ -30,13 +30,13 @@ division of awk, which programs take for other things."""
 
 @pytest.mark.parametrize("command", READ_ONLY)
 def test_an_ordinary_command_that_only_reads(command: str) -> None:
-    kind = classify({"command": command}).kind
+    kind = classify_command({"command": command}).kind
     assert (kind is CommandClass.READ_ONLY) == (command not in ASKED_FOR_ALL_THE_SAME)
 
 
 @pytest.mark.parametrize("command", lines("unproven_commands.txt"), ids=lambda command: ascii(command[:60]))
 def test_a_command_that_is_not_proven_read_only(command: str) -> None:
-    assert classify({"command": command}).kind is not CommandClass.READ_ONLY
+    assert classify_command({"command": command}).kind is not CommandClass.READ_ONLY
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_a_command_that_is_not_proven_read_only(command: str) -> None:
     ],
 )
 def test_why_a_command_is_not_proven(arguments: dict[str, object], why: str) -> None:
-    assert classify(arguments) == (CommandClass.UNPROVEN, why)
+    assert classify_command(arguments) == (CommandClass.UNPROVEN, why)
 
 
 @pytest.mark.parametrize(
     "command", ["git status", "git log --oneline -5 | head", "git diff HEAD~1 -- src/a.py", "ls && git show HEAD:a.py"]
 )
 def test_a_read_of_git_is_a_class_of_its_own(command: str) -> None:
-    assert classify({"command": command}).kind is CommandClass.GIT_READ
+    assert classify_command({"command": command}).kind is CommandClass.GIT_READ
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_read_of_git_is_a_class_of_its_own(command: str) -> None:
     ],
 )
 def test_what_is_no_read_of_git(command: str) -> None:
-    assert classify({"command": command}).kind is CommandClass.UNPROVEN
+    assert classify_command({"command": command}).kind is CommandClass.UNPROVEN
 
 
 FILES = {
@@ -181,10 +181,10 @@ PIECES = st.sampled_from(
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(st.text(max_size=300), st.lists(PIECES, max_size=120).map("".join)))
 def test_no_text_breaks_the_judgement(text: str) -> None:
-    assert classify({"command": text, "cwd": text[:20] or None}).kind in CommandClass
-    assert isinstance(fault(text), str | None)
-    assert isinstance(pattern_fault(text), str | None)
-    matches(text, text[::-1])
+    assert classify_command({"command": text, "cwd": text[:20] or None}).kind in CommandClass
+    assert isinstance(find_path_error(text), str | None)
+    assert isinstance(find_pattern_error(text), str | None)
+    matches_glob(text, text[::-1])
     Grant("g", "coder", "execute_command", text[::-1]).covers("coder", "execute_command", {"command": text})
 
 
@@ -194,4 +194,4 @@ def test_no_text_breaks_the_judgement(text: str) -> None:
     st.sampled_from(["; rm a", " > b", " && make", " | sh", "\nrm a", " `rm a`", " $(rm a)", " &"]),
 )
 def test_nothing_can_be_hung_on_to_a_command_that_only_reads(command: str, more: str) -> None:
-    assert classify({"command": command + more}).kind is CommandClass.UNPROVEN
+    assert classify_command({"command": command + more}).kind is CommandClass.UNPROVEN

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graph.permissions.gatekeeper import Gatekeeper, known_agents
+from graph.permissions.gatekeeper import Gatekeeper, all_agents
 from graph.tools.catalog import TOOLS
 from prompts import AGENTS
 
@@ -116,7 +116,7 @@ def expected(agent: str, tool: str, kind: str) -> tuple[str, str]:
     decision, rule = RULES[kind, tool]
     if rule == "arguments.invalid":
         return MALFORMED
-    if tool not in known_agents()[agent].tools:
+    if tool not in all_agents()[agent].tools:
         return "deny", "agent.tool"
     if agent == "architect" and tool == "write_file" and kind == "no_markdown":
         return "deny", "agent.may_write"
@@ -127,18 +127,18 @@ def expected(agent: str, tool: str, kind: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("agent", known_agents())
+@pytest.mark.parametrize("agent", all_agents())
 def test_every_agent_with_every_tool_and_every_kind_of_argument(agent: str, tool: str, kind: str) -> None:
     if tool not in KINDS[kind]:
         return
-    verdict = GATE.verdict(agent, tool, KINDS[kind][tool])
+    verdict = GATE.evaluate_call(agent, tool, KINDS[kind][tool])
     assert (verdict.decision, verdict.rule) == expected(agent, tool, kind)
     assert verdict.reason.endswith(".")
     assert verdict.reason.isascii()
 
 
 def test_the_matrix_says_what_the_gate_says() -> None:
-    matrix = GATE.matrix()
+    matrix = GATE.permission_matrix()
     assert matrix["ask"]["write_file"] == [{"decision": "deny", "rule": "agent.tool"}]
     assert matrix["architect"]["write_file"] == [
         {"decision": "deny", "rule": "agent.may_write", "paths_but": ["*.md"]},
@@ -147,12 +147,12 @@ def test_the_matrix_says_what_the_gate_says() -> None:
     assert [each["decision"] for each in matrix["debug"]["execute_command"]] == ["ask", "allow", "ask", "ask"]
     for agent in AGENTS:
         for tool, outcomes in matrix[agent].items():
-            verdict = GATE.verdict(agent, tool, HARMLESS[tool])
+            verdict = GATE.evaluate_call(agent, tool, HARMLESS[tool])
             assert (verdict.decision, verdict.rule) in {(each["decision"], each["rule"]) for each in outcomes}
 
 
 def test_what_a_call_lacks_is_said_so_that_its_model_can_act_on_it() -> None:
-    assert GATE.verdict("coder", "write_file", {"path": "a", "mode": 1}).reason == (
+    assert GATE.evaluate_call("coder", "write_file", {"path": "a", "mode": 1}).reason == (
         "The arguments of write_file are not valid: content: Field required; mode: Extra inputs are not permitted. "
         "Its arguments are: path, content, encoding, create_dirs, backup."
     )
@@ -161,23 +161,25 @@ def test_what_a_call_lacks_is_said_so_that_its_model_can_act_on_it() -> None:
 @pytest.mark.parametrize("path", lines("paths_inside.txt"))
 def test_a_path_inside_the_workspace(path: str) -> None:
     for tool, more in (("read_file", {}), ("write_file", {"content": "x"}), ("create_directory", {})):
-        assert GATE.verdict("coder", tool, {"path": path, **more}).decision in ("allow", "ask")
+        assert GATE.evaluate_call("coder", tool, {"path": path, **more}).decision in ("allow", "ask")
 
 
 @pytest.mark.parametrize("path", lines("paths_refused.txt"), ids=ascii)
 def test_a_path_that_is_not_proven_inside_the_workspace(path: Any) -> None:
     for tool, more in (("read_file", {}), ("write_file", {"content": "x"}), ("create_directory", {})):
-        assert GATE.verdict("coder", tool, {"path": path, **more}).decision == "deny"
+        assert GATE.evaluate_call("coder", tool, {"path": path, **more}).decision == "deny"
 
 
 @pytest.mark.parametrize("pattern", ["*.py", "src/**/*.py", "test_[ab]?.py", "*.{js,ts}"])
 def test_a_pattern_of_names_inside_the_workspace(pattern: str) -> None:
-    assert GATE.verdict("ask", "list_files", {"pattern": pattern}).decision == "allow"
+    assert GATE.evaluate_call("ask", "list_files", {"pattern": pattern}).decision == "allow"
 
 
 @pytest.mark.parametrize("pattern", ["../../*", "/etc/*", "**/../..", "~/*", "C:*", "a\\*", "", ".git/*", "a\x00"])
 def test_a_pattern_that_could_leave_the_workspace(pattern: str) -> None:
-    assert GATE.verdict("ask", "search_in_code", {"query": "x", "file_pattern": pattern}).rule == "pattern.outside"
+    assert (
+        GATE.evaluate_call("ask", "search_in_code", {"query": "x", "file_pattern": pattern}).rule == "pattern.outside"
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_pattern_that_could_leave_the_workspace(pattern: str) -> None:
     ],
 )
 def test_a_legal_path_with_a_meaning_of_its_own_carries_a_warning(path: str, warning: str | None) -> None:
-    verdict = GATE.verdict("coder", "write_file", {"path": path, "content": "x"})
+    verdict = GATE.evaluate_call("coder", "write_file", {"path": path, "content": "x"})
     asked = "Writing a file needs the user's approval."
     assert (verdict.decision, verdict.warning) == ("ask", warning)
     assert verdict.reason == (f"{asked} {warning}" if warning else asked)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from graph.permissions.gatekeeper import Gatekeeper
-from policy.globs import matches, matches_any_case
-from policy.grants import Grant, grant, proposal
+from policy.globs import matches_any_case, matches_glob
+from policy.grants import Grant, create_grant, propose_pattern
 
 HEAD = "default: ask\nrules:\n"
 MAKE = {"command": "make"}
@@ -19,7 +19,7 @@ def policy(tmp_path: Path, text: str) -> Gatekeeper:
 
 
 def decided(gate: Gatekeeper, agent: str, tool: str, **arguments: object) -> tuple[str, str]:
-    verdict = gate.verdict(agent, tool, arguments)
+    verdict = gate.evaluate_call(agent, tool, arguments)
     return verdict.decision, verdict.rule
 
 
@@ -167,7 +167,7 @@ def test_a_wrong_file_does_not_take_the_place_of_a_good_one(tmp_path: Path, capl
     ],
 )
 def test_globs(path: str, glob: str, same: bool) -> None:
-    assert matches(path, glob) is same
+    assert matches_glob(path, glob) is same
 
 
 def test_names_that_a_file_system_takes_for_one() -> None:
@@ -220,20 +220,22 @@ def test_a_grant_is_for_its_agent_its_tool_its_folder_and_its_way_of_running() -
 def test_the_narrowest_grant_is_the_call_itself_and_no_glob() -> None:
     commands = {"rm *": "rm -rf src", "make a > b": "make c > b", "* *": "make install"}
     for command, other in commands.items():
-        narrow = grant("coder", "execute_command", {"command": command}, None)
+        narrow = create_grant("coder", "execute_command", {"command": command}, None)
         assert narrow.covers("coder", "execute_command", {"command": command})
         assert not narrow.covers("coder", "execute_command", {"command": other})
-    file = grant("coder", "write_file", {"path": "./config.py"}, "config.py")
+    file = create_grant("coder", "write_file", {"path": "./config.py"}, "config.py")
     assert file.covers("coder", "write_file", {"path": "config.py"})
     assert not file.covers("coder", "write_file", {"path": "app/secrets/config.py"})
-    assert grant("coder", "write_file", {"path": "a/b.md"}, "**/*.md").covers("coder", "write_file", {"path": "c.md"})
+    assert create_grant("coder", "write_file", {"path": "a/b.md"}, "**/*.md").covers(
+        "coder", "write_file", {"path": "c.md"}
+    )
 
 
 def test_the_proposal_is_the_call_itself() -> None:
-    assert proposal("write_file", {"path": "./src//a.py", "content": "x"}) == "src/a.py"
-    assert proposal("execute_command", MAKE) == "make"
-    assert proposal("echo", {"text": "x"}) is None
-    assert grant("coder", "write_file", {"path": "src/a.py"}, "src/**", uses_left=2).uses_left == 2
+    assert propose_pattern("write_file", {"path": "./src//a.py", "content": "x"}) == "src/a.py"
+    assert propose_pattern("execute_command", MAKE) == "make"
+    assert propose_pattern("echo", {"text": "x"}) is None
+    assert create_grant("coder", "write_file", {"path": "src/a.py"}, "src/**", uses_left=2).uses_left == 2
 
 
 @pytest.mark.parametrize(
@@ -248,4 +250,4 @@ def test_the_proposal_is_the_call_itself() -> None:
 )
 def test_a_grant_that_cannot_be(tool: str, arguments: dict[str, str], pattern: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        grant("coder", tool, arguments, pattern)
+        create_grant("coder", tool, arguments, pattern)

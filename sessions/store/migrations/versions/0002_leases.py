@@ -9,7 +9,7 @@ from sqlalchemy import JSON, BigInteger, Column, Float, Integer, String, text
 revision = "0002"
 down_revision = "0001"
 
-NUMBERED = """
+NUMBER_RUNS = """
     update runs set number = (
         select place from (
             select id, row_number() over (partition by session_id order by created_at, id) as place from runs
@@ -44,7 +44,7 @@ def _number_runs() -> None:
         table.add_column(Column("wanted", String(16)))
         table.add_column(Column("usage", JSON))
         table.add_column(Column("finished_at", String(40)))
-    op.execute(NUMBERED)
+    op.execute(NUMBER_RUNS)
     op.execute("update runs set finished_at = created_at where status = 'done'")
     op.drop_index("runs_by_session", "runs")
     op.drop_index("runs_by_status", "runs")
