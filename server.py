@@ -30,7 +30,7 @@ from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import RoutingCache
 from graph.settings import Settings
 from sessions.janitor import Janitor
-from sessions.runs.replica import SHUTDOWN_GRACE_SECONDS
+from sessions.runs.lifecycle import SHUTDOWN_GRACE_SECONDS
 from sessions.runs.service import Runs
 from sessions.service import Sessions
 from sessions.store.database import open_database

@@ -9,7 +9,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.cancellation import await_cancellable
 from graph.completion.request import request_completion
 from graph.completion.speculation import SpeculativeCall
 from graph.conversation import human_message, last_request
@@ -17,6 +16,7 @@ from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.permissions.decisions import answer_open_calls, require_available
 from graph.routing.cache import Choice
 from graph.routing.classifier import classify, classify_by_keywords
+from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, current_agent, get_thread_id, handoff
 from graph.usage.budgets import reset_turn_usage

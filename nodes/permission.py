@@ -18,8 +18,9 @@ from graph.conversation import (
     to_wire_call,
 )
 from graph.errors import EditRefused
-from graph.permissions.gatekeeper import INVALID_ARGUMENTS_RULE, USER_REJECTED_RULE, Gatekeeper, load_active_grants
+from graph.permissions.gatekeeper import INVALID_ARGUMENTS_RULE, USER_REJECTED_RULE, Gatekeeper
 from graph.permissions.loops import detect_loop
+from graph.run_scope import load_active_grants
 from graph.state import CallGate, State, current_agent
 from graph.timestamps import utc_timestamp
 from graph.tools.catalog import ToolExecutor, executor_of

@@ -10,10 +10,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
-from graph.cancellation import await_cancellable
 from graph.completion.reply import Reply
 from graph.completion.request import estimate_partial_usage, estimate_prompt_tokens, request_completion
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
+from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, get_thread_id
 from graph.usage.call import usage_of

@@ -3,7 +3,7 @@
 from graph import wire
 from graph.settings import Settings
 from sessions.request import RunRequest
-from sessions.runs.replica import run_periodically
+from sessions.runs.lifecycle import run_periodically
 from sessions.runs.service import Runs
 from sessions.service import Sessions
 from sessions.store import calls
@@ -24,7 +24,7 @@ class Janitor:
         self._settings = settings
 
     def start(self) -> None:
-        spawn, settings = self._runs.replica.spawn, self._settings
+        spawn, settings = self._runs.replica.lifecycle.spawn, self._settings
         if seconds := settings.approval_timeout_seconds:
             spawn(run_periodically(min(seconds / 4, ROUND_SECONDS), self._runs.approval_timeouts.expire_all))
         if seconds := settings.tool_timeout_seconds:

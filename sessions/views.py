@@ -14,6 +14,7 @@ from graph.settings import Settings
 from graph.timestamps import utc_timestamp
 from graph.usage import totals
 from graph.usage.budgets import Budgets
+from sessions.runs.status import RunStatus
 from sessions.snapshots import Snapshots
 from sessions.store import audit, calls, grants, routings
 from sessions.store import runs as run_rows
@@ -88,7 +89,7 @@ def _run_usage_to_json(row: RowMapping) -> dict[str, Any]:
 def _read_live_state(connection: Connection, row: RowMapping) -> dict[str, Any]:
     session_id, pause = row["id"], session_rows.pause_of(row)
     last = run_rows.find_current_or_last(connection, session_id)
-    unfinished = last if last and last["status"] != "done" else None
+    unfinished = last if last and last["status"] != RunStatus.DONE else None
     shown = [
         _open_call_to_json(each)
         for each in calls.filter_open_calls(connection, session_id, pause.calls if pause else [])
@@ -105,7 +106,7 @@ def _read_live_state(connection: Connection, row: RowMapping) -> dict[str, Any]:
 
 def _last_event_number(run: RowMapping) -> int:
     """0 for a run that goes on: the history is as it was before it, so a reader joins it from its start."""
-    number: int = run["events"][-1][0] if run["status"] == "done" and run["events"] else 0
+    number: int = run["events"][-1][0] if run["status"] == RunStatus.DONE and run["events"] else 0
     return number
 
 

@@ -1,7 +1,5 @@
 """A checkpoint is written under the lease of its run, on both databases."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -10,10 +8,11 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from graph import wire
 from graph.checkpoint.base import CachingCheckpointer
-from graph.db.fencing import FENCING_TOKEN, FencingToken, LeaseLost
+from graph.db.fencing import FencingToken, LeaseLost
 from graph.db.pool import strip_driver
 from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.gatekeeper import Gatekeeper
+from graph.run_scope import enter_lease
 from sessions.request import RunRequest
 from sessions.runs.admission import Admission, Withdrawn
 from sessions.store import runs as run_rows
@@ -25,15 +24,6 @@ pytestmark = pytest.mark.anyio
 CONFIG: Any = {"configurable": {"thread_id": "s-1", "checkpoint_ns": ""}}
 HELD = FencingToken("s-1", "me", 7)
 STALE = [FencingToken("s-1", "me", 6), FencingToken("s-1", "another", 7), FencingToken("s-2", "me", 7)]
-
-
-@contextmanager
-def under(fence: FencingToken) -> Iterator[None]:
-    token = FENCING_TOKEN.set(fence)
-    try:
-        yield
-    finally:
-        FENCING_TOKEN.reset(token)
 
 
 async def leased(store: Storage) -> None:
@@ -54,7 +44,7 @@ async def everything(store: Storage) -> list[Any]:
 async def test_who_holds_the_lease_writes(database: str) -> None:
     async with storage(database) as store:
         await leased(store)
-        with under(HELD):
+        with enter_lease(HELD):
             config = await put(store.checkpointer)
             await store.checkpointer.aput_writes(config, [("messages", "x")], "task")
             assert len(await everything(store)) == 2
@@ -68,7 +58,7 @@ async def test_who_lost_the_lease_writes_nothing(database: str, stale: FencingTo
         await leased(store)
         config = await put(store.checkpointer)
         before = await everything(store)
-        with under(stale):
+        with enter_lease(stale):
             for write in (
                 put(store.checkpointer),
                 store.checkpointer.aput_writes(config, [("messages", "x")], "task"),
@@ -85,10 +75,10 @@ async def test_a_lease_is_not_taken_while_its_holder_writes(shared: str) -> None
         await leased(store)
         async with await psycopg.AsyncConnection.connect(strip_driver(shared)) as other:
             await other.execute("update sessions set epoch = 8")
-            with under(HELD), pytest.raises(psycopg.errors.LockNotAvailable):
+            with enter_lease(HELD), pytest.raises(psycopg.errors.LockNotAvailable):
                 await put(store.checkpointer)
             await other.commit()
-        with under(HELD), pytest.raises(LeaseLost):
+        with enter_lease(HELD), pytest.raises(LeaseLost):
             await put(store.checkpointer)
         assert await everything(store) == []
 

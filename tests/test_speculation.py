@@ -10,8 +10,9 @@ import pytest
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from graph.cancellation import CANCEL_TOKEN, CancelToken
+from graph.cancellation import CancelToken
 from graph.errors import Cancelled, LLMUnavailable
+from graph.run_scope import RunScope, enter_scope
 from graph.services import Services
 from graph.settings import Settings
 from graph.topology import build_graph
@@ -191,8 +192,8 @@ async def test_a_run_that_is_stopped_before_it_asks_a_model_begins_nothing(
     async def stopped() -> Any:
         stop = CancelToken()
         stop.request(Cancelled("The user cancelled."))
-        CANCEL_TOKEN.set(stop)
-        return await graph.ainvoke(given("create hello.py", **picked), {"configurable": {"thread_id": "t-1"}})
+        with enter_scope(RunScope(cancel_token=stop)):
+            return await graph.ainvoke(given("create hello.py", **picked), {"configurable": {"thread_id": "t-1"}})
 
     left = await asyncio.create_task(stopped())
     coroutines = [each for each in gc.get_objects() if inspect.iscoroutine(each)]

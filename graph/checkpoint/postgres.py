@@ -22,9 +22,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from graph.checkpoint.base import CachingCheckpointer, require_lease
 from graph.checkpoint.cache import CheckpointCache
-from graph.db.fencing import FENCING_TOKEN, FencingToken
+from graph.db.fencing import FencingToken
 from graph.db.pool import POOL_TIMEOUT_SECONDS, SET_TIMEOUTS, connect_options, strip_driver, timeout_parameters
 from graph.db.retry import with_retry
+from graph.run_scope import current_scope
 from graph.settings import Settings
 
 PostgresConnection = AsyncConnection[DictRow]
@@ -53,7 +54,7 @@ class RetryingPostgresSaver(AsyncPostgresSaver):
             connection.transaction(),
             connection.cursor(binary=True, row_factory=dict_row) as cursor,
         ):
-            fence = FENCING_TOKEN.get() if pipeline else None
+            fence = current_scope().lease if pipeline else None
             await self._begin_transaction(cursor, fence)
             async with connection.pipeline() if pipeline else nullcontext():
                 yield cursor

@@ -22,7 +22,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from graph.checkpoint.base import CachingCheckpointer, T, require_lease
 from graph.checkpoint.cache import CheckpointCache
-from graph.db.fencing import FENCING_TOKEN, FencingToken
+from graph.db.fencing import FencingToken
+from graph.run_scope import current_scope
 
 SELECT_LEASE = "select 1 from sessions where id = :session_id and owner = :owner and epoch = :epoch"
 
@@ -38,7 +39,7 @@ class ThreadedSqliteSaver(SqliteSaver):
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _submit_write(self, write: Callable[[], T]) -> T:
-        fence = FENCING_TOKEN.get()
+        fence = current_scope().lease
         return await self._run_in_thread(lambda: self._check_and_write(fence, write))
 
     def _check_and_write(self, fence: FencingToken | None, write: Callable[[], T]) -> T:

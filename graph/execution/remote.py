@@ -18,9 +18,9 @@ from langgraph_sdk.errors import ConflictError, NotFoundError
 from langgraph_sdk.schema import Run, StreamPart
 
 from graph import wire
-from graph.cancellation import await_cancellable
 from graph.errors import AgentRuntimeError, GraphLost, GraphUnavailable
 from graph.execution.closing import close_thread, has_started
+from graph.run_scope import await_cancellable
 from graph.settings import Settings
 from graph.state import convert_to_message
 

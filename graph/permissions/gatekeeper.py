@@ -1,8 +1,7 @@
 """The gate's judgement of a call: is it well-formed, may this agent do it, must a human agree?"""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from langchain_core.messages import ToolCall as RequestedCall
 from graph.errors import EditRefused, InvalidDecision
 from graph.tools.catalog import CONTINUE_TOOL, TOOLS, TURN_ENDING_TOOLS, validation_error
 from policy import DEFAULT_POLICY_FILE, PATH_ARGUMENTS, WRITE_TOOLS, Policy, Rule, Verdict, evaluate_policy, load_policy
-from policy.grants import Grant
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, Agent
 
 log = logging.getLogger("agent_runtime.policy")
@@ -109,12 +107,3 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
     """As clients and the command line show it."""
     said = {"decision": verdict.decision, "rule": verdict.rule, "reason": verdict.reason}
     return {**said, "warning": verdict.warning} if verdict.warning else said
-
-
-GRANT_LOADER: ContextVar[Callable[[], Awaitable[list[Grant]]] | None] = ContextVar("GRANT_LOADER", default=None)
-"""Asks for what the user of the session at work has allowed in advance; none in Studio."""
-
-
-async def load_active_grants() -> list[Grant]:
-    ask = GRANT_LOADER.get()
-    return await ask() if ask else []

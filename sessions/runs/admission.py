@@ -13,6 +13,7 @@ from graph.permissions.gatekeeper import Gatekeeper
 from sessions.request import RunRequest
 from sessions.runs import titles
 from sessions.runs.idempotency import Joined, Replayed, find_duplicate, require_answered_call
+from sessions.runs.status import RunStatus
 from sessions.store import audit, calls, grants, leases, routings
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
@@ -66,7 +67,7 @@ class Admission:
             )  # an answer fails here: a deleted session has the id
             session_rows.create_session(connection, request.session_id, titles.initial_title(request.message))
         lease = leases.acquire_lease(connection, request.session_id, self.replica_name, self.lease_seconds)
-        run_rows.add_run(connection, run_id, request, status="running", epoch=lease.epoch, pause=pause)
+        run_rows.add_run(connection, run_id, request, status=RunStatus.RUNNING, epoch=lease.epoch, pause=pause)
         self.apply_message(connection, request, pause)
         return Started(lease, pause, _set_first_title(connection, row, request))
 
@@ -101,15 +102,19 @@ class Admission:
         if row is None:
             return None
         held = leases.lock_row(connection, row["session_id"])
-        if row["status"] == "running" and held and (held["owner"], held["epoch"]) == (self.replica_name, row["epoch"]):
+        if (
+            row["status"] == RunStatus.RUNNING
+            and held
+            and (held["owner"], held["epoch"]) == (self.replica_name, row["epoch"])
+        ):
             return Started(FencingToken(row["session_id"], self.replica_name, row["epoch"]), session_rows.pause_of(row))
-        return Queued() if row["status"] == "queued" else Joined(run_id)
+        return Queued() if row["status"] == RunStatus.QUEUED else Joined(run_id)
 
     def _enqueue(self, connection: Connection, request: RunRequest, run_id: str) -> Queued:
         policy = request.busy or self.busy_policy
         if policy == "reject" or run_rows.queue_length(connection, request.session_id) >= self.max_queued:
             raise SessionBusy("The session still works on an earlier message. Send this one again later.")
-        run_rows.add_run(connection, run_id, request, status="queued")
+        run_rows.add_run(connection, run_id, request, status=RunStatus.QUEUED)
         if policy == "interrupt" and isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
             return Queued(interrupted_run_id=run_rows.request_stop(connection, request.session_id, "interrupt"))
         return Queued()

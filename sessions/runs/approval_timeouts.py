@@ -6,10 +6,10 @@ from sqlalchemy import Connection
 
 from graph import wire
 from graph.errors import CallNotOpen, SessionBusy
-from graph.execution.outcome import OpenCall
+from graph.execution.outcome import Graph, OpenCall
 from graph.settings import Settings
 from graph.timestamps import timestamp_ago
-from sessions.runs.executor import RunExecutor, make_expiry_closure
+from sessions.runs.call_closure import close_open_calls, make_expiry_closure
 from sessions.runs.replica import Replica
 from sessions.store import calls
 from sessions.store import sessions as session_rows
@@ -21,10 +21,10 @@ log = logging.getLogger("agent_runtime.runs")
 class ApprovalTimeouts:
     """With a timeout of 0 they stay open for ever."""
 
-    def __init__(self, database: Database, replica: Replica, executor: RunExecutor, settings: Settings) -> None:
+    def __init__(self, database: Database, graph: Graph, replica: Replica, settings: Settings) -> None:
         self._database = database
         self._replica = replica
-        self._executor = executor
+        self._graph = graph
         self._seconds = settings.approval_timeout_seconds
 
     async def expire(self, session_id: str, message: wire.Message | None = None) -> None:
@@ -40,7 +40,7 @@ class ApprovalTimeouts:
                 async with self._replica.lease_session(session_id) as lease:
                     late, all_late = await self._find_overdue(session_id)
                     if all_late:
-                        await self._executor.close_open_calls(lease, make_expiry_closure(self._seconds))
+                        await close_open_calls(self._database, self._graph, lease, make_expiry_closure(self._seconds))
             except KeyError:
                 return
         if (call_id := getattr(message, "call_id", None)) in late:

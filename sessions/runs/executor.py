@@ -1,73 +1,54 @@
-"""Carrying a run out: the graph at work, its outcome stored, then sent; and taking up what a process left behind."""
+"""Execute a run: the graph works, its outcome is stored, then its last events are sent."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from graph import wire
-from graph.cancellation import CANCEL_TOKEN
-from graph.db.fencing import FENCING_TOKEN, FencingToken, LeaseLost
+from graph.db.fencing import FencingToken, LeaseLost
 from graph.db.retry import is_transient
-from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable, Interrupted, LimitReached
-from graph.execution.closing import close_thread, has_started, is_closing, is_over
-from graph.execution.outcome import Graph, Outcome, Pause, list_open_calls, outcome_from_snapshot, thread_config
-from graph.execution.recovery import rebuild_chunks, rebuild_outcome
+from graph.errors import AgentRuntimeError, Cancelled, GraphLost, GraphUnavailable
+from graph.execution.closing import close_thread
+from graph.execution.outcome import Graph, Outcome, Pause, outcome_from_snapshot, thread_config
 from graph.execution.run import run_graph
-from graph.permissions.decisions import CANCELLED_RESULT
-from graph.permissions.gatekeeper import GRANT_LOADER
+from graph.run_scope import RunScope, enter_scope
 from graph.timestamps import utc_timestamp
+from policy.grants import Grant
 from sessions.event_log import RunEvent
+from sessions.runs.call_closure import CANCELLED_BY_USER, close_open_calls
+from sessions.runs.errors import ShuttingDown, internal_error, time_limit_error
 from sessions.runs.run import RunHandle
+from sessions.runs.status import RunStatus
 from sessions.store import audit, calls, grants, leases, routings
 from sessions.store import runs as run_rows
-from sessions.store import sessions as session_rows
 from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.runs")
-MAX_ATTEMPTS = 2
-"""How often a run is begun when the process dies under it."""
-
-
-class InternalError(AgentRuntimeError):
-    """A fault of ours; what it was is in the log, under the run's id."""
-
-
-class CallClosure(NamedTuple):
-    """How open calls are closed: what the audit says of each, and what their model is told."""
-
-    decision: str
-    feedback: str
-    result_text: str
-
-
-CANCELLED_BY_USER = CallClosure("cancel", "the user cancelled", CANCELLED_RESULT)
-
-
-def make_expiry_closure(seconds: float) -> CallClosure:
-    """Nobody decided in time: that is not a rejection."""
-    sentence = f"expired: nobody decided within {seconds:g} seconds; the call did not run, nobody rejected it"
-    return CallClosure("expire", sentence, sentence)
-
-
-class ShuttingDown(Exception):
-    """The process ends; another one takes the run up where its thread is."""
 
 
 class RunExecutor:
-    """Every method writes under a lease and raises LeaseLost; those that carry a run out return whether more waits.
+    """Every method writes under a lease and raises LeaseLost, or a fault of the database that may pass.
 
-    If nothing waits the lease is given back. A fault of the database that passes is raised too.
+    The methods that end a run return whether the session has more to do; if it has not, they release the lease.
     """
 
     def __init__(self, database: Database, graph: Graph, max_run_seconds: float) -> None:
-        """`seconds`: how long a run may take."""
         self._database = database
         self._graph = graph
-        self._seconds = max_run_seconds
+        self._max_run_seconds = max_run_seconds
+
+    def scope_of(self, run: RunHandle, lease: FencingToken) -> RunScope:
+        """Return the scope that the graph's writes, model calls and permission checks of this run need."""
+
+        async def load_grants() -> list[Grant]:
+            return await self._database.transact(
+                lambda connection: grants.load_active_grants(connection, run.session_id)
+            )
+
+        return RunScope(lease, run.cancel_token, load_grants)
 
     async def execute(
         self,
@@ -77,20 +58,32 @@ class RunExecutor:
         options: wire.StreamOptions,
         pause: Pause | None,
     ) -> bool:
-        """Raises ShuttingDown as well."""
-        CANCEL_TOKEN.set(run.cancel_token)
-        FENCING_TOKEN.set(lease)
-        GRANT_LOADER.set(
-            lambda: self._database.transact(lambda connection: grants.load_active_grants(connection, run.session_id))
+        """Run the graph to a pause or an end and store the outcome. Raises ShuttingDown and GraphLost as well.
+
+        `pause` is what the message answers. Without a message the graph continues where its thread stopped.
+        """
+        time_limit = asyncio.get_running_loop().call_later(
+            self._max_run_seconds, run.cancel_token.request, time_limit_error(self._max_run_seconds)
         )
-        late = asyncio.get_running_loop().call_later(
-            self._seconds, run.cancel_token.request, _time_limit_error(self._seconds)
-        )
+        try:
+            with enter_scope(self.scope_of(run, lease)):
+                return await self._execute(run, lease, message, options, pause)
+        finally:
+            time_limit.cancel()
+
+    async def _execute(
+        self,
+        run: RunHandle,
+        lease: FencingToken,
+        message: wire.Message | None,
+        options: wire.StreamOptions,
+        pause: Pause | None,
+    ) -> bool:
         try:
             outcome = await self._run_to_outcome(run, message, options, pause)
             if isinstance(run.cancel_token.error, Cancelled) and outcome.pause:
                 outcome = await self._close_cancelled_run(run, lease, run.cancel_token.error)
-            return await self._finish_run(run, lease, outcome, run.log.make_events(outcome.chunks))
+            return await self.finish_run(run, lease, outcome, run.log.make_events(outcome.chunks))
         except (ShuttingDown, LeaseLost, GraphLost):
             raise
         except GraphUnavailable as error:
@@ -99,12 +92,7 @@ class RunExecutor:
             if is_transient(error):
                 raise
             log.exception("run %s failed", run.id)
-            left = await self._outcome_after_failure(run, message)
-            return await self._finish_run(
-                run, lease, left, run.make_error_events(internal_error()), release_key=_can_be_resent(message, left)
-            )
-        finally:
-            late.cancel()
+            return await self.give_up_run(run, lease, message, internal_error())
 
     async def _run_to_outcome(
         self, run: RunHandle, message: wire.Message | None, options: wire.StreamOptions, pause: Pause | None
@@ -113,24 +101,43 @@ class RunExecutor:
             if isinstance(item, Outcome):
                 return _require_progress(message, item)
             run.log.add(run.log.make_events([item]))
-        raise RuntimeError("the turn has no outcome")
+        raise RuntimeError("the graph ended without an outcome")
 
     async def _close_cancelled_run(self, run: RunHandle, lease: FencingToken, error: Cancelled) -> Outcome:
-        """The run got as far as a pause before it could be stopped: its calls are closed before anyone saw them."""
-        rested = await self.close_open_calls(lease, CANCELLED_BY_USER, run.id)
-        return replace(rested, chunks=[wire.error_chunk(error, request_id=run.id)])
+        """Close the calls of a run that reached a pause before it could be stopped; no client has seen them."""
+        outcome = await close_open_calls(self._database, self._graph, lease, CANCELLED_BY_USER, run.id)
+        return replace(outcome, chunks=[wire.error_chunk(error, request_id=run.id)])
 
-    async def _finish_run(
-        self, run: RunHandle, lease: FencingToken, outcome: Outcome, last: list[RunEvent], *, release_key: bool = False
+    async def give_up_run(
+        self, run: RunHandle, lease: FencingToken, message: wire.Message | None, error: AgentRuntimeError
     ) -> bool:
-        """Stored first, sent then. With `again` the run gives its key back: a retry is a new run."""
-        events = [*run.log.replayable_events(), *(event for event in last if not event.opt_in)]
-        waiting_for = outcome.pause.calls if outcome.pause else []
+        """End a run that failed: its thread is closed unless it waits for a client; the error is its last event."""
+        config = thread_config(run.session_id, run.id)
+        snapshot = await self._graph.aget_state(config)
+        if snapshot.interrupts:
+            outcome = outcome_from_snapshot(snapshot, [])
+        else:
+            outcome = await close_thread(self._graph, config, message)
+        last_events = run.make_error_events(error)
+        return await self.finish_run(run, lease, outcome, last_events, release_key=_can_be_resent(message, outcome))
+
+    async def finish_run(
+        self,
+        run: RunHandle,
+        lease: FencingToken,
+        outcome: Outcome,
+        last_events: list[RunEvent],
+        *,
+        release_key: bool = False,
+    ) -> bool:
+        """Store the outcome, then send the last events. With `release_key` a retry of the message is a new run."""
+        events = [*run.log.replayable_events(), *(event for event in last_events if not event.opt_in)]
+        open_calls = outcome.pause.calls if outcome.pause else []
 
         def store_outcome(connection: Connection) -> bool:
             session = leases.require_lease(connection, lease)
-            audit.record_auto_approvals(connection, run.session_id, waiting_for)
-            calls.record_open(connection, run.session_id, waiting_for)
+            audit.record_auto_approvals(connection, run.session_id, open_calls)
+            calls.record_open(connection, run.session_id, open_calls)
             routings.record_routings(connection, run.session_id, run.id, events)
             run_rows.finish_run(
                 connection,
@@ -144,27 +151,17 @@ class RunExecutor:
             )
             return _release_if_idle(connection, lease)
 
-        more = await self._commit_once(run, lease, store_outcome)
-        run.log.add(last)
-        return more
-
-    async def _commit_once(self, run: RunHandle, lease: FencingToken, work: Callable[[Connection], bool]) -> bool:
-        """A transaction whose end the connection did not live to see is made again, and then finds its lease gone."""
-        try:
-            return await self._database.transact(work)
-        except LeaseLost:
-            row = await self._database.transact(lambda connection: run_rows.find_run(connection, run.id))
-            if row and (row["status"], row["epoch"]) == ("done", lease.epoch):
-                return True
-            raise
+        has_more = await self._commit_once(run, lease, store_outcome)
+        run.log.add(last_events)
+        return has_more
 
     async def refuse_run(self, run: RunHandle, lease: FencingToken, error: AgentRuntimeError) -> bool:
-        """A message that cannot be taken: sent again it is a new one."""
-        last = run.make_error_events(error)
+        """End a run whose message cannot be accepted; nothing of it is kept, and a retry is a new run."""
+        last_events = run.make_error_events(error)
         values = {
-            "status": "done",
+            "status": RunStatus.DONE,
             "key": None,
-            "events": [event[:3] for event in last],
+            "events": [event[:3] for event in last_events],
             "finished_at": utc_timestamp(),
         }
 
@@ -173,72 +170,22 @@ class RunExecutor:
             run_rows.update_run(connection, run.id, epoch=lease.epoch, **values)
             return _release_if_idle(connection, lease)
 
-        more = await self._commit_once(run, lease, store_refusal)
-        run.log.add(last)
-        return more
+        has_more = await self._commit_once(run, lease, store_refusal)
+        run.log.add(last_events)
+        return has_more
 
-    async def _outcome_after_failure(self, run: RunHandle, message: wire.Message | None) -> Outcome:
-        """What a run leaves behind that failed: a thread that waits for its client, or rests."""
-        config = thread_config(run.session_id, run.id)
-        snapshot = await self._graph.aget_state(config)
-        if snapshot.interrupts:
-            return outcome_from_snapshot(snapshot, [])
-        return await close_thread(self._graph, config, message)
-
-    async def close_open_calls(
-        self, lease: FencingToken, closing: CallClosure = CANCELLED_BY_USER, run_id: str = ""
-    ) -> Outcome:
-        """Close what is open in a session whose thread no run works on any more."""
-        FENCING_TOKEN.set(lease)
-        config = thread_config(lease.session_id, run_id)
-        open_calls = list_open_calls((await self._graph.aget_state(config)).values)
-        outcome = await close_thread(self._graph, config, result_text=closing.result_text)
-        entries = [audit.make_entry(each, closing.decision, "system", feedback=closing.feedback) for each in open_calls]
-
-        def store_closure(connection: Connection) -> None:
-            """Once, also if the transaction is made again."""
-            head = leases.require_lease(connection, lease)["head"]
-            if outcome.checkpoint_id and head == outcome.checkpoint_id:
-                return
-            audit.append_entries(connection, lease.session_id, entries)
-            calls.record_decisions(connection, lease.session_id, entries)
-            session_rows.record_outcome(connection, lease.session_id, outcome)
-
-        await self._database.transact(store_closure)
-        return outcome
-
-    async def recover(self, run: RunHandle, lease: FencingToken, row: RowMapping) -> bool:
-        """Its outcome is read off the thread if it is there; else the run goes on, or is done again, or fails."""
-        log.warning("run %s of session %s was cut off; taking it up", run.id, run.session_id)
-        CANCEL_TOKEN.set(run.cancel_token)
-        FENCING_TOKEN.set(lease)
-        run.earlier_usage = row["usage"]
-        if row["wanted"]:
-            run.cancel_token.request(cancellation_error())
-        message = wire.parse_message(row["input"], wire.MESSAGE_ADAPTER)
-        snapshot = await self._graph.aget_state(thread_config(run.session_id, run.id))
-        began = has_started(snapshot, run.id)
-        losses = row["losses"] + (row["status"] == "running")
-        if is_over(snapshot, run.id):
-            outcome = rebuild_outcome(snapshot, message, row["created_at"])
-            return await self._finish_run(run, lease, outcome, run.log.make_events(outcome.chunks))
-        if losses >= MAX_ATTEMPTS or is_closing(snapshot, run.id):
-            left = await self._outcome_after_failure(run, message)
-            last = run.make_error_events(_interruption_error())
-            return await self._finish_run(run, lease, left, last, release_key=_can_be_resent(message, left))
-        await self._begin_attempt(run, lease, losses)
-        if began:
-            run.log.add(run.log.make_events(rebuild_chunks(snapshot, message, row["created_at"])))
-        options = wire.StreamOptions.model_validate(row["options"])
-        return await self.execute(run, lease, None if began else message, options, session_rows.pause_of(row))
-
-    async def _begin_attempt(self, run: RunHandle, lease: FencingToken, recovery_attempts: int) -> None:
-        values = {"attempts": run.log.attempt, "losses": recovery_attempts, "status": "running", "epoch": lease.epoch}
-        await self.update_run(lease, run.id, **values)
-        run.log.stored_attempt = run.log.attempt
+    async def _commit_once(self, run: RunHandle, lease: FencingToken, work: Callable[[Connection], bool]) -> bool:
+        """Commit the end of a run. A commit whose answer was lost is repeated, and then finds its lease released."""
+        try:
+            return await self._database.transact(work)
+        except LeaseLost:
+            row = await self._database.transact(lambda connection: run_rows.find_run(connection, run.id))
+            if row and (row["status"], row["epoch"]) == (RunStatus.DONE, lease.epoch):
+                return True
+            raise
 
     async def update_run(self, lease: FencingToken, run_id: str, **values: object) -> None:
-        """In the row of a run."""
+        """Change columns of a run's row."""
 
         def store_values(connection: Connection) -> None:
             leases.require_lease(connection, lease)
@@ -247,17 +194,18 @@ class RunExecutor:
         await self._database.transact(store_values)
 
     async def hand_over(self, run: RunHandle, lease: FencingToken) -> None:
-        """To whoever looks for work first; that the run was cut off is not held against it."""
+        """Release the run to the replica that looks for work first; this is not counted as a recovery attempt."""
 
         def release_run(connection: Connection) -> None:
             leases.require_lease(connection, lease)
-            run_rows.update_run(connection, run.id, status="handed", usage=run.total_usage())
+            run_rows.update_run(connection, run.id, status=RunStatus.HANDED_OVER, usage=run.total_usage())
             leases.release_lease(connection, lease)
 
         await self._database.transact(release_run)
 
 
 def _release_if_idle(connection: Connection, lease: FencingToken) -> bool:
+    """Release the lease unless the session has more to do; return whether it has."""
     if run_rows.first_unfinished(connection, lease.session_id):
         return True
     leases.release_lease(connection, lease)
@@ -265,36 +213,19 @@ def _release_if_idle(connection: Connection, lease: FencingToken) -> bool:
 
 
 def _require_progress(message: wire.Message | None, outcome: Outcome) -> Outcome:
-    """The outcome. Raises RuntimeError if the thread did not take the message in: langgraph says nothing of that."""
-    waiting = [each.call.call_id for each in (outcome.pause.calls if outcome.pause else [])]
-    if not outcome.chunks and (not waiting or getattr(message, "call_id", None) in waiting):
-        raise RuntimeError("the thread did not take the message in")
+    """Return the outcome. Raises RuntimeError if the thread ignored the message: LangGraph does so without an error."""
+    open_ids = [each.call.call_id for each in (outcome.pause.calls if outcome.pause else [])]
+    if not outcome.chunks and (not open_ids or getattr(message, "call_id", None) in open_ids):
+        raise RuntimeError("the thread ignored the message")
     return outcome
 
 
-def _can_be_resent(message: wire.Message | None, left: Outcome) -> bool:
-    """Not an answer that the thread has taken in, nor what the thread went on with by itself."""
+def _can_be_resent(message: wire.Message | None, outcome: Outcome) -> bool:
+    """Return whether the client may send the message again: not an answer that the thread has processed."""
     if message is None:
         return False
     if not isinstance(message, wire.ToolResult | wire.HitlDecision):
         return True
-    waiting = [each.call for each in (left.pause.calls if left.pause else []) if each.call.call_id == message.call_id]
-    return any(call.requires_approval or isinstance(message, wire.ToolResult) for call in waiting)
-
-
-def _time_limit_error(seconds: float) -> LimitReached:
-    return LimitReached(f"The run was stopped after {seconds / 60:g} minutes. Send a message to go on.")
-
-
-def cancellation_error() -> Cancelled:
-    return Cancelled("The run was stopped. Send a message to go on.")
-
-
-def internal_error() -> InternalError:
-    return InternalError(
-        "Something went wrong in the service. Send a message to go on; if it persists, report the request id."
-    )
-
-
-def _interruption_error() -> Interrupted:
-    return Interrupted("The service stopped twice while it worked on this message. Send it again.")
+    open_calls = outcome.pause.calls if outcome.pause else []
+    matching = [each.call for each in open_calls if each.call.call_id == message.call_id]
+    return any(call.requires_approval or isinstance(message, wire.ToolResult) for call in matching)

@@ -10,6 +10,7 @@ from graph.errors import CallNotOpen, IdempotencyConflict
 from graph.execution.outcome import OpenCall, Pause
 from graph.permissions.decisions import require_open_call
 from sessions.request import RunRequest
+from sessions.runs.status import RunStatus
 from sessions.store import runs as run_rows
 
 
@@ -40,7 +41,7 @@ def find_duplicate(connection: Connection, request: RunRequest, pause: Pause | N
     if not row:
         return None
     answer = request.message if isinstance(request.message, wire.ToolResult | wire.HitlDecision) else None
-    if row["status"] != "done" and row["body_hash"] == request.body_hash:
+    if row["status"] != RunStatus.DONE and row["body_hash"] == request.body_hash:
         return Joined(row["id"])
     if answer and _has_open_call(answer, pause):
         return None

@@ -9,6 +9,7 @@ from graph.errors import Interrupted
 from graph.execution.outcome import Pause
 from sessions.event_log import NUMBERS_PER_ATTEMPT, RunEvent
 from sessions.runs.idempotency import call_not_open_error, is_open
+from sessions.runs.status import RunStatus
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
 from sessions.store.tables import runs
@@ -24,7 +25,7 @@ def read_finished_events(connection: Connection, run_ids: Sequence[str]) -> dict
     """Of the runs that are done, or are not there any more."""
     mine = runs.c.id.in_(run_ids)
     there = set(connection.scalars(select(runs.c.id).where(mine)))
-    done = connection.execute(select(runs).where(mine, runs.c.status == "done")).mappings().all()
+    done = connection.execute(select(runs).where(mine, runs.c.status == RunStatus.DONE)).mappings().all()
     gone = {run_id: [_WITHDRAWN_EVENT] for run_id in run_ids if run_id not in there}
     return gone | {row["id"]: _replay_events(connection, row) for row in done}
 

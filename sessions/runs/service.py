@@ -19,10 +19,12 @@ from sessions.request import RunRequest
 from sessions.runs import replay
 from sessions.runs.admission import Accepted, Admission, DeletedSessionExists, Queued, Started, record_refused_edit
 from sessions.runs.approval_timeouts import ApprovalTimeouts
+from sessions.runs.call_closure import close_open_calls
 from sessions.runs.executor import RunExecutor
 from sessions.runs.idempotency import Joined, Replayed
 from sessions.runs.replica import Replica
 from sessions.runs.run import RunHandle
+from sessions.runs.status import RunStatus
 from sessions.runs.titles import Titles
 from sessions.store import leases
 from sessions.store import runs as run_rows
@@ -50,17 +52,17 @@ class Runs:
             gatekeeper, name, settings.lease_seconds, settings.session_queue, settings.session_busy
         )
         self.executor = RunExecutor(database, graph, settings.max_run_minutes * 60)
-        self.replica = Replica(name, database, self.executor, self._admission, settings)
-        self.approval_timeouts = ApprovalTimeouts(database, self.replica, self.executor, settings)
+        self.replica = Replica(name, database, graph, self.executor, self._admission, settings)
+        self.approval_timeouts = ApprovalTimeouts(database, graph, self.replica, settings)
 
     async def submit(self, request: RunRequest) -> RunHandle:
         """A run whose events can be followed.
 
         Raises Interrupted at the end of the process, and what the database raises when nothing could be stored.
         """
-        if self.replica.is_closing:
+        if self.replica.lifecycle.is_closing:
             raise Interrupted("The service is stopping. Send it again.")
-        return await asyncio.shield(self.replica.spawn(self._submit(request)))
+        return await asyncio.shield(self.replica.lifecycle.spawn(self._submit(request)))
 
     async def _submit(self, request: RunRequest) -> RunHandle:
         run = RunHandle(request.session_id)
@@ -75,15 +77,15 @@ class Runs:
         match accepted:
             case Started(lease, pause, names):
                 work = self.executor.execute(run, lease, request.message, request.options, pause)
-                self.replica.process_session(lease, run, work)
+                self.replica.worker.process_session(lease, run, work)
                 if names:
-                    self.replica.spawn(self.titles.improve_after_run(run, request.message))
+                    self.replica.lifecycle.spawn(self.titles.improve_after_run(run, request.message))
             case Queued(stopped):
                 if stopped:
                     self.replica.stop_run(stopped, run.session_id)
                 return self._follow_queued(run)
             case Joined(run_id):
-                return self.replica.follow(run_id, request.session_id)
+                return self.replica.followers.follow(run_id, request.session_id)
             case Replayed(chunks):
                 run.log.add(run.log.make_events(chunks))
                 run.end()
@@ -99,15 +101,15 @@ class Runs:
             return before or self._admission.accept(connection, request, run.id)
 
         try:
-            return await self.replica.track_acquisition(request.session_id, work)
+            return await self.replica.leases.track_acquisition(request.session_id, work)
         except IntegrityError:  # another replica has made the session in the same moment
-            return await self.replica.track_acquisition(request.session_id, work)
+            return await self.replica.leases.track_acquisition(request.session_id, work)
         except EditRefused:
             await self._database.transact(lambda connection: record_refused_edit(connection, request))
             raise
         except DeletedSessionExists:
             await self._clear_deleted(request.session_id)
-            return await self.replica.track_acquisition(request.session_id, work)
+            return await self.replica.leases.track_acquisition(request.session_id, work)
 
     async def _clear_deleted(self, session_id: str) -> None:
         with suppress(KeyError):  # it was erased in the meantime
@@ -117,14 +119,14 @@ class Runs:
 
     def _follow_queued(self, run: RunHandle) -> RunHandle:
         """The run that the message will be; what this replica did of it in the meantime stays."""
-        run = self.replica.track_run(run)
+        run = self.replica.followers.track_run(run)
         loop = asyncio.get_running_loop()
-        loop.call_later(self._busy_seconds, lambda: self.replica.spawn(self._withdraw_late(run)))
+        loop.call_later(self._busy_seconds, lambda: self.replica.lifecycle.spawn(self._withdraw_late(run)))
         return run
 
     async def _withdraw_late(self, run: RunHandle) -> None:
         """A message that waited too long, if it still waits."""
-        if not self.replica.is_waiting(run):
+        if not self.replica.followers.is_followed(run):
             return
         if await self._database.transact(lambda connection: run_rows.withdraw(connection, run.id)):
             run.log.add(
@@ -132,7 +134,7 @@ class Runs:
                     SessionBusy("The session still works on an earlier message. Send this one again later.")
                 )
             )
-            self.replica.end_run(run)
+            self.replica.followers.end_run(run)
 
     async def join(self, session_id: str) -> RunHandle | None:
         """The run that goes on, else the last one; None if the session has none."""
@@ -141,8 +143,8 @@ class Runs:
         row, events = await self._database.transact(lambda connection: replay.replay_latest_run(connection, session_id))
         if row is None:
             return None
-        if row["status"] != "done":
-            return self.replica.follow(row["id"], session_id)
+        if row["status"] != RunStatus.DONE:
+            return self.replica.followers.follow(row["id"], session_id)
         run = RunHandle(session_id, id=row["id"])
         run.log.add(events)
         run.end()
@@ -157,7 +159,7 @@ class Runs:
                     lambda connection: session_rows.find_session(connection, session_id)
                 )
                 if session_rows.pause_of(row):
-                    await self.executor.close_open_calls(lease)
+                    await close_open_calls(self._database, self._graph, lease)
 
     async def stop(self, session_id: str) -> None:
         """The run that goes on, if any; returns when it is over. Raises SessionBusy."""
@@ -165,7 +167,7 @@ class Runs:
             lambda connection: run_rows.request_stop(connection, session_id, "cancel")
         )
         if wanted:
-            run = self.replica.follow(wanted, session_id)
+            run = self.replica.followers.follow(wanted, session_id)
             self.replica.stop_run(wanted, session_id)
             await self._wait_until_over(run)
 

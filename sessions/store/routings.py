@@ -12,6 +12,7 @@ from graph.routing.scoring import MAX_REQUEST_CHARS
 from graph.timestamps import utc_timestamp
 from prompts import select_team
 from sessions.event_log import RunEvent
+from sessions.runs.status import RunStatus
 from sessions.store.tables import routings, runs
 
 PUBLIC_COLUMNS = ("text", "agent", "confidence", "method", "expected", "override", "created_at")
@@ -78,7 +79,7 @@ def _has_later_message(connection: Connection, routing: Any) -> bool:
     """Whether the user has said something since."""
     after = select(runs.c.number).where(runs.c.id == routing["run_id"]).scalar_subquery()
     later = select(runs.c.input).where(
-        runs.c.session_id == routing["session_id"], runs.c.number > after, runs.c.status == "done"
+        runs.c.session_id == routing["session_id"], runs.c.number > after, runs.c.status == RunStatus.DONE
     )
     return any(given["type"] in ("user_message", "switch_agent") for given in connection.scalars(later))
 

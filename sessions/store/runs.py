@@ -25,6 +25,7 @@ from graph.usage import totals
 from graph.usage.totals import UsageTotals
 from sessions.event_log import RunEvent
 from sessions.request import RunRequest
+from sessions.runs.status import RunStatus
 from sessions.store.leases import IS_LEASED
 from sessions.store.sessions import find_session, record_outcome
 from sessions.store.tables import UNFINISHED, runs, sessions
@@ -123,7 +124,7 @@ def first_unfinished(connection: Connection, session_id: str) -> RowMapping | No
 
 def queue_length(connection: Connection, session_id: str) -> int:
     """How many messages wait for their turn."""
-    waits = and_(runs.c.session_id == session_id, UNFINISHED, runs.c.status == "queued")
+    waits = and_(runs.c.session_id == session_id, UNFINISHED, runs.c.status == RunStatus.QUEUED)
     return connection.scalar(select(func.count()).select_from(runs).where(waits)) or 0
 
 
@@ -136,7 +137,7 @@ def list_orphaned_sessions(connection: Connection) -> list[str]:
 def request_stop(connection: Connection, session_id: str, reason: str) -> str | None:
     """Asks whoever carries out the session's run to stop it; the run's id."""
     found = first_unfinished(connection, session_id)
-    if found is None or found["status"] == "queued":
+    if found is None or found["status"] == RunStatus.QUEUED:
         return None
     connection.execute(UPDATE_RUN, {"run": found["id"], "wanted": reason})
     run_id: str = found["id"]
@@ -158,20 +159,20 @@ def is_idle_and_paused(connection: Connection, session_id: str) -> bool:
 
 def start_queued(connection: Connection, run_id: str, epoch: int, pause: Pause | None) -> bool:
     """Whether the message still waited, and is a run now."""
-    waits = and_(runs.c.id == run_id, runs.c.status == "queued")
+    waits = and_(runs.c.id == run_id, runs.c.status == RunStatus.QUEUED)
     told = pause and pause.model_dump(mode="json")
-    begun = update(runs).where(waits).values(status="running", epoch=epoch, pause=told)
+    begun = update(runs).where(waits).values(status=RunStatus.RUNNING, epoch=epoch, pause=told)
     return connection.execute(begun).rowcount > 0
 
 
 def withdraw(connection: Connection, run_id: str) -> bool:
     """Whether the message still waited, and does not any more."""
-    return connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == "queued")).rowcount > 0
+    return connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == RunStatus.QUEUED)).rowcount > 0
 
 
 def withdraw_all(connection: Connection, session_id: str) -> None:
     """The messages that wait; who sent them is told."""
-    connection.execute(delete(runs).where(runs.c.session_id == session_id, runs.c.status == "queued"))
+    connection.execute(delete(runs).where(runs.c.session_id == session_id, runs.c.status == RunStatus.QUEUED))
 
 
 def release_idempotency_keys(connection: Connection, session_id: str, run_id: str | None, content: str) -> None:
@@ -181,7 +182,9 @@ def release_idempotency_keys(connection: Connection, session_id: str, run_id: st
     """
     found = [row for row in list_runs(connection, session_id) if _is_turn_start(row, run_id, content)]
     if found:
-        after = and_(runs.c.session_id == session_id, runs.c.number >= found[-1]["number"], runs.c.status == "done")
+        after = and_(
+            runs.c.session_id == session_id, runs.c.number >= found[-1]["number"], runs.c.status == RunStatus.DONE
+        )
         connection.execute(update(runs).where(after).values(key=None))
 
 
@@ -209,7 +212,7 @@ def finish_run(
     Once, also if the transaction is made again.
     """
     values: dict[str, Any] = {
-        "status": "done",
+        "status": RunStatus.DONE,
         "events": [event[:3] for event in events],
         "finished_at": utc_timestamp(),
     }

@@ -24,11 +24,11 @@ PUT_WRITES: Targets = (
 ADD_RUN: Targets = ("sessions.store.runs:add_run",)
 FINISH_RUN: Targets = ("sessions.store.runs:finish_run",)
 COMPLETE: Targets = ("graph.completion.request:stream_reply",)
-RECOVER: Targets = ("sessions.runs.executor:RunExecutor.recover",)
+RECOVER: Targets = ("sessions.runs.recovery:RunRecovery.recover",)
 
 ACCEPT_TRANSACTION = "_accept.<locals>.work"
-FINISH_TRANSACTION = "RunExecutor._finish_run.<locals>.store_outcome"
-NEXT_RUN_TRANSACTION = "Replica._process_next"
+FINISH_TRANSACTION = "RunExecutor.finish_run.<locals>.store_outcome"
+NEXT_RUN_TRANSACTION = "SessionWorker._process_next"
 UPDATE_RUN_TRANSACTION = "RunExecutor.update_run"
 
 CHECK_LEASE = "sessions.store.leases:require_lease"
