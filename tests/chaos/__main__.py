@@ -11,25 +11,29 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from time import monotonic
 
-from tests.chaos.databases import Postgres, postgres
-from tests.chaos.judge import report
-from tests.chaos.points import WITHOUT
-from tests.chaos.scenarios import BOTH, SCENARIOS, repeat, runnable
-from tests.chaos.world import Setup
+from tests.chaos.databases import PostgresCluster, start_postgres
+from tests.chaos.judge import format_report
+from tests.chaos.points import REMOVED_PARTS
+from tests.chaos.scenarios import BOTH_DATABASES, SCENARIOS, format_command, is_runnable
+from tests.chaos.world import ScenarioSetup
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1_000_000))
     parser.add_argument("--rounds", type=int, help="of each scenario; default: each one's own")
-    parser.add_argument("--only", metavar="NAME,...", type=_names, default=[*SCENARIOS], help=", ".join(SCENARIOS))
-    parser.add_argument("--database", choices=[*BOTH, "both"], default="both")
-    parser.add_argument("--without", choices=list(WITHOUT), default="", help="take it out; the suite must then fail")
+    parser.add_argument(
+        "--only", metavar="NAME,...", type=_parse_names, default=[*SCENARIOS], help=", ".join(SCENARIOS)
+    )
+    parser.add_argument("--database", choices=[*BOTH_DATABASES, "both"], default="both")
+    parser.add_argument(
+        "--without", choices=list(REMOVED_PARTS), default="", help="take it out; the suite must then fail"
+    )
     return parser.parse_args()
 
 
-def _names(given: str) -> list[str]:
-    names = given.split(",")
+def _parse_names(text: str) -> list[str]:
+    names = text.split(",")
     if unknown := [name for name in names if name not in SCENARIOS]:
         raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
     return names
@@ -42,18 +46,18 @@ async def main(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         server = None
         failed = False
-        for name, database in _chosen(options):
+        for name, database in _select_scenarios(options):
             if database == "postgres" and server is None:
-                server = stack.enter_context(postgres())
-            failed |= await _has_failed(options, name, database, server, folder / f"{name}-{database}")
+                server = stack.enter_context(start_postgres())
+            failed |= await _run_scenario(options, name, database, server, folder / f"{name}-{database}")
     if not failed:
         rmtree(folder)
     return int(failed)
 
 
-def _chosen(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _select_scenarios(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     for name in options.only:
-        if not runnable(name, options.without):
+        if not is_runnable(name, options.without):
             print(f"{name}: left out, it needs leases")
             continue
         for database in SCENARIOS[name].databases:
@@ -61,20 +65,20 @@ def _chosen(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
                 yield name, database
 
 
-async def _has_failed(
-    options: argparse.Namespace, name: str, database: str, server: Postgres | None, folder: Path
+async def _run_scenario(
+    options: argparse.Namespace, name: str, database: str, server: PostgresCluster | None, folder: Path
 ) -> bool:
-    rounds = options.rounds or SCENARIOS[name].long
+    rounds = options.rounds or SCENARIOS[name].long_rounds
     began = monotonic()
     seed = f"{options.seed}/{name}/{database}"
-    setup = Setup(folder, seed, rounds, server if database == "postgres" else None, options.without)
+    setup = ScenarioSetup(folder, seed, rounds, server if database == "postgres" else None, options.without)
     found = await SCENARIOS[name].run(setup)
     print(f"{name} on {database}, {rounds} rounds, {monotonic() - began:.1f} s: {len(found)} violations", flush=True)
     if found:
-        print(report(found), f"  what was written down: {folder}", sep="\n")
-        print(f"  again: {repeat(options.seed, name, database, rounds, options.without)}", flush=True)
+        print(format_report(found), f"  what was written down: {folder}", sep="\n")
+        print(f"  again: {format_command(options.seed, name, database, rounds, options.without)}", flush=True)
     return bool(found)
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(arguments())))
+    sys.exit(asyncio.run(main(parse_arguments())))

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 Row = dict[str, Any]
 
 
-class Database:
+class ChaosDatabase:
     """`url` is what the service is given."""
 
     def __init__(self, url: str) -> None:
@@ -28,31 +28,31 @@ class Database:
         driver = parsed if self.is_sqlite else parsed.set(drivername="postgresql+psycopg")
         self._engine = create_engine(driver, poolclass=NullPool)
 
-    def rows(self, statement: str, **values: Any) -> list[Row]:
+    def fetch_rows(self, statement: str, **values: Any) -> list[Row]:
         with self._engine.begin() as connection:
             result = connection.execute(text(statement), values)
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
-    def answers(self) -> bool:
+    def is_reachable(self) -> bool:
         try:
-            return bool(self.rows("select 1"))
+            return bool(self.fetch_rows("select 1"))
         except Exception:
             return False
 
 
-def parsed(value: Any) -> Any:
+def parse_json(value: Any) -> Any:
     """Of a JSON column, whichever database it is of."""
     return json.loads(value) if isinstance(value, str) else value
 
 
-class Postgres:
+class PostgresCluster:
     """A server of our own, which can be stopped."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
-        self._admin = Database(server.get_uri())
+        self._admin = ChaosDatabase(server.get_uri())
 
-    def new(self) -> str:
+    def create_database(self) -> str:
         """The URL of an empty database."""
         name = f"chaos_{uuid4().hex}"
         with self._admin._engine.connect() as connection:
@@ -60,29 +60,31 @@ class Postgres:
         url = make_url(self._server.get_uri()).set(database=name)
         return url.render_as_string(hide_password=False)
 
-    async def restart(self, how: str, pause: float) -> None:
+    async def restart(self, mode: str, pause: float) -> None:
         """`how`: fast or immediate; `pause`: how long it is away at least, in seconds."""
-        await asyncio.to_thread(self._pg_ctl, "-m", how, "stop")
+        await asyncio.to_thread(self._run_pg_ctl, "-m", mode, "stop")
         await asyncio.sleep(pause)
         await asyncio.to_thread(self._server.ensure_postgres_running)
 
-    def _pg_ctl(self, *arguments: str) -> None:
+    def _run_pg_ctl(self, *arguments: str) -> None:
         command = ("-w", "-D", str(self._server.pgdata), *arguments)
         pgexec("pg_ctl", command, bin_path=self._server.bin_path, user=self._server.system_user)
 
-    def terminate(self, url: str) -> int:
+    def terminate_connections(self, url: str) -> int:
         """Every connection to a database; how many there were."""
         mine = {"name": make_url(url).database}
         return len(
-            self._admin.rows("select pg_terminate_backend(pid) from pg_stat_activity where datname = :name", **mine)
+            self._admin.fetch_rows(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = :name", **mine
+            )
         )
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def start_postgres() -> Iterator[PostgresCluster]:
     with TemporaryDirectory(prefix="chaos-") as folder:
         server = get_server(Path(folder, "data"), cleanup_mode="delete")
         try:
-            yield Postgres(server)
+            yield PostgresCluster(server)
         finally:
             server.cleanup()

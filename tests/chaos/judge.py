@@ -6,52 +6,52 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos.databases import Row, parsed
-from tests.chaos.ledger import Line
-from tests.chaos.protocol import Message, faults, unanswered
+from tests.chaos.databases import Row, parse_json
+from tests.chaos.ledger import LedgerEntry
+from tests.chaos.protocol import Message, find_faults, find_unanswered
 
 DECISIONS = {"approve", "edit", "reject"}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    ledger: list[Line]
-    model: list[Line]
+    ledger: list[LedgerEntry]
+    model: list[LedgerEntry]
     runs: list[Row]
     audit: list[Row]
     histories: Mapping[str, Sequence[Message]]
-    expected: frozenset[str]
+    expected_codes: frozenset[str]
     """The codes of errors that may end a run in this scenario."""
-    asks_once: bool
+    has_no_retries: bool
     """No run is done again: nothing was killed."""
 
-    def told(self, what: str) -> list[Line]:
+    def filter_ledger(self, what: str) -> list[LedgerEntry]:
         return [line for line in self.ledger if line["what"] == what]
 
 
-Rule = Callable[[Evidence], Iterator[str]]
+Check = Callable[[Evidence], Iterator[str]]
 
 
-def judged(evidence: Evidence) -> list[str]:
-    return [f"{rule.__name__.replace('_', ' ')}: {sentence}" for rule in RULES for sentence in rule(evidence)]
+def apply_checks(evidence: Evidence) -> list[str]:
+    return [f"{rule.__name__.replace('_', ' ')}: {sentence}" for rule in CHECKS for sentence in rule(evidence)]
 
 
-def what_the_client_saw(evidence: Evidence) -> Iterator[str]:
-    for line in evidence.told("violation"):
+def check_client_violations(evidence: Evidence) -> Iterator[str]:
+    for line in evidence.filter_ledger("violation"):
         yield f"{line['session']}: {line['sentence']}"
-    for line in evidence.told("failed"):
-        if line["code"] not in evidence.expected:
+    for line in evidence.filter_ledger("failed"):
+        if line["code"] not in evidence.expected_codes:
             yield f"{line['session']}: {line['key']} ended with the error {line['code']}"
 
 
-def what_the_model_saw(evidence: Evidence) -> Iterator[str]:
+def check_model_faults(evidence: Evidence) -> Iterator[str]:
     for line in evidence.model:
         if line["what"] == "fault":
             yield line["sentence"]
 
 
-def the_model_is_asked_once(evidence: Evidence) -> Iterator[str]:
-    if not evidence.asks_once:
+def check_single_model_calls(evidence: Evidence) -> Iterator[str]:
+    if not evidence.has_no_retries:
         return
     asked = Counter((each["session"], each["turn"], each["step"]) for each in evidence.model if each["what"] == "asked")
     for (session, turn, step), times in asked.items():
@@ -59,20 +59,20 @@ def the_model_is_asked_once(evidence: Evidence) -> Iterator[str]:
             yield f"{session}: turn {turn}, step {step} was asked {times} times"
 
 
-def ids_increase_and_keep_their_content(evidence: Evidence) -> Iterator[str]:
+def check_event_ids(evidence: Evidence) -> Iterator[str]:
     newest: dict[str, tuple[str, int]] = {}
     known: dict[tuple[str, int], str] = {}
-    for line in evidence.told("event"):
+    for line in evidence.filter_ledger("event"):
         stream, number = line["stream"], line["number"]
         run, before = newest.get(stream, (line["run"], 0))
         if run != line["run"] or number <= before:
             yield f"{line['session']}: after {run}-{before} came {line['run']}-{number}"
         newest[stream] = (line["run"], number)
-        if not _same(known.setdefault((line["run"], number), line["data"]), line["data"]):
+        if not _is_same_event(known.setdefault((line["run"], number), line["data"]), line["data"]):
             yield f"{line['session']}: {line['run']}-{number} came with two contents"
 
 
-def _same(first: str, second: str) -> bool:
+def _is_same_event(first: str, second: str) -> bool:
     """A call that is not open any more is told as an error under its number."""
     if first == second:
         return True
@@ -81,21 +81,21 @@ def _same(first: str, second: str) -> bool:
     return one.get("type") == "tool_call" and closed
 
 
-def what_is_stored_was_received(evidence: Evidence) -> Iterator[str]:
+def check_stored_events(evidence: Evidence) -> Iterator[str]:
     """By those who followed a run to its end, and were not told that it failed."""
     received: dict[str, dict[int, str]] = defaultdict(dict)
     ended = set()
-    for line in evidence.told("event"):
+    for line in evidence.filter_ledger("event"):
         events = received[line["run"]]
         if line["name"] == "done" and not (events and _is_failure(events[max(events)])):
             ended.add(line["run"])
         elif line["name"] != "done":
             events.setdefault(line["number"], line["data"])
     for run in evidence.runs:
-        stored = parsed(run["events"]) or [] if run["id"] in ended else []
+        stored = parse_json(run["events"]) or [] if run["id"] in ended else []
         for number, _, data in stored:
             got = received[run["id"]].get(number, "{}")
-            if not (_same(got, data) or _same(data, got)):
+            if not (_is_same_event(got, data) or _is_same_event(data, got)):
                 yield f"{run['session_id']}: {run['id']}-{number} is stored, and was not received so"
 
 
@@ -104,22 +104,22 @@ def _is_failure(data: str) -> bool:
     return bool(chunk.get("type") == "error" and chunk["is_final"])
 
 
-def no_run_is_left(evidence: Evidence) -> Iterator[str]:
+def check_runs_finished(evidence: Evidence) -> Iterator[str]:
     for run in evidence.runs:
         if run["status"] != "done":
             yield f"{run['session_id']}: run {run['id']} ({run['key']}) is {run['status']}"
 
 
-def what_was_acknowledged_is_in_the_history(evidence: Evidence) -> Iterator[str]:
+def check_acknowledged_messages(evidence: Evidence) -> Iterator[str]:
     """Once, and in order; more often only where a run of it failed visibly, not at all only where its last one did."""
     contents = {s: [each["content"] for each in history] for s, history in evidence.histories.items()}
     order: dict[str, list[int]] = defaultdict(list)
-    for line, has_failed in _sent(evidence, "user_message", "switch_agent"):
+    for line, has_failed in _find_acknowledged(evidence, "user_message", "switch_agent"):
         session, content = line["session"], line["message"]["content"]
         if session not in contents:
             continue
         times = contents[session].count(content)
-        allowed = 1 + _failures(evidence, session, content)
+        allowed = 1 + _count_failures(evidence, session, content)
         if not (0 if has_failed else 1) <= times <= allowed:
             yield f"{session}: {content!r} is {times} times in the history"
         order[session] += [contents[session].index(content)] if times else []
@@ -128,37 +128,39 @@ def what_was_acknowledged_is_in_the_history(evidence: Evidence) -> Iterator[str]
             yield f"{session}: the user's messages are not in their order"
 
 
-def _sent(evidence: Evidence, *kinds: str) -> Iterator[tuple[Line, bool]]:
+def _find_acknowledged(evidence: Evidence, *kinds: str) -> Iterator[tuple[LedgerEntry, bool]]:
     """What was acknowledged, and whether it failed in the end."""
-    acknowledged = {(line["session"], line["key"]) for line in evidence.told("acknowledged")}
+    acknowledged = {(line["session"], line["key"]) for line in evidence.filter_ledger("acknowledged")}
     ends = {
         (line["session"], line["key"]): line["what"]
         for line in evidence.ledger
         if line["what"] in ("outcome", "failed")
     }
     seen = set()
-    for line in evidence.told("sent"):
+    for line in evidence.filter_ledger("sent"):
         name = (line["session"], line["key"])
         if line["message"]["type"] in kinds and name in acknowledged and name not in seen:
             seen.add(name)
             yield line, ends.get(name) == "failed"
 
 
-def _failures(evidence: Evidence, session: str, content: str) -> int:
+def _count_failures(evidence: Evidence, session: str, content: str) -> int:
     mine = (
-        run for run in evidence.runs if run["session_id"] == session and parsed(run["input"]).get("content") == content
+        run
+        for run in evidence.runs
+        if run["session_id"] == session and parse_json(run["input"]).get("content") == content
     )
-    return sum(_failed(run) for run in mine)
+    return sum(_has_failed(run) for run in mine)
 
 
-def _failed(run: Row) -> bool:
-    events = parsed(run["events"]) or []
+def _has_failed(run: Row) -> bool:
+    events = parse_json(run["events"]) or []
     return bool(events) and _is_failure(events[-1][2])
 
 
-def what_was_answered_is_in_the_history(evidence: Evidence) -> Iterator[str]:
+def check_tool_results(evidence: Evidence) -> Iterator[str]:
     """Each result as it was sent, once."""
-    for line, has_failed in _sent(evidence, "tool_result"):
+    for line, has_failed in _find_acknowledged(evidence, "tool_result"):
         history = evidence.histories.get(line["session"])
         if history is None or has_failed:
             continue
@@ -168,15 +170,15 @@ def what_was_answered_is_in_the_history(evidence: Evidence) -> Iterator[str]:
             yield f"{line['session']}: the result of {call_id} is in the history as {told}"
 
 
-def a_history_is_one_a_model_takes(evidence: Evidence) -> Iterator[str]:
+def check_histories(evidence: Evidence) -> Iterator[str]:
     for session, history in evidence.histories.items():
-        for sentence in faults(history):
+        for sentence in find_faults(history):
             yield f"{session}: {sentence}"
-        if left := unanswered(history):
+        if left := find_unanswered(history):
             yield f"{session}: {', '.join(sorted(left))} is open"
 
 
-def a_call_has_one_id_and_is_executed_once(evidence: Evidence) -> Iterator[str]:
+def check_call_execution(evidence: Evidence) -> Iterator[str]:
     ids: dict[tuple[str, str], set[str]] = defaultdict(set)
     answered = set()
     for line in evidence.ledger:
@@ -191,13 +193,13 @@ def a_call_has_one_id_and_is_executed_once(evidence: Evidence) -> Iterator[str]:
     for (session, path), found in ids.items():
         if len(found) > 1:
             yield f"{session}: the call for {path} has the ids {', '.join(sorted(found))}"
-    done = Counter((line["session"], line["call_id"]) for line in evidence.told("executed"))
+    done = Counter((line["session"], line["call_id"]) for line in evidence.filter_ledger("executed"))
     for (session, call_id), times in done.items():
         if times > 1:
             yield f"{session}: {call_id} was executed {times} times"
 
 
-def what_was_written_was_decided(evidence: Evidence) -> Iterator[str]:
+def check_write_decisions(evidence: Evidence) -> Iterator[str]:
     """No call has two decisions, no write_file was executed without one, none that was taken is forgotten."""
     decisions: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in evidence.audit:
@@ -206,33 +208,33 @@ def what_was_written_was_decided(evidence: Evidence) -> Iterator[str]:
     for (session, call_id), found in decisions.items():
         if len(found) > 1:
             yield f"{session}: {call_id} was decided {len(found)} times: {', '.join(found)}"
-    for line in evidence.told("executed"):
+    for line in evidence.filter_ledger("executed"):
         if line["session"] not in evidence.histories:
             continue
         found = decisions[line["session"], line["call_id"]]
         if line["tool"] == "write_file" and found not in (["approve"], ["edit"]):
             yield f"{line['session']}: {line['call_id']} was executed with the decisions {found}"
-    for line, has_failed in _sent(evidence, "hitl_decision"):
+    for line, has_failed in _find_acknowledged(evidence, "hitl_decision"):
         said = line["message"]
         if not has_failed and [said["decision"]] != decisions[line["session"], said["call_id"]]:
             yield f"{line['session']}: {said['decision']} of {said['call_id']} is not in the audit"
 
 
-RULES: Sequence[Rule] = (
-    what_the_client_saw,
-    what_the_model_saw,
-    the_model_is_asked_once,
-    ids_increase_and_keep_their_content,
-    what_is_stored_was_received,
-    no_run_is_left,
-    what_was_acknowledged_is_in_the_history,
-    what_was_answered_is_in_the_history,
-    a_history_is_one_a_model_takes,
-    a_call_has_one_id_and_is_executed_once,
-    what_was_written_was_decided,
+CHECKS: Sequence[Check] = (
+    check_client_violations,
+    check_model_faults,
+    check_single_model_calls,
+    check_event_ids,
+    check_stored_events,
+    check_runs_finished,
+    check_acknowledged_messages,
+    check_tool_results,
+    check_histories,
+    check_call_execution,
+    check_write_decisions,
 )
 
 
-def report(found: Sequence[Any], most: int = 12) -> str:
+def format_report(found: Sequence[Any], most: int = 12) -> str:
     more = [f"... and {len(found) - most} more"] if len(found) > most else []
     return "\n".join(f"  {each}" for each in [*found[:most], *more])

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-Line = dict[str, Any]
+LedgerEntry = dict[str, Any]
 
 
 class Ledger:
@@ -23,13 +23,13 @@ class Ledger:
             os.fsync(self._file.fileno())
 
 
-def lines(path: Path) -> Iterator[Line]:
+def read_entries(path: Path) -> Iterator[LedgerEntry]:
     with path.open("rb") as file:
         for line in file:
             yield json.loads(line)
 
 
 @contextmanager
-def ledger(path: Path) -> Iterator[Ledger]:
+def open_ledger(path: Path) -> Iterator[Ledger]:
     with path.open("ab", buffering=0) as file:
         yield Ledger(path, file)

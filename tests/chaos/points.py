@@ -5,79 +5,79 @@ from typing import Any, Literal, NamedTuple
 from tests.chaos import product
 
 
-class Point(NamedTuple):
+class InjectionPoint(NamedTuple):
     """The passing of a function. `work`: for transactions, a part of the qualified name of what runs in it."""
 
     targets: tuple[str, ...]
     moment: Literal["before", "after"]
     work: str = ""
-    most: int = 4
+    max_passes: int = 4
     """It is passed at least so often while a few sessions work."""
 
 
-POINTS = {
-    "accepting": Point(product.ADD_RUN, "after"),
-    "accepted": Point(product.TRANSACT, "after", product.ACCEPT_TRANSACTION),
-    "model asked": Point(product.COMPLETE, "before"),
-    "model answered": Point(product.COMPLETE, "after"),
-    "writes stored": Point(product.PUT_WRITES, "after"),
-    "before the checkpoint": Point(product.PUT_CHECKPOINT, "before"),
-    "after the checkpoint": Point(product.PUT_CHECKPOINT, "after"),
-    "before the outcome": Point(product.TRANSACT, "before", product.FINISH_TRANSACTION),
-    "storing the outcome": Point(product.FINISH_RUN, "after"),
-    "after the outcome": Point(product.TRANSACT, "after", product.FINISH_TRANSACTION),
-    "picked": Point(product.TRANSACT, "after", product.NEXT_RUN_TRANSACTION, most=1),
-    "taking up": Point(product.RECOVER, "before", most=1),
-    "taken up": Point(product.RECOVER, "after", most=1),
-    "attempt counted": Point(product.TRANSACT, "after", product.UPDATE_RUN_TRANSACTION, most=1),
+INJECTION_POINTS = {
+    "accepting": InjectionPoint(product.ADD_RUN, "after"),
+    "accepted": InjectionPoint(product.TRANSACT, "after", product.ACCEPT_TRANSACTION),
+    "model asked": InjectionPoint(product.COMPLETE, "before"),
+    "model answered": InjectionPoint(product.COMPLETE, "after"),
+    "writes stored": InjectionPoint(product.PUT_WRITES, "after"),
+    "before the checkpoint": InjectionPoint(product.PUT_CHECKPOINT, "before"),
+    "after the checkpoint": InjectionPoint(product.PUT_CHECKPOINT, "after"),
+    "before the outcome": InjectionPoint(product.TRANSACT, "before", product.FINISH_TRANSACTION),
+    "storing the outcome": InjectionPoint(product.FINISH_RUN, "after"),
+    "after the outcome": InjectionPoint(product.TRANSACT, "after", product.FINISH_TRANSACTION),
+    "picked": InjectionPoint(product.TRANSACT, "after", product.NEXT_RUN_TRANSACTION, max_passes=1),
+    "taking up": InjectionPoint(product.RECOVER, "before", max_passes=1),
+    "taken up": InjectionPoint(product.RECOVER, "after", max_passes=1),
+    "attempt counted": InjectionPoint(product.TRANSACT, "after", product.UPDATE_RUN_TRANSACTION, max_passes=1),
 }
 
 
-def _unpinged(original: Any) -> Any:
+def _disable_ping(original: Any) -> Any:
     """An engine that does not ping its connections."""
 
-    def made(*args: Any, **options: Any) -> Any:
+    def create_unpinged(*args: Any, **options: Any) -> Any:
         return original(*args, **{**options, "pool_pre_ping": False})
 
-    return made
+    return create_unpinged
 
 
-def _idle(original: Any) -> Any:
-    async def nothing(*_: Any, **__: Any) -> None:
+def _do_nothing(original: Any) -> Any:
+    async def do_nothing(*_: Any, **__: Any) -> None:
         pass
 
-    return nothing
+    return do_nothing
 
 
-def _once(_: Any) -> Any:
-    async def tried(work: Any, *args: Any, **named: Any) -> Any:
+def _disable_retry(_: Any) -> Any:
+    async def call_once(work: Any, *args: Any, **named: Any) -> Any:
         return await work(*args, **named)
 
-    return tried
+    return call_once
 
 
-def _free(original: Any) -> Any:
+def _ignore_lock(original: Any) -> Any:
     """A session that nobody holds."""
 
-    def locked(*args: Any) -> Any:
+    def read_unlocked_row(*args: Any) -> Any:
         row = original(*args)
         return row and {**row, "held": False}
 
-    return locked
+    return read_unlocked_row
 
 
-def _unchecked(_: Any) -> Any:
-    def checked(connection: Any, lease: Any) -> Any:
+def _skip_lease_check(_: Any) -> Any:
+    def lock_without_check(connection: Any, lease: Any) -> Any:
         return product.lock_session(connection, lease.session_id)
 
-    return checked
+    return lock_without_check
 
 
-def _allowed(_: Any) -> Any:
+def _skip_fence_check(_: Any) -> Any:
     return lambda *_: None
 
 
-class _Idle:
+class _IdleStore:
     """The store of a session where nothing goes on."""
 
     def __init__(self, store: Any) -> None:
@@ -87,19 +87,19 @@ class _Idle:
         return (lambda *_: None) if name == product.FIRST_UNFINISHED else getattr(self._store, name)
 
 
-WITHOUT: dict[str, dict[str, Any]] = {
+REMOVED_PARTS: dict[str, dict[str, Any]] = {
     "lease": {
-        product.CHECK_LEASE: _unchecked,
-        product.LOCK_SESSION: _free,
-        product.ADMISSION_STORE: _Idle,
-        product.CHECK_FENCE: _allowed,
+        product.CHECK_LEASE: _skip_lease_check,
+        product.LOCK_SESSION: _ignore_lock,
+        product.ADMISSION_STORE: _IdleStore,
+        product.CHECK_FENCE: _skip_fence_check,
     },
-    "input": {product.TAKE_OVER: _idle},
+    "input": {product.TAKE_OVER: _do_nothing},
     "check": {
-        product.CHECK_POOLED_CONNECTION: _idle,
-        product.CREATE_ENGINE: _unpinged,
-        product.DATABASE_RETRY: _once,
-        product.CHECKPOINT_RETRY: _once,
+        product.CHECK_POOLED_CONNECTION: _do_nothing,
+        product.CREATE_ENGINE: _disable_ping,
+        product.DATABASE_RETRY: _disable_retry,
+        product.CHECKPOINT_RETRY: _disable_retry,
     },
 }
 """What replaces what: the replacement is made of the original. The check goes with the second attempts behind it."""

@@ -14,24 +14,24 @@ from pathlib import Path
 import httpx
 
 from tests.chaos import replica
-from tests.langgraph_dev import free_port
-from tests.process import ROOT
-from tests.service import KEY
+from tests.support.langgraph_dev import find_free_port
+from tests.support.paths import PROJECT_ROOT
+from tests.support.service import API_KEY
 
-POLL = 0.02
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.chaos.replica", "pytest"])
+POLL_SECONDS = 0.02
+FORK_CONTEXT = multiprocessing.get_context("forkserver")
+FORK_CONTEXT.set_forkserver_preload(["tests.chaos.replica", "pytest"])
 
 
-class Replica:
+class ReplicaProcess:
     """One address; the process behind it changes."""
 
     def __init__(self, settings: dict[str, str], output: Path, without: str = "") -> None:
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = output
         given = {
-            "internal_api_key": KEY,
+            "internal_api_key": API_KEY,
             "port": str(self.port),
             "heartbeat_seconds": "1",
             "llm_titles": "false",
@@ -44,36 +44,38 @@ class Replica:
     def start(self, point: str = "") -> None:
         """`point`: see `replica`."""
         environment = {**self._environment, "CHAOS_POINT": point}
-        self._process = FORKS.Process(target=replica.forked, args=(environment, str(self._output)), daemon=True)
+        self._process = FORK_CONTEXT.Process(
+            target=replica.serve_in_fork, args=(environment, str(self._output)), daemon=True
+        )
         self._process.start()
 
-    async def ready(self, seconds: float = 20) -> None:
+    async def wait_until_ready(self, seconds: float = 20) -> None:
         """Raises TimeoutError."""
         async with asyncio.timeout(seconds), httpx.AsyncClient(base_url=self.url, timeout=1) as http:
-            while not await _answers(http):  # noqa: ASYNC110
-                await asyncio.sleep(POLL)
+            while not await _is_healthy(http):  # noqa: ASYNC110
+                await asyncio.sleep(POLL_SECONDS)
 
-    async def died(self, seconds: float) -> bool:
+    async def wait_for_exit(self, seconds: float) -> bool:
         """Whether it ended by itself in that time."""
         assert self._process
         await asyncio.to_thread(self._process.join, seconds)
         return not self._process.is_alive()
 
-    async def stopped(self, seconds: float) -> bool:
+    async def wait_until_stopped(self, seconds: float) -> bool:
         """Whether it was stopped, to be continued, in that time."""
         until = asyncio.get_running_loop().time() + seconds
-        while not (found := self._status("State").startswith("T")):
+        while not (found := self._read_status("State").startswith("T")):
             if asyncio.get_running_loop().time() > until:
                 break
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_SECONDS)
         return found
 
     async def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self.is_running:
-            self.send(how)
-            await self.died(30)
+            self.send_signal(how)
+            await self.wait_for_exit(30)
 
-    def send(self, what: signal.Signals) -> None:
+    def send_signal(self, what: signal.Signals) -> None:
         assert self._process
         assert self._process.pid
         os.kill(self._process.pid, what)
@@ -82,44 +84,44 @@ class Replica:
     def is_running(self) -> bool:
         return bool(self._process and self._process.is_alive())
 
-    def limit_files(self, size: int) -> None:
+    def limit_file_size(self, size: int) -> None:
         """How large a file may become that the process writes."""
         assert self._process
         assert self._process.pid
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-    def memory(self) -> int:
+    def measure_memory(self) -> int:
         """Bytes."""
-        return int(self._status("VmRSS").split()[0]) * 1024
+        return int(self._read_status("VmRSS").split()[0]) * 1024
 
-    def _status(self, name: str) -> str:
+    def _read_status(self, name: str) -> str:
         assert self._process
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
 
 
-async def _answers(http: httpx.AsyncClient) -> bool:
+async def _is_healthy(http: httpx.AsyncClient) -> bool:
     try:
         return (await http.get("/health")).status_code == 200
     except httpx.TransportError:
         return False
 
 
-async def verify(url: str, output: Path) -> str:
+async def verify_audit(url: str, output: Path) -> str:
     """What the service's own check of the audit complains of; empty if it does not."""
     environment = {"AGENT_RUNTIME__DB_URL": url}
-    process = FORKS.Process(target=replica.verify, args=(environment, str(output)), daemon=True)
+    process = FORK_CONTEXT.Process(target=replica.verify_in_fork, args=(environment, str(output)), daemon=True)
     process.start()
     await asyncio.to_thread(process.join)
     return await asyncio.to_thread(output.read_text) if process.exitcode else ""
 
 
 @asynccontextmanager
-async def model(ledger: Path, delay: float) -> AsyncIterator[str]:
+async def start_model(ledger: Path, delay: float) -> AsyncIterator[str]:
     """Its address."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.chaos.model", str(ledger), str(delay)),
-        cwd=ROOT,
+        cwd=PROJECT_ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -17,12 +17,12 @@ class Marker(NamedTuple):
         return f"[{self.session}#{self.turn}]"
 
 
-def marker(content: str) -> Marker | None:
+def parse_marker(content: str) -> Marker | None:
     found = re.match(r"\[([\w.-]+)#(\d+)\]", content)
     return Marker(found[1], int(found[2])) if found else None
 
 
-def faults(messages: Sequence[Message]) -> Iterator[str]:
+def find_faults(messages: Sequence[Message]) -> Iterator[str]:
     """Sentences; `messages` without the system prompt."""
     known: set[str] = set()
     waiting: set[str] = set()
@@ -42,6 +42,6 @@ def faults(messages: Sequence[Message]) -> Iterator[str]:
         known |= waiting
 
 
-def unanswered(messages: Sequence[Message]) -> set[str]:
+def find_unanswered(messages: Sequence[Message]) -> set[str]:
     asked = {call["id"] for message in messages for call in message.get("tool_calls") or ()}
     return asked - {message["tool_call_id"] for message in messages if message["role"] == "tool"}

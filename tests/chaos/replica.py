@@ -14,65 +14,65 @@ from importlib import import_module
 from typing import Any
 
 from tests.chaos import product
-from tests.chaos.points import POINTS, WITHOUT, Point
+from tests.chaos.points import INJECTION_POINTS, REMOVED_PARTS, InjectionPoint
 
-Counted = Callable[[], None]
+Callback = Callable[[], None]
 
 
-def install(point: str, without: str) -> None:
-    for target, replacement in WITHOUT.get(without, {}).items():
-        _replace(target, replacement)
+def install_injections(point: str, without: str) -> None:
+    for target, replacement in REMOVED_PARTS.get(without, {}).items():
+        _replace_target(target, replacement)
     if point:
         name, number, what = point.split(":")
-        _send_at(POINTS[name], int(number), signal.Signals[what])
+        _send_signal_at(INJECTION_POINTS[name], int(number), signal.Signals[what])
 
 
-def _send_at(point: Point, number: int, what: signal.Signals) -> None:
+def _send_signal_at(point: InjectionPoint, number: int, what: signal.Signals) -> None:
     left = number
 
-    def passed() -> None:
+    def count_pass() -> None:
         nonlocal left
         left -= 1
         if left == 0:
             os.kill(os.getpid(), what)
 
     for target in point.targets:
-        _replace(target, lambda original: _passing(original, point, passed))
+        _replace_target(target, lambda original: _wrap_function(original, point, count_pass))
 
 
-def _passing(original: Callable[..., Any], point: Point, passed: Counted) -> Callable[..., Any]:
+def _wrap_function(original: Callable[..., Any], point: InjectionPoint, on_pass: Callback) -> Callable[..., Any]:
     def is_meant(args: tuple[Any, ...]) -> bool:
         return not point.work or point.work in args[1].__qualname__
 
     @wraps(original)
-    async def asynchronous(*args: Any, **named: Any) -> Any:
+    async def call_async(*args: Any, **named: Any) -> Any:
         if point.moment == "before" and is_meant(args):
-            passed()
+            on_pass()
         result = await original(*args, **named)
         if point.moment == "after" and is_meant(args):
-            passed()
+            on_pass()
         return result
 
     @wraps(original)
-    def synchronous(*args: Any, **named: Any) -> Any:
+    def call_sync(*args: Any, **named: Any) -> Any:
         if point.moment == "before" and is_meant(args):
-            passed()
+            on_pass()
         result = original(*args, **named)
         if point.moment == "after" and is_meant(args):
-            passed()
+            on_pass()
         return result
 
-    return asynchronous if inspect.iscoroutinefunction(original) else synchronous
+    return call_async if inspect.iscoroutinefunction(original) else call_sync
 
 
-def _replace(target: str, replacement: Callable[[Any], Any]) -> None:
-    holder, name, original = found_at(target)
+def _replace_target(target: str, replacement: Callable[[Any], Any]) -> None:
+    holder, name, original = resolve_target(target)
     is_static = isinstance(inspect.getattr_static(holder, name), staticmethod)
     made = replacement(original)
     setattr(holder, name, staticmethod(made) if is_static else made)
 
 
-def found_at(target: str) -> tuple[Any, str, Any]:
+def resolve_target(target: str) -> tuple[Any, str, Any]:
     """What `module:path.to.name` names: what holds it, under which name, and itself."""
     module, _, path = target.partition(":")
     holder: Any = import_module(module)
@@ -83,23 +83,23 @@ def found_at(target: str) -> tuple[Any, str, Any]:
 
 
 def main() -> None:
-    install(os.environ.get("CHAOS_POINT", ""), os.environ.get("CHAOS_WITHOUT", ""))
+    install_injections(os.environ.get("CHAOS_POINT", ""), os.environ.get("CHAOS_WITHOUT", ""))
     product.serve()
 
 
-def forked(environment: dict[str, str], output: str) -> None:
+def serve_in_fork(environment: dict[str, str], output: str) -> None:
     """In a process that has all modules loaded already. `output`: the file that takes what it says."""
-    _settle(environment, output)
+    _prepare_process(environment, output)
     main()
 
 
-def verify(environment: dict[str, str], output: str) -> None:
+def verify_in_fork(environment: dict[str, str], output: str) -> None:
     """As `forked`: `python -m cli verify`."""
-    _settle(environment, output)
+    _prepare_process(environment, output)
     sys.exit(product.verify_audit())
 
 
-def _settle(environment: dict[str, str], output: str) -> None:
+def _prepare_process(environment: dict[str, str], output: str) -> None:
     with open(output, "ab", buffering=0) as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)

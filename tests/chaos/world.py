@@ -12,76 +12,76 @@ from typing import Any
 import httpx
 
 from tests.chaos import processes
-from tests.chaos.databases import Database, Postgres
-from tests.chaos.ide import PATIENCE, Client, GaveUp, Habits, Ide
-from tests.chaos.judge import Evidence, judged
-from tests.chaos.ledger import Ledger, ledger, lines
-from tests.chaos.processes import POLL, Replica
-from tests.service import KEY
+from tests.chaos.databases import ChaosDatabase, PostgresCluster
+from tests.chaos.ide import OUTCOME_TIMEOUT_SECONDS, Ide, IdeBehavior, IdeIdentity, NoOutcome
+from tests.chaos.judge import Evidence, apply_checks
+from tests.chaos.ledger import Ledger, open_ledger, read_entries
+from tests.chaos.processes import POLL_SECONDS, ReplicaProcess
+from tests.support.service import API_KEY
 
-SETTLING = 30
+SETTLE_SECONDS = 30
 """Seconds until nothing may be left to do when nothing troubles the service any more."""
 
 
-class Setup:
+class ScenarioSetup:
     """What a scenario runs on. `rounds`: how much of it."""
 
-    def __init__(self, folder: Path, seed: str, rounds: int, postgres: Postgres | None, without: str) -> None:
+    def __init__(self, folder: Path, seed: str, rounds: int, postgres: PostgresCluster | None, without: str) -> None:
         """Without `postgres` on SQLite."""
         self.folder, self.seed, self.rounds, self.postgres, self.without = folder, seed, rounds, postgres, without
 
 
 @dataclass
 class World:
-    setup: Setup
+    setup: ScenarioSetup
     rng: Random
     http: httpx.AsyncClient
-    database: Database
-    replicas: list[Replica]
+    database: ChaosDatabase
+    replicas: list[ReplicaProcess]
     ledger: Ledger
-    expected: set[str] = field(default_factory=set)
-    asks_once: bool = False
+    expected_codes: set[str] = field(default_factory=set)
+    has_no_retries: bool = False
     ides: list[Ide] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     """Of the scenario itself."""
-    over: bool = False
-    gone: set[str] = field(default_factory=set)
+    is_over: bool = False
+    deleted_sessions: set[str] = field(default_factory=set)
     """The sessions that may be deleted."""
 
-    def ide(self, habits: Habits | None = None, at: int | None = None) -> Ide:
+    def add_ide(self, habits: IdeBehavior | None = None, at: int | None = None) -> Ide:
         """On a new session; `at`: the replica it always asks."""
-        ide = self._made(f"s-{len(self.ides) + 1}", "", habits or Habits(), at)
+        ide = self._create_ide(f"s-{len(self.ides) + 1}", "", habits or IdeBehavior(), at)
         self.ides.append(ide)
         return ide
 
-    def twin(self, ide: Ide, habits: Habits, at: int) -> Ide:
+    def add_twin(self, ide: Ide, habits: IdeBehavior, at: int) -> Ide:
         """A second client of its session."""
-        return self._made(ide.session, "-twin", habits, at)
+        return self._create_ide(ide.session, "-twin", habits, at)
 
-    def _made(self, session: str, suffix: str, habits: Habits, at: int | None) -> Ide:
+    def _create_ide(self, session: str, suffix: str, habits: IdeBehavior, at: int | None) -> Ide:
         name = session + suffix
         rng = Random(f"{self.setup.seed}/{name}")
         chosen = self.replicas if at is None else [self.replicas[at]]
-        client = Client(name, session, rng, lambda: rng.choice(chosen).url)
-        return Ide(client, self.http, self.ledger, habits, 2 if self.setup.without else PATIENCE)
+        client = IdeIdentity(name, session, rng, lambda: rng.choice(chosen).url)
+        return Ide(client, self.http, self.ledger, habits, 2 if self.setup.without else OUTCOME_TIMEOUT_SECONDS)
 
     @asynccontextmanager
-    async def playing(self, sessions: int, habits: Habits | None = None) -> AsyncIterator[None]:
+    async def play_sessions(self, sessions: int, habits: IdeBehavior | None = None) -> AsyncIterator[None]:
         """IDEs at work while the block runs; each then ends its turn."""
-        ides = [self.ide(habits) for _ in range(sessions)]
+        ides = [self.add_ide(habits) for _ in range(sessions)]
         async with asyncio.TaskGroup() as group:
             for ide in ides:
-                group.create_task(ide.play(lambda: self.over))
+                group.create_task(ide.play_turns(lambda: self.is_over))
             try:
                 yield
             finally:
-                self.over = True
+                self.is_over = True
 
-    async def restart(self, *, only: int | None = None) -> None:
+    async def restart_replicas(self, *, only: int | None = None) -> None:
         for replica in self.replicas if only is None else [self.replicas[only]]:
             await replica.end()
             replica.start()
-            await replica.ready()
+            await replica.wait_until_ready()
 
     async def post(self, path: str, body: Any = None, *, at: int = 0) -> httpx.Response:
         return await self.http.post(f"{self.replicas[at].url}{path}", json=body)
@@ -89,53 +89,55 @@ class World:
     async def get(self, path: str, *, at: int = 0) -> httpx.Response:
         return await self.http.get(f"{self.replicas[at].url}{path}")
 
-    async def judge(self) -> list[str]:
+    async def judge_outcome(self) -> list[str]:
         """Every replica must run."""
-        left = await self._settled()
+        left = await self._wait_for_runs()
         for ide in self.ides:
-            with suppress(GaveUp):
-                await ide.turn("read")
-        histories = {ide.session: await self.history(ide.session) for ide in self.ides}
-        staying = {name: history for name, history in histories.items() if history and name not in self.gone}
+            with suppress(NoOutcome):
+                await ide.play_turn("read")
+        histories = {ide.session: await self.fetch_history(ide.session) for ide in self.ides}
+        staying = {
+            name: history for name, history in histories.items() if history and name not in self.deleted_sessions
+        }
         evidence = Evidence(
-            ledger=list(lines(self.ledger.path)),
-            model=list(lines(self.setup.folder / "model")),
-            runs=self.database.rows("select * from runs"),
-            audit=self.database.rows("select * from audit_log order by session_id, seq"),
+            ledger=list(read_entries(self.ledger.path)),
+            model=list(read_entries(self.setup.folder / "model")),
+            runs=self.database.fetch_rows("select * from runs"),
+            audit=self.database.fetch_rows("select * from audit_log order by session_id, seq"),
             histories=staying,
-            expected=frozenset(self.expected),
-            asks_once=self.asks_once,
+            expected_codes=frozenset(self.expected_codes),
+            has_no_retries=self.has_no_retries,
         )
-        complaint = await processes.verify(self.database.url, self.setup.folder / "verified")
-        return [*self.findings, *left, *judged(evidence), *([complaint] if complaint else [])]
+        complaint = await processes.verify_audit(self.database.url, self.setup.folder / "verified")
+        return [*self.findings, *left, *apply_checks(evidence), *([complaint] if complaint else [])]
 
-    async def refusal(self) -> None:
+    async def wait_for_refusal(self) -> None:
         """Until an IDE is told that its message cannot be taken, or has failed."""
         before = sum(ide.refused for ide in self.ides)
-        await self.until(lambda: sum(ide.refused for ide in self.ides) > before, 20)
+        await self.wait_until(lambda: sum(ide.refused for ide in self.ides) > before, 20)
 
-    async def until(self, holds: Callable[[], bool], seconds: float) -> None:
+    async def wait_until(self, holds: Callable[[], bool], seconds: float) -> None:
         """It is a finding when it does not hold in that time."""
         end = asyncio.get_running_loop().time() + seconds
         while not holds():
             if asyncio.get_running_loop().time() > end:
                 self.findings.append(f"the scenario's condition does not hold after {seconds} s")
                 return
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def _settled(self) -> list[str]:
-        seconds = 3 if self.setup.without else SETTLING
+    async def _wait_for_runs(self) -> list[str]:
+        seconds = 3 if self.setup.without else SETTLE_SECONDS
         until = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < until:
-            if not (left := self.database.rows("select id from runs where status != 'done'")):
+            if not (left := self.database.fetch_rows("select id from runs where status != 'done'")):
                 return []
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_SECONDS)
         return [f"{len(left)} runs are not done after {seconds} s"]
 
-    async def history(self, session: str) -> list[dict[str, Any]] | None:
+    async def fetch_history(self, session: str) -> list[dict[str, Any]] | None:
         response = await self.get(f"/sessions/{session}/history")
         if response.status_code == 404:
-            if session not in self.gone:
+            if session not in self.deleted_sessions:
                 self.findings.append(f"{session}: the session does not exist")
             return None
         if response.is_error:
@@ -146,23 +148,25 @@ class World:
 
 
 @asynccontextmanager
-async def world(setup: Setup, *, replicas: int = 1, delay: float = 0.05, **settings: str) -> AsyncIterator[World]:
+async def open_world(
+    setup: ScenarioSetup, *, replicas: int = 1, delay: float = 0.05, **settings: str
+) -> AsyncIterator[World]:
     """Its replicas are not started yet. `delay`: the longest of a model call, in seconds."""
     setup.folder.mkdir()
-    url = setup.postgres.new() if setup.postgres else f"sqlite:///{setup.folder}/chaos.db"
+    url = setup.postgres.create_database() if setup.postgres else f"sqlite:///{setup.folder}/chaos.db"
     async with (
-        processes.model(setup.folder / "model", delay) as address,
-        httpx.AsyncClient(headers={"X-Internal-Auth": KEY}, timeout=httpx.Timeout(4), limits=UNLIMITED) as http,
+        processes.start_model(setup.folder / "model", delay) as address,
+        httpx.AsyncClient(headers={"X-Internal-Auth": API_KEY}, timeout=httpx.Timeout(4), limits=HTTP_LIMITS) as http,
     ):
         given = {"db_url": url, "llm_model": "chaos", "llm_proxy_url": address, "log_level": "WARNING", **settings}
         numbers = itertools.count(1)
-        made = [Replica(given, setup.folder / f"output-{next(numbers)}", setup.without) for _ in range(replicas)]
-        with ledger(setup.folder / "ledger") as kept:
+        made = [ReplicaProcess(given, setup.folder / f"output-{next(numbers)}", setup.without) for _ in range(replicas)]
+        with open_ledger(setup.folder / "ledger") as kept:
             try:
-                yield World(setup, Random(setup.seed), http, Database(url), made, kept)
+                yield World(setup, Random(setup.seed), http, ChaosDatabase(url), made, kept)
             finally:
                 for replica in made:
                     await replica.end()
 
 
-UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+HTTP_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)

@@ -8,35 +8,48 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prompts import AGENTS, CLASSIFIER, ORCHESTRATOR, SUMMARY_PROMPT, TITLE_PROMPT
-from tests.evening.recording import Call, Line, Turn
-from tests.evening.valid import estimate, faults
-from tests.llm_server import Exchange, Reply, Request, Step, calls_raw, chooses, delta, raw, resets, says, sse, status
-
-THE_TITLE = "Вечер над сервисом агентов"
-SHORT = 1_000
-"""Characters of a message that is sent whole, whatever else is not."""
-BEGUN = sse(delta(content="I will "))
-HALF_A_CALL = sse(
-    delta(tool_calls=[{"index": 0, "id": "half", "function": {"name": "read_file", "arguments": '{"pa'}}])
+from tests.evening.recording import RecordedModelCall, RecordedToolCall, RecordedTurn
+from tests.evening.valid import estimate_tokens, find_faults
+from tests.support.llm_server import (
+    Exchange,
+    LLMRequest,
+    Responder,
+    ScriptedReply,
+    build_delta,
+    encode_sse,
+    reset_after,
+    respond_choice,
+    respond_raw,
+    respond_raw_tool_call,
+    respond_status,
+    respond_text,
 )
-FAULTS: dict[str, Step] = {
-    "500": status(500),
-    "429": status(429, Retry_After="0"),
-    "400": status(400),
-    "reset": resets(),
-    "reset in the text": resets(BEGUN),
-    "reset in a call": resets(BEGUN + HALF_A_CALL),
-    "garbage": raw(bytes(range(256)) * 9),
-    "html": raw(b"<!doctype html><title>502 Bad Gateway</title>", content_type="text/html"),
-    "nothing": says(""),
-    "10,000 calls": Reply(tool_calls=calls_raw("echo", '{"text": "a"}').tool_calls * 10_000),
+
+EXPECTED_TITLE = "Вечер над сервисом агентов"
+SHORT_TEXT_LENGTH = 1_000
+"""Characters of a message that is sent whole, whatever else is not."""
+STREAM_START = encode_sse(build_delta(content="I will "))
+PARTIAL_CALL = encode_sse(
+    build_delta(tool_calls=[{"index": 0, "id": "half", "function": {"name": "read_file", "arguments": '{"pa'}}])
+)
+FAULTS: dict[str, Responder] = {
+    "500": respond_status(500),
+    "429": respond_status(429, Retry_After="0"),
+    "400": respond_status(400),
+    "reset": reset_after(),
+    "reset in the text": reset_after(STREAM_START),
+    "reset in a call": reset_after(STREAM_START + PARTIAL_CALL),
+    "garbage": respond_raw(bytes(range(256)) * 9),
+    "html": respond_raw(b"<!doctype html><title>502 Bad Gateway</title>", content_type="text/html"),
+    "nothing": respond_text(""),
+    "10,000 calls": ScriptedReply(tool_calls=respond_raw_tool_call("echo", '{"text": "a"}').tool_calls * 10_000),
 }
-BROKEN_OFF = {"reset in the text", "reset in a call"}
+MIDSTREAM_FAULTS = {"reset in the text", "reset in a call"}
 """After words that the user saw."""
 
 
 @dataclass
-class Model:
+class EveningModel:
     """`answer` is for `ScriptedLLM(otherwise=...)`."""
 
     budget: int
@@ -44,105 +57,108 @@ class Model:
     """Turn by turn, what was wrong with a request."""
     summaries: list[list[dict[str, Any]]] = field(default_factory=list)
     """What each was to be made of."""
-    told: int = 0
+    used_summaries: int = 0
     """How many of them a specialist was told of."""
-    asked: int = 0
+    request_count: int = 0
     """Requests of specialists and of the classifier."""
-    largest: int = 0
+    largest_request: int = 0
     """Tokens of a request, estimated."""
     titles: list[str] = field(default_factory=list)
-    _made: int = 0
+    _stored_summaries: int = 0
     """Summaries that the service has."""
-    _failed: bool = False
+    _has_failed: bool = False
     """Whether the last one did: then the next may be the same again."""
-    _turn: int = 0
-    _words: str = ""
-    _lines: deque[Line] = field(default_factory=deque)
+    _turn_number: int = 0
+    _user_text: str = ""
+    _lines: deque[RecordedModelCall] = field(default_factory=deque)
 
-    def begin(self, turn: Turn) -> None:
-        self._turn += 1
-        self._words, self._lines = turn.words, deque(turn.model)
+    def begin_turn(self, turn: RecordedTurn) -> None:
+        self._turn_number += 1
+        self._user_text, self._lines = turn.user_text, deque(turn.model)
 
-    def end(self, failures: Sequence[str]) -> None:
+    def end_turn(self, failures: Sequence[str]) -> None:
         """`failures`: what went wrong on the user's side."""
         for failure in failures:
-            self._fail(failure)
+            self._record_failure(failure)
         if self._lines:
-            self._fail(f"nobody asked for {[*self._lines]}")
+            self._record_failure(f"nobody asked for {[*self._lines]}")
 
-    def restarted(self) -> None:
+    def discard_unused_summaries(self) -> None:
         """A summary that nobody was told of yet is gone with the service, and is made again."""
-        del self.summaries[self.told :]
-        self._made = self.told
+        del self.summaries[self.used_summaries :]
+        self._stored_summaries = self.used_summaries
 
-    def answer(self, request: Request) -> Step:
+    def answer_request(self, request: LLMRequest) -> Responder:
         prompt, said = (message["content"] for message in request.body["messages"][:2])
-        for fault in faults(request.body, self.budget):
-            self._fail(fault)
-        self.largest = max(self.largest, estimate(request.body))
-        match _who(prompt):
+        for fault in find_faults(request.body, self.budget):
+            self._record_failure(fault)
+        self.largest_request = max(self.largest_request, estimate_tokens(request.body))
+        match _identify_caller(prompt):
             case "summary":
-                return self._summary(said)
+                return self._answer_summary(said)
             case "title":
                 self.titles.append(said)
-                return says(THE_TITLE)
+                return respond_text(EXPECTED_TITLE)
             case who:
-                return self._next(who, request)
+                return self._answer_next_line(who, request)
 
-    def _summary(self, material: str) -> Step:
+    def _answer_summary(self, material: str) -> Responder:
         self.summaries.append([json.loads(line) for line in material.splitlines()])
-        return says(
-            f"{_summary(len(self.summaries))} The user works on the service. " + "Сделано: docs/, policy/, ide/. " * 40
+        return respond_text(
+            f"{_format_summary(len(self.summaries))} The user works on the service. "
+            + "Сделано: docs/, policy/, ide/. " * 40
         )
 
-    def _next(self, who: str, request: Request) -> Step:
-        self.asked += 1
+    def _answer_next_line(self, who: str, request: LLMRequest) -> Responder:
+        self.request_count += 1
         said = [message["content"] or "" for message in request.body["messages"] if message["role"] == "user"]
-        if len(self._words) <= SHORT and not any(self._words in text for text in said):
-            self._fail("the user's own words are missing")
-        if who != ORCHESTRATOR and not self._failed and _summary(self._made) not in said[0]:
-            self._fail(f"it does not tell summary {self._made}: {said[0][:200]}")
+        if len(self._user_text) <= SHORT_TEXT_LENGTH and not any(self._user_text in text for text in said):
+            self._record_failure("the user's own words are missing")
+        if who != ORCHESTRATOR and not self._has_failed and _format_summary(self._stored_summaries) not in said[0]:
+            self._record_failure(f"it does not tell summary {self._stored_summaries}: {said[0][:200]}")
         if not self._lines or self._lines[0].by != who:
-            self._fail(f"{who} was asked, but recorded is {[*self._lines][:1]}")
-            return status(418)
-        self.told = self._made
+            self._record_failure(f"{who} was asked, but recorded is {[*self._lines][:1]}")
+            return respond_status(418)
+        self.used_summaries = self._stored_summaries
         line = self._lines.popleft()
-        self._failed = bool(line.fault)
-        return self._after_summaries(self._said(line))
+        self._has_failed = bool(line.fault)
+        return self._wait_for_summaries(self._build_reply(line))
 
-    def _after_summaries(self, step: Step) -> Step:
+    def _wait_for_summaries(self, step: Responder) -> Responder:
         """One that is under way comes first, so that each evening goes the same way."""
 
-        async def answer(exchange: Exchange) -> None:
+        async def respond(exchange: Exchange) -> None:
             await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "summary"))
-            self._made = len(self.summaries)
+            self._stored_summaries = len(self.summaries)
             await step(exchange)
 
-        return answer
+        return respond
 
-    def _said(self, line: Line) -> Step:
+    def _build_reply(self, line: RecordedModelCall) -> Responder:
         if line.fault:
             return FAULTS[line.fault]
         if line.chooses:
-            return chooses(line.chooses)
-        reply = says(line.text)
+            return respond_choice(line.chooses)
+        reply = respond_text(line.text)
         for place, call in enumerate(line.calls):
-            reply &= calls_raw(call.tool, _arguments(call), call.id or f"call_{self._turn}_{self.asked}_{place}")
+            reply &= respond_raw_tool_call(
+                call.tool, _encode_arguments(call), call.id or f"call_{self._turn_number}_{self.request_count}_{place}"
+            )
         return reply
 
-    def _fail(self, what: str) -> None:
-        self.failures.append(f"turn {self._turn}, request {self.asked}: {what}")
+    def _record_failure(self, what: str) -> None:
+        self.failures.append(f"turn {self._turn_number}, request {self.request_count}: {what}")
 
 
-def _summary(number: int) -> str:
+def _format_summary(number: int) -> str:
     return f"This is summary {number}." if number else ""
 
 
-def _arguments(call: Call) -> str:
+def _encode_arguments(call: RecordedToolCall) -> str:
     return call.args if isinstance(call.args, str) else json.dumps(call.args)
 
 
-def _who(prompt: str) -> str:
+def _identify_caller(prompt: str) -> str:
     known = {agent.prompt: name for name, agent in AGENTS.items()}
     for name, text in ((ORCHESTRATOR, CLASSIFIER.prompt), ("summary", SUMMARY_PROMPT), ("title", TITLE_PROMPT)):
         if prompt.startswith(text.partition("$")[0]):

@@ -13,11 +13,11 @@ from ide.client import ServiceClient
 from ide.repl import Repl
 from ide.screen import Screen
 from ide.workspace import Workspace
-from tests.evening.recording import CTRL_C, Turn
-from tests.service import KEY
+from tests.evening.recording import CTRL_C, RecordedTurn
+from tests.support.service import API_KEY
 
 
-class Watched(Screen):
+class RecordingScreen(Screen):
     """Keeps the codes of the errors that it shows."""
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class Watched(Screen):
 
 class User:
     def __init__(self, url: str, folder: Path, session_id: str) -> None:
-        self._screen = Watched()
+        self._screen = RecordingScreen()
         self._answers: deque[str] = deque()
         self._failures: list[str] = []
         workspace = Workspace(folder)
-        self._client = ServiceClient(url, KEY, delays=(), notice=self._screen.print_notice)
-        approver = Approver(self._screen, workspace, self._read)
+        self._client = ServiceClient(url, API_KEY, delays=(), notice=self._screen.print_notice)
+        approver = Approver(self._screen, workspace, self._read_input)
         chat = Chat(self._client, workspace, self._screen, approver, session_id)
-        self._loop = Repl(chat, self._read, interactive=False)
+        self._loop = Repl(chat, self._read_input, interactive=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,10 +47,10 @@ class User:
     async def __aexit__(self, *_: object) -> None:
         await self._client.http.aclose()
 
-    async def plays(self, turn: Turn) -> list[str]:
+    async def play_turn(self, turn: RecordedTurn) -> list[str]:
         """What was not as recorded."""
         self._screen.errors.clear()
-        self._answers = deque(turn.typed)
+        self._answers = deque(turn.user_inputs)
         self._failures = []
         for line in [*turn.before, turn.user]:
             await self._loop.process_line(line)
@@ -60,7 +60,7 @@ class User:
             self._failures.append(f"the user saw {self._screen.errors}, and recorded is {turn.errors}")
         return self._failures
 
-    async def _read(self, prompt: str) -> str:
+    async def _read_input(self, prompt: str) -> str:
         if not self._answers:
             self._failures.append(f"nothing is recorded for {prompt!r}")
             raise InputInterrupted

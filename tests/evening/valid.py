@@ -5,24 +5,24 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-BYTES_A_TOKEN, A_MESSAGE, A_CALL = 3, 8, 16
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+BYTES_PER_TOKEN, MESSAGE_OVERHEAD, CALL_OVERHEAD = 3, 8, 16
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Message = dict[str, Any]
 
 
-def faults(body: dict[str, Any], budget: int) -> Iterator[str]:
+def find_faults(body: dict[str, Any], budget: int) -> Iterator[str]:
     messages: list[Message] = body["messages"]
-    yield from _of_roles([message["role"] for message in messages])
-    yield from _of_answers(messages)
+    yield from _check_roles([message["role"] for message in messages])
+    yield from _check_answers(messages)
     for message in messages:
-        yield from _of_content(message)
-        yield from (fault for call in _calls(message) for fault in _of_call(call))
-    if (size := estimate(body)) > budget:
+        yield from _check_content(message)
+        yield from (fault for call in _get_tool_calls(message) for fault in _check_call(call))
+    if (size := estimate_tokens(body)) > budget:
         yield f"about {size} tokens, with {budget} allowed"
 
 
-def _of_roles(roles: Sequence[str]) -> Iterator[str]:
+def _check_roles(roles: Sequence[str]) -> Iterator[str]:
     if [*roles[:2]] != ["system", "user"] or roles.count("system") != 1:
         yield f"it begins with {', '.join(roles[:3])}, and has {roles.count('system')} system messages"
     if unknown := {*roles} - {"system", "user", "assistant", "tool"}:
@@ -31,7 +31,7 @@ def _of_roles(roles: Sequence[str]) -> Iterator[str]:
         yield f"it ends with {roles[-1]}"
 
 
-def _of_answers(messages: Sequence[Message]) -> Iterator[str]:
+def _check_answers(messages: Sequence[Message]) -> Iterator[str]:
     waiting: list[str] = []
     known: set[str] = set()
     for message in messages:
@@ -42,7 +42,7 @@ def _of_answers(messages: Sequence[Message]) -> Iterator[str]:
             continue
         if waiting:
             yield f"no answer to {waiting}"
-        waiting = [call["id"] for call in _calls(message)]
+        waiting = [call["id"] for call in _get_tool_calls(message)]
         if len({*waiting} - known) < len(waiting):
             yield f"an id twice: {waiting}"
         known |= {*waiting}
@@ -50,34 +50,34 @@ def _of_answers(messages: Sequence[Message]) -> Iterator[str]:
         yield f"no answer to {waiting} at the end"
 
 
-def _of_content(message: Message) -> Iterator[str]:
+def _check_content(message: Message) -> Iterator[str]:
     content = message["content"]
-    if not content and (message["role"] == "tool" or _calls(message)):
+    if not content and (message["role"] == "tool" or _get_tool_calls(message)):
         return
     if not content or not isinstance(content, str):
         yield f"a {message['role']} message that says {content!r}"
 
 
-def _of_call(call: dict[str, Any]) -> Iterator[str]:
+def _check_call(call: dict[str, Any]) -> Iterator[str]:
     function = call["function"]
-    if call["type"] != "function" or not call["id"] or not NAME.fullmatch(function["name"]):
+    if call["type"] != "function" or not call["id"] or not TOOL_NAME.fullmatch(function["name"]):
         yield f"a call that is none: {call}"
     if not isinstance(json.loads(function["arguments"]), dict):
         yield f"arguments that are no object: {function['arguments'][:99]}"
 
 
-def _calls(message: Message) -> list[dict[str, Any]]:
+def _get_tool_calls(message: Message) -> list[dict[str, Any]]:
     return message.get("tool_calls") or []
 
 
-def estimate(body: dict[str, Any]) -> int:
+def estimate_tokens(body: dict[str, Any]) -> int:
     """Rather too few than too many: the bytes are summed up before they are divided."""
     texts = [json.dumps(body.get("tools") or [], ensure_ascii=False)]
     around = 0
     for message in body["messages"]:
         texts += [message["content"] or "", message.get("name", ""), message.get("tool_call_id", "")]
-        around += A_MESSAGE
-        for call in _calls(message):
+        around += MESSAGE_OVERHEAD
+        for call in _get_tool_calls(message):
             texts += [call["id"], call["function"]["name"], call["function"]["arguments"]]
-            around += A_CALL
-    return around + sum(len(text.encode()) for text in texts) // BYTES_A_TOKEN
+            around += CALL_OVERHEAD
+    return around + sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ide.workspace import Workspace
-from tests.ide.scripted import Service
+from tests.support.scripted_service import ScriptedService
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    async with Service() as running:
+async def service() -> AsyncIterator[ScriptedService]:
+    async with ScriptedService() as running:
         yield running

@@ -16,28 +16,38 @@ from ide.client import ServiceClient
 from ide.repl import Repl
 from ide.screen import Screen
 from ide.workspace import Workspace
-from tests.ide.scripted import CUT, Service, calls, fails, says, switched, token
+from tests.support.scripted_service import (
+    DISCONNECT,
+    ScriptedService,
+    agent_switch_chunk,
+    error_chunk,
+    text_chunk,
+    token_chunk,
+    tool_call_chunk,
+)
 
 
 class Terminal:
     """An IDE whose user types `lines`, at the prompt and at its questions."""
 
-    def __init__(self, service: Service, workspace: Workspace, *lines: str, there: bool = True, yes: bool = False):
+    def __init__(
+        self, service: ScriptedService, workspace: Workspace, *lines: str, user_present: bool = True, yes: bool = False
+    ):
         self._lines, self._shown = iter(lines), io.StringIO()
         screen = Screen(Console(file=self._shown, width=200))
         client = ServiceClient(service.url, delays=(0, 0), notice=screen.print_notice)
-        approver = Approver(screen, workspace, self._read if there else None, yes=yes)
+        approver = Approver(screen, workspace, self._read_line if user_present else None, yes=yes)
         self.chat = Chat(client, workspace, screen, approver, "s-1")
-        self.loop = Repl(self.chat, self._read, interactive=True)
+        self.loop = Repl(self.chat, self._read_line, interactive=True)
 
-    async def _read(self, prompt: str) -> str:
+    async def _read_line(self, prompt: str) -> str:
         self.chat.screen.print_text(prompt, end="")
         try:
             return next(self._lines)
         except StopIteration:
             raise EOFError from None
 
-    async def shows(self, resume: bool = False) -> str:
+    async def capture_output(self, resume: bool = False) -> str:
         """All that was shown when the lines have come to their end."""
         async with self.chat.client:
             if resume:
@@ -46,68 +56,81 @@ class Terminal:
         return self._shown.getvalue()
 
 
-def result(value: Any, call_id: str = "call_1", tool: str = "read_file") -> dict[str, Any]:
+def result_message(value: Any, call_id: str = "call_1", tool: str = "read_file") -> dict[str, Any]:
     return {"type": "tool_result", "call_id": call_id, "tool_name": tool, "result": value}
 
 
-def decision(what: str, **more: Any) -> dict[str, Any]:
+def decision_message(what: str, **more: Any) -> dict[str, Any]:
     return {"type": "hitl_decision", "call_id": "call_1", "decision": what, **more}
 
 
-def said(text: str) -> dict[str, Any]:
+def user_message(text: str) -> dict[str, Any]:
     return {"type": "user_message", "content": text, "role": "user"}
 
 
-async def test_an_answer_is_shown_once_with_its_agent_and_its_cost(service: Service, workspace: Workspace) -> None:
+async def test_an_answer_is_shown_once_with_its_agent_and_its_cost(
+    service: ScriptedService, workspace: Workspace
+) -> None:
     usage = {"type": "usage", "prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "model_calls": 2}
-    service.plays([switched("coder"), token("Hel"), token("lo"), usage, says("Hello")])
-    shown = await Terminal(service, workspace, "hi").shows()
+    service.add_scripts(
+        [agent_switch_chunk("coder"), token_chunk("Hel"), token_chunk("lo"), usage, text_chunk("Hello")]
+    )
+    shown = await Terminal(service, workspace, "hi").capture_output()
     assert "orchestrator -> coder: it is code (confidence high, by llm)\nHello" in shown
     assert "9 tokens (7 in, 2 out), model calls: 2" in shown
     assert shown.count("Hello") == 1
     assert shown.endswith("coder> ")
 
 
-async def test_the_cost_of_a_turn_is_that_of_all_its_runs(service: Service, workspace: Workspace) -> None:
+async def test_cost_of_a_turn_is_the_sum_of_its_runs(service: ScriptedService, workspace: Workspace) -> None:
     (workspace.root / "a.txt").write_text("content")
     counts = {"prompt_tokens": 1000, "cached_tokens": 800, "completion_tokens": 50, "total_tokens": 1050}
     usage = {"type": "usage", **counts, "model_calls": 1, "cost": 0.1, "currency": "EUR"}
     other = {**usage, "cost": 0.2, "unpriced_calls": 1, "estimated_calls": 1}
-    service.plays([usage, calls("read_file", path="a.txt")], [other, says("Done")])
-    shown = await Terminal(service, workspace, "read it").shows()
+    service.add_scripts([usage, tool_call_chunk("read_file", path="a.txt")], [other, text_chunk("Done")])
+    shown = await Terminal(service, workspace, "read it").capture_output()
     whole = "about 2100 tokens (2000 in, 1600 of them cached, 100 out), model calls: 2 (1 of unknown price), 0.3 EUR"
     assert whole in shown
 
 
-async def test_a_tool_is_run_and_its_result_goes_back(service: Service, workspace: Workspace) -> None:
+async def test_tool_is_executed_and_its_result_is_sent(service: ScriptedService, workspace: Workspace) -> None:
     (workspace.root / "a.txt").write_text("content")
-    service.plays([calls("read_file", path="a.txt")], [calls("read_file", path="b.txt")], [says("Done")])
-    await Terminal(service, workspace, "read it").shows()
+    service.add_scripts(
+        [tool_call_chunk("read_file", path="a.txt")], [tool_call_chunk("read_file", path="b.txt")], [text_chunk("Done")]
+    )
+    await Terminal(service, workspace, "read it").capture_output()
     one, two, three = service.messages
-    assert (one, two) == (said("read it"), result("content"))
+    assert (one, two) == (user_message("read it"), result_message("content"))
     assert three["error"].startswith("There is no 'b.txt'")
 
 
-async def test_an_approved_write_shows_its_diff_and_is_done_only_then(service: Service, workspace: Workspace) -> None:
+async def test_write_shows_its_diff_and_waits_for_approval(service: ScriptedService, workspace: Workspace) -> None:
     file = workspace.root / "a.txt"
     file.write_text("one\ntwo\n")
     write: dict[str, Any] = {"path": "a.txt", "content": "one\n2\n\x1b[2J"}
-    asks = calls("write_file", ask=True, **write) | {"metadata": {"rule": "writes.ask", "reason": "It writes."}}
-    service.plays([asks], [calls("write_file", **write)], [says("Written")])
-    shown = await Terminal(service, workspace, "write", "what?", "a").shows()
+    asks = tool_call_chunk("write_file", requires_approval=True, **write) | {
+        "metadata": {"rule": "writes.ask", "reason": "It writes."}
+    }
+    service.add_scripts([asks], [tool_call_chunk("write_file", **write)], [text_chunk("Written")])
+    shown = await Terminal(service, workspace, "write", "what?", "a").capture_output()
     assert "rule: writes.ask" in shown
     assert "--- a/a.txt\n+++ b/a.txt\n@@ -1,2 +1,3 @@\n one\n-two\n+2\n+\\x1b[2J\n" in shown
     assert shown.count("[a]pprove") == 2
     assert file.read_text() == write["content"]
-    written = result("Replaced a.txt, 10 bytes.", tool="write_file")
-    assert service.messages == [said("write"), decision("approve"), written]
+    written = result_message("Replaced a.txt, 10 bytes.", tool="write_file")
+    assert service.messages == [user_message("write"), decision_message("approve"), written]
 
 
-async def test_a_rejection_carries_the_feedback_and_nothing_is_done(service: Service, workspace: Workspace) -> None:
-    service.plays([calls("execute_command", ask=True, command="touch x", cwd="sub", timeout=9)], [says("All right")])
-    shown = await Terminal(service, workspace, "go", "r", "not now").shows()
+async def test_rejection_sends_the_feedback_and_executes_nothing(
+    service: ScriptedService, workspace: Workspace
+) -> None:
+    service.add_scripts(
+        [tool_call_chunk("execute_command", requires_approval=True, command="touch x", cwd="sub", timeout=9)],
+        [text_chunk("All right")],
+    )
+    shown = await Terminal(service, workspace, "go", "r", "not now").capture_output()
     assert f"$ touch x\nin {workspace.root}/sub, at most 9 s" in shown
-    assert service.messages[1:] == [decision("reject", feedback="not now")]
+    assert service.messages[1:] == [decision_message("reject", feedback="not now")]
     assert not (workspace.root / "x").exists()
 
 
@@ -132,87 +155,92 @@ def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("editor")
-async def test_an_edit_sends_only_what_changed(
-    service: Service, workspace: Workspace, tool: str, arguments: dict[str, Any], changes: dict[str, Any]
+async def test_edit_sends_only_the_changed_arguments(
+    service: ScriptedService, workspace: Workspace, tool: str, arguments: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    service.plays([calls(tool, ask=True, **arguments)], [says("Done")])
-    await Terminal(service, workspace, "go", "e").shows()
-    assert service.messages[1] == decision("edit", modified_arguments=changes)
+    service.add_scripts([tool_call_chunk(tool, requires_approval=True, **arguments)], [text_chunk("Done")])
+    await Terminal(service, workspace, "go", "e").capture_output()
+    assert service.messages[1] == decision_message("edit", modified_arguments=changes)
 
 
 @pytest.mark.usefixtures("editor")
-async def test_a_refused_edit_and_one_that_changes_nothing_ask_again(service: Service, workspace: Workspace) -> None:
-    asks = calls("write_file", ask=True, path="a.md", content="draft")
-    service.plays([asks], [fails("edit_refused")], [says("All right")])
-    shown = await Terminal(service, workspace, "go", "e", "r", "no").shows()
+async def test_refused_or_empty_edit_prompts_again(service: ScriptedService, workspace: Workspace) -> None:
+    asks = tool_call_chunk("write_file", requires_approval=True, path="a.md", content="draft")
+    service.add_scripts([asks], [error_chunk("edit_refused")], [text_chunk("All right")])
+    shown = await Terminal(service, workspace, "go", "e", "r", "no").capture_output()
     assert "edit_refused: It failed." in shown
     assert [m.get("decision") for m in service.messages] == [None, "edit", "reject"]
-    service.plays([calls("write_file", ask=True, path="a.md", content="as it is")], [says("All right")])
-    assert "Nothing was changed." in await Terminal(service, workspace, "go", "e", "r", "no").shows()
+    service.add_scripts(
+        [tool_call_chunk("write_file", requires_approval=True, path="a.md", content="as it is")],
+        [text_chunk("All right")],
+    )
+    assert "Nothing was changed." in await Terminal(service, workspace, "go", "e", "r", "no").capture_output()
 
 
-async def test_when_no_one_is_there_nothing_is_approved(service: Service, workspace: Workspace) -> None:
-    service.plays([calls("create_directory", ask=True, path="new")], [says("All right")])
-    await Terminal(service, workspace, "go", there=False).shows()
-    assert service.messages[1:] == [decision("reject", feedback=NO_APPROVER)]
+async def test_nothing_is_approved_without_a_user(service: ScriptedService, workspace: Workspace) -> None:
+    service.add_scripts(
+        [tool_call_chunk("create_directory", requires_approval=True, path="new")], [text_chunk("All right")]
+    )
+    await Terminal(service, workspace, "go", user_present=False).capture_output()
+    assert service.messages[1:] == [decision_message("reject", feedback=NO_APPROVER)]
 
 
-def history(*messages: dict[str, Any]) -> dict[str, Any]:
+def history_response(*messages: dict[str, Any]) -> dict[str, Any]:
     return {"messages": list(messages), "message_count": len(messages), "current_agent": "coder"}
 
 
-def asked_for(tool: str, **arguments: Any) -> dict[str, Any]:
+def assistant_call(tool: str, **arguments: Any) -> dict[str, Any]:
     function = {"name": tool, "arguments": json.dumps(arguments)}
     return {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "function": function}]}
 
 
-async def test_a_pause_survives_the_end_of_the_ide(service: Service, workspace: Workspace) -> None:
+async def test_pause_survives_a_restart_of_the_ide(service: ScriptedService, workspace: Workspace) -> None:
     wants = {"call_id": "call_1", "tool_name": "create_directory", "arguments": {"path": "new"}, "reason": "It writes."}
     service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": [wants]}
-    service.rest["/sessions/s-1/history"] = history(asked_for("create_directory", path="new"))
-    last_run = [calls("create_directory", ask=True, path="new")]
-    service.plays(last_run, [calls("create_directory", path="new")], [says("Done")])
-    shown = await Terminal(service, workspace, "a").shows(resume=True)
+    service.rest["/sessions/s-1/history"] = history_response(assistant_call("create_directory", path="new"))
+    last_run = [tool_call_chunk("create_directory", requires_approval=True, path="new")]
+    service.add_scripts(last_run, [tool_call_chunk("create_directory", path="new")], [text_chunk("Done")])
+    shown = await Terminal(service, workspace, "a").capture_output(resume=True)
     assert "Resumed session s-1: 1 messages, agent coder." in shown
-    assert service.messages == [decision("approve"), result("Created new.", tool="create_directory")]
+    assert service.messages == [decision_message("approve"), result_message("Created new.", tool="create_directory")]
 
 
 @pytest.mark.usefixtures("editor")
-async def test_a_refused_edit_of_a_resumed_pause_asks_again(service: Service, workspace: Workspace) -> None:
+async def test_refused_edit_of_a_resumed_pause_prompts_again(service: ScriptedService, workspace: Workspace) -> None:
     wants = {"call_id": "call_1", "tool_name": "create_directory", "arguments": {"path": "draft"}, "reason": "."}
     service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": [wants]}
-    service.rest["/sessions/s-1/history"] = history(asked_for("create_directory", path="draft"))
-    service.plays([], [fails("edit_refused")], [says("All right")])
-    await Terminal(service, workspace, "e", "r", "no").shows(resume=True)
+    service.rest["/sessions/s-1/history"] = history_response(assistant_call("create_directory", path="draft"))
+    service.add_scripts([], [error_chunk("edit_refused")], [text_chunk("All right")])
+    await Terminal(service, workspace, "e", "r", "no").capture_output(resume=True)
     assert [m["decision"] for m in service.messages] == ["edit", "reject"]
 
 
 @pytest.mark.parametrize(("tool", "goes_on"), [("read_file", True), ("execute_command", False)])
-async def test_of_the_calls_the_ide_died_on_only_a_reading_one_is_run_again(
-    service: Service, workspace: Workspace, tool: str, goes_on: bool
+async def test_only_a_read_call_is_repeated_after_a_crash(
+    service: ScriptedService, workspace: Workspace, tool: str, goes_on: bool
 ) -> None:
     (workspace.root / "a.txt").write_text("content")
     arguments: dict[str, Any] = {"path": "a.txt"} if goes_on else {"command": "touch b.txt"}
     service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": []}
-    service.rest["/sessions/s-1/history"] = history(asked_for(tool, **arguments))
-    service.plays([calls(tool, **arguments)], [says("Done")])
-    shown = await Terminal(service, workspace).shows(resume=True)
-    assert (service.messages == [result("content")]) is goes_on
+    service.rest["/sessions/s-1/history"] = history_response(assistant_call(tool, **arguments))
+    service.add_scripts([tool_call_chunk(tool, **arguments)], [text_chunk("Done")])
+    shown = await Terminal(service, workspace).capture_output(resume=True)
+    assert (service.messages == [result_message("content")]) is goes_on
     assert ("your next message closes it" in shown) is not goes_on
     assert not (workspace.root / "b.txt").exists()
 
 
-async def test_a_run_that_is_lost_is_reported_with_what_is_there(service: Service, workspace: Workspace) -> None:
+async def test_lost_run_is_reported_with_the_history(service: ScriptedService, workspace: Workspace) -> None:
     service.rest["/sessions/s-1/pending-approvals"] = {"pending_approvals": []}
-    service.rest["/sessions/s-1/history"] = history({"role": "user", "content": "do it"})
-    service.plays([token("I wi"), CUT], [])
-    shown = await Terminal(service, workspace, "do it").shows()
+    service.rest["/sessions/s-1/history"] = history_response({"role": "user", "content": "do it"})
+    service.add_scripts([token_chunk("I wi"), DISCONNECT], [])
+    shown = await Terminal(service, workspace, "do it").capture_output()
     assert "I wi\nConnection lost" in shown
     assert "The session holds 1 messages; the last ones are:\nuser: do it" in shown
 
 
-async def test_the_commands_of_the_prompt(service: Service, workspace: Workspace) -> None:
-    service.rest["/sessions/s-1/history"] = history({"role": "user", "content": "earlier"})
+async def test_prompt_commands_work(service: ScriptedService, workspace: Workspace) -> None:
+    service.rest["/sessions/s-1/history"] = history_response({"role": "user", "content": "earlier"})
     session = {
         "session_id": "s-9",
         "last_activity": "2025-01-01T00:00:00+00:00",
@@ -220,9 +248,9 @@ async def test_the_commands_of_the_prompt(service: Service, workspace: Workspace
         "message_count": 3,
     }
     service.rest["/sessions"] = {"sessions": [session | {"current_agent": "debug"}], "total": 1}
-    service.plays([switched("ask") | {"is_final": True}], [says("It is.")])
+    service.add_scripts([agent_switch_chunk("ask") | {"is_final": True}], [text_chunk("It is.")])
     lines = ("/agent ask", "/agent ask is it?", "/history", "/sessions", "/new", "/what", "/resume s-2", "/quit", "x")
-    shown = await Terminal(service, workspace, *lines).shows()
+    shown = await Terminal(service, workspace, *lines).capture_output()
     to_ask = {"type": "switch_agent", "agent_type": "ask"}
     assert service.messages == [to_ask, {**to_ask, "content": "is it?"}]
     for text in ("user: earlier", "s-9  2025-01-01T00:00:00  debug  3 messages  [bold]T", "Session ide-", "/cancel"):
@@ -231,51 +259,53 @@ async def test_the_commands_of_the_prompt(service: Service, workspace: Workspace
     assert "There is no command /what.\n/agent NAME" in shown
 
 
-async def test_help_and_what_a_command_lacks(service: Service, workspace: Workspace) -> None:
+async def test_help_and_missing_command_arguments_are_explained(service: ScriptedService, workspace: Workspace) -> None:
     service.rest["/agents"] = [{"type": "coder"}, {"type": "ask"}]
-    shown = await Terminal(service, workspace, "/help", "/new now", "/agent").shows()
+    shown = await Terminal(service, workspace, "/help", "/new now", "/agent").capture_output()
     assert shown.count("/agent NAME [message]  hand") == 2
     assert "There is no command" not in shown
     assert "Name an agent: /agent NAME [message].\nThere are coder, ask.\n" in shown
     assert service.messages == []
 
 
-async def test_the_newest_sessions_are_shown_with_the_newest_last(service: Service, workspace: Workspace) -> None:
+async def test_the_newest_sessions_are_shown_with_the_newest_last(
+    service: ScriptedService, workspace: Workspace
+) -> None:
     about = {"last_activity": "2025-01-01T00:00:00+00:00", "message_count": 3, "current_agent": "ask"}
     newest_first = [{"session_id": name, **about} for name in ("s-3", "s-2")]
     service.rest["/sessions"] = {"sessions": newest_first, "total": 57}
-    shown = await Terminal(service, workspace, "/sessions").shows()
+    shown = await Terminal(service, workspace, "/sessions").capture_output()
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("s-")] == ["s-2", "s-3"]
     assert "The newest 2 of 57 sessions:" in shown
     assert [request.path for request in service.requests] == ["/sessions?limit=20"]
 
 
-async def test_a_run_without_a_model_call_has_no_cost(service: Service, workspace: Workspace) -> None:
+async def test_a_run_without_a_model_call_has_no_cost(service: ScriptedService, workspace: Workspace) -> None:
     nothing = {"type": "usage", "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "model_calls": 0}
-    service.plays([nothing, switched("ask") | {"is_final": True}])
-    assert "tokens" not in await Terminal(service, workspace, "/agent ask").shows()
+    service.add_scripts([nothing, agent_switch_chunk("ask") | {"is_final": True}])
+    assert "tokens" not in await Terminal(service, workspace, "/agent ask").capture_output()
 
 
 async def test_a_failure_is_shown_with_its_code_and_the_next_message_works(
-    service: Service, workspace: Workspace
+    service: ScriptedService, workspace: Workspace
 ) -> None:
     terminal = Terminal(service, workspace, "one", "two")
-    service.plays([fails("llm_unavailable")], [says("Hello")])
-    shown = await terminal.shows()
+    service.add_scripts([error_chunk("llm_unavailable")], [text_chunk("Hello")])
+    shown = await terminal.capture_output()
     assert "llm_unavailable: It failed." in shown
     assert "Hello" in shown
     assert not terminal.chat.has_failed
 
 
-async def test_an_approval_can_be_remembered_and_one_that_was_not_taken_is_asked_again(
-    service: Service, workspace: Workspace
+async def test_approval_can_be_remembered_and_a_refused_one_is_repeated(
+    service: ScriptedService, workspace: Workspace
 ) -> None:
     metadata = {"rule": "write.file", "reason": "It writes.", "remember": {"pattern": "a.py"}}
-    asked = {**calls("write_file", ask=True, path="a.py", content="x\n"), "metadata": metadata}
-    ran = calls("write_file", path="a.py", content="x\n")
-    passed = {**calls("create_directory", call_id="call_2", path="d"), "metadata": PASSED}
-    service.plays([asked], [fails("invalid_decision")], [ran], [passed], [says("Done.")])
-    seen = await Terminal(service, workspace, "write", "s", "docs/**", "t", "").shows()
+    asked = {**tool_call_chunk("write_file", requires_approval=True, path="a.py", content="x\n"), "metadata": metadata}
+    ran = tool_call_chunk("write_file", path="a.py", content="x\n")
+    passed = {**tool_call_chunk("create_directory", call_id="call_2", path="d"), "metadata": GRANT_METADATA}
+    service.add_scripts([asked], [error_chunk("invalid_decision")], [ran], [passed], [text_chunk("Done.")])
+    seen = await Terminal(service, workspace, "write", "s", "docs/**", "t", "").capture_output()
     assert [message.get("remember") for message in service.messages[1:3]] == [
         {"scope": "session", "pattern": "docs/**"},
         {"scope": "turn"},
@@ -284,23 +314,23 @@ async def test_an_approval_can_be_remembered_and_one_that_was_not_taken_is_asked
     assert (workspace.root / "a.py").read_text() == "x\n"
 
 
-PASSED = {"rule": "grant.g1", "reason": "The user allowed calls like this one.", "passed_by": "grant"}
+GRANT_METADATA = {"rule": "grant.g1", "reason": "The user allowed calls like this one.", "passed_by": "grant"}
 
 
-async def test_what_was_allowed_in_advance_is_listed_and_taken_back(service: Service, workspace: Workspace) -> None:
+async def test_grants_are_listed_and_revoked(service: ScriptedService, workspace: Workspace) -> None:
     grant = {"id": "g1", "agent": "coder", "tool_name": "write_file", "pattern": "docs/**", "scope": "session"}
     more = {**grant, "id": "g2", "uses_left": 2, "expires_at": "2026-01-01T10:00:00.000000+00:00"}
     path = "/sessions/s-1/grants"
     service.rest |= {path: {"grants": [grant, more], "revoked": 2}, f"{path}/g1": {"revoked": 1}}
-    seen = await Terminal(service, workspace, "/grants", "/revoke g1", "/revoke").shows()
+    seen = await Terminal(service, workspace, "/grants", "/revoke g1", "/revoke").capture_output()
     assert "g1  write_file docs/**  (coder, session)" in seen
     assert "g2  write_file docs/**  (coder, session, 2 uses left, until 2026-01-01T10:00:00)" in seen
     assert ("Taken back: 1." in seen, "Taken back: 2." in seen) == (True, True)
     service.rest[path] = {"grants": []}
-    assert "Nothing is allowed in advance." in await Terminal(service, workspace, "/grants").shows()
+    assert "Nothing is allowed in advance." in await Terminal(service, workspace, "/grants").capture_output()
 
 
-async def test_a_refusal_names_its_rule(service: Service, workspace: Workspace) -> None:
-    refused = {**fails("tool_denied", "No.", rule="path.outside"), "is_final": False}
-    service.plays([refused, says("Well.")])
-    assert "tool_denied: No. (rule path.outside)" in await Terminal(service, workspace, "read ../a").shows()
+async def test_denial_names_its_rule(service: ScriptedService, workspace: Workspace) -> None:
+    refused = {**error_chunk("tool_denied", "No.", rule="path.outside"), "is_final": False}
+    service.add_scripts([refused, text_chunk("Well.")])
+    assert "tool_denied: No. (rule path.outside)" in await Terminal(service, workspace, "read ../a").capture_output()

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from ide.server_process import PROJECT_ROOT, CannotStart, ensure_service, is_reachable
+from ide.server_process import CannotStart, ensure_service, is_reachable
 from ide.workspace import Workspace
-from tests.ide.scripted import HOLD, Service, calls, fails, says, token
+from tests.support.paths import PROJECT_ROOT
+from tests.support.scripted_service import STALL, ScriptedService, error_chunk, text_chunk, token_chunk, tool_call_chunk
 
-TESTS_ROOT = Path(__file__).parents[2]
 
-
-async def ide(service: Service, workspace: Workspace, *options: str, lines: str = "") -> tuple[int | None, str]:
+async def start_ide(
+    service: ScriptedService, workspace: Workspace, *options: str, lines: str = ""
+) -> tuple[int | None, str]:
     """Its exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ide", str(workspace.root), "--url", service.url, *options),
@@ -32,11 +33,15 @@ async def ide(service: Service, workspace: Workspace, *options: str, lines: str 
     return process.returncode, shown.decode()
 
 
-async def test_piped_lines_are_messages_and_yes_approves(service: Service, workspace: Workspace) -> None:
+async def test_piped_lines_are_messages_and_yes_approves(service: ScriptedService, workspace: Workspace) -> None:
     command: dict[str, Any] = {"command": "env | grep -c k3y > count; true"}
-    service.plays([calls("execute_command", ask=True, **command)], [calls("execute_command", **command)], [says("Ok")])
-    service.plays([token("Tw"), says("Two.")])
-    code, shown = await ide(
+    service.add_scripts(
+        [tool_call_chunk("execute_command", requires_approval=True, **command)],
+        [tool_call_chunk("execute_command", **command)],
+        [text_chunk("Ok")],
+    )
+    service.add_scripts([token_chunk("Tw"), text_chunk("Two.")])
+    code, shown = await start_ide(
         service, workspace, "--yes", "--session", "s-1", "--agent", "coder", lines="go\n/quit\nno\n"
     )
     assert code == 0
@@ -48,36 +53,38 @@ async def test_piped_lines_are_messages_and_yes_approves(service: Service, works
     assert (workspace.root / "count").read_text() == "0\n", "the command must not see the service's key"
 
 
-@pytest.mark.parametrize(("last", "code"), [(says("Hello"), 0), (fails("llm_unavailable"), 1)])
+@pytest.mark.parametrize(("last", "code"), [(text_chunk("Hello"), 0), (error_chunk("llm_unavailable"), 1)])
 async def test_the_exit_code_is_that_of_the_last_run(
-    service: Service, workspace: Workspace, last: dict[str, object], code: int
+    service: ScriptedService, workspace: Workspace, last: dict[str, object], code: int
 ) -> None:
-    service.plays([fails("limit_reached")], [last])
-    assert (await ide(service, workspace, lines="one\ntwo"))[0] == code
+    service.add_scripts([error_chunk("limit_reached")], [last])
+    assert (await start_ide(service, workspace, lines="one\ntwo"))[0] == code
 
 
-async def test_list_shows_the_sessions(service: Service, workspace: Workspace) -> None:
+async def test_list_shows_the_sessions(service: ScriptedService, workspace: Workspace) -> None:
     service.rest["/sessions"] = {"sessions": [], "total": 0}
-    assert await ide(service, workspace, "--list") == (0, "There are no sessions yet.\n")
+    assert await start_ide(service, workspace, "--list") == (0, "There are no sessions yet.\n")
 
 
-async def test_a_service_where_the_settings_say_is_not_named_again(
-    service: Service, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+async def test_resume_command_leaves_out_the_configured_address(
+    service: ScriptedService, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENT_RUNTIME__PORT", str(service.port))
     monkeypatch.setenv("AGENT_RUNTIME__HOST", "0.0.0.0")
-    shown = (await ide(service, workspace, "--session", "s-1", lines="/quit\n"))[1]
+    shown = (await start_ide(service, workspace, "--session", "s-1", lines="/quit\n"))[1]
     assert shown.endswith(f'make chat DIR={workspace.root} ARGS="--session s-1"\n')
 
 
-async def test_an_agent_that_is_not_there_ends_it_before_any_input(service: Service, workspace: Workspace) -> None:
-    service.plays([fails("invalid_message", "The agent bogus is not available.")])
-    code, shown = await ide(service, workspace, "--agent", "bogus", lines="go\n")
+async def test_unknown_agent_ends_the_program(service: ScriptedService, workspace: Workspace) -> None:
+    service.add_scripts([error_chunk("invalid_message", "The agent bogus is not available.")])
+    code, shown = await start_ide(service, workspace, "--agent", "bogus", lines="go\n")
     assert (code, [m["type"] for m in service.messages]) == (1, ["switch_agent"])
     assert "The agent bogus is not available." in shown
 
 
-async def at_terminal(service: Service, workspace: Workspace, *dialogue: tuple[str, str | signal.Signals]) -> None:
+async def play_dialogue(
+    service: ScriptedService, workspace: Workspace, *dialogue: tuple[str, str | signal.Signals]
+) -> None:
     """Waits for each text, then presses the keys or sends the signal; the program must end well."""
     here, there = pty.openpty()
     termios.tcsetwinsize(there, (40, 120))
@@ -88,7 +95,7 @@ async def at_terminal(service: Service, workspace: Workspace, *dialogue: tuple[s
     )
     os.close(there)
     shown = asyncio.StreamReader()
-    asyncio.get_running_loop().add_reader(here, lambda: shown.feed_data(_read(here)))
+    asyncio.get_running_loop().add_reader(here, lambda: shown.feed_data(_read_terminal(here)))
     try:
         async with asyncio.timeout(60):
             for text, does in dialogue:
@@ -103,46 +110,50 @@ async def at_terminal(service: Service, workspace: Workspace, *dialogue: tuple[s
             await process.wait()
 
 
-async def test_at_a_terminal_one_types_and_approves(service: Service, workspace: Workspace) -> None:
-    made = [says("Made it")]
-    service.plays([calls("create_directory", ask=True, path="new")], [calls("create_directory", path="new")], made)
+async def test_user_can_type_and_approve_at_a_terminal(service: ScriptedService, workspace: Workspace) -> None:
+    made = [text_chunk("Made it")]
+    service.add_scripts(
+        [tool_call_chunk("create_directory", requires_approval=True, path="new")],
+        [tool_call_chunk("create_directory", path="new")],
+        made,
+    )
     dialogue = (("you>", "make it\r"), ("feedback:", "a\r"), ("Made it", ""), ("you>", "\x04"))
-    await at_terminal(service, workspace, *dialogue)
+    await play_dialogue(service, workspace, *dialogue)
     assert (workspace.root / "new").is_dir()
 
 
-async def test_ctrl_c_stops_watching_and_the_next_message_works(service: Service, workspace: Workspace) -> None:
-    service.plays([token("Thinking"), HOLD], [says("Hello")])
+async def test_ctrl_c_stops_watching_and_the_next_message_works(service: ScriptedService, workspace: Workspace) -> None:
+    service.add_scripts([token_chunk("Thinking"), STALL], [text_chunk("Hello")])
     interrupted = (("you>", "hi\r"), ("Thinking", signal.SIGINT), ("/resume shows it", ""))
     asked = (("feedback:", "\x03"), ("/resume asks again", ""))
-    service.plays([calls("create_directory", ask=True, path="new")])
+    service.add_scripts([tool_call_chunk("create_directory", requires_approval=True, path="new")])
     dialogue = (*interrupted, ("you>", "hi\r"), ("Hello", ""), ("you>", "go\r"), *asked, ("you>", "/quit\r"))
-    await at_terminal(service, workspace, *dialogue)
+    await play_dialogue(service, workspace, *dialogue)
     assert [m["content"] for m in service.messages] == ["hi", "hi", "go"]
 
 
-def _read(terminal: int) -> bytes:
+def _read_terminal(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
     except OSError:
         return b""
 
 
-async def test_a_service_is_started_where_none_answers_and_ended_afterwards() -> None:
+async def test_missing_service_is_started_and_ended_afterwards() -> None:
     notices: list[str] = []
-    async with Service() as service:
+    async with ScriptedService() as service:
         url = service.url
-    scripted = [sys.executable, "-m", "tests.ide.scripted", str(service.port)]
-    async with ensure_service(url, "", notices.append, scripted, TESTS_ROOT):
+    scripted = [sys.executable, "-m", "tests.support.scripted_service", str(service.port)]
+    async with ensure_service(url, "", notices.append, scripted, PROJECT_ROOT):
         assert await is_reachable(url)
-        async with ensure_service(url, "", notices.append, scripted, TESTS_ROOT):
+        async with ensure_service(url, "", notices.append, scripted, PROJECT_ROOT):
             pass
         assert await is_reachable(url), "a service that was there is left alone"
     assert [notice.partition(":")[0] for notice in notices] == ["No service answered at http"]
     assert not await is_reachable(url)
 
 
-LAST_WORDS = """
+FAILING_SCRIPT = """
 import os, sys
 print("Traceback")
 print(*(os.environ[f"AGENT_RUNTIME__{name}"] for name in ("HOST", "PORT", "DEV", "INTERNAL_API_KEY")))
@@ -151,20 +162,20 @@ print("INFO:     Application shutdown complete.", end="\\n\\n")
 
 
 @pytest.mark.parametrize(("found", "passed"), [("", "set"), ("found", "found")])
-async def test_a_service_that_cannot_start_says_why_and_has_the_address_and_the_key(
+async def test_failed_start_of_the_service_is_explained(
     monkeypatch: pytest.MonkeyPatch, found: str, passed: str
 ) -> None:
     monkeypatch.setenv("AGENT_RUNTIME__INTERNAL_API_KEY", "set")
     monkeypatch.setenv("AGENT_RUNTIME__HOST", "0.0.0.0")
-    async with Service() as service:
+    async with ScriptedService() as service:
         url = service.url
     with pytest.raises(CannotStart, match=rf"ended at once: 127.0.0.1 {service.port} true {passed} \(log [^\n]*\)$"):
-        async with ensure_service(url, found, print, [sys.executable, "-c", LAST_WORDS]):
+        async with ensure_service(url, found, print, [sys.executable, "-c", FAILING_SCRIPT]):
             pass
 
 
-async def test_a_started_service_has_the_key_of_env_and_ends_even_when_the_ide_is_killed(tmp_path: Path) -> None:
-    async with Service() as free:
+async def test_started_service_ends_when_the_ide_is_killed(tmp_path: Path) -> None:
+    async with ScriptedService() as free:
         (tmp_path / ".env").write_text(f"AGENT_RUNTIME__PORT={free.port}\nAGENT_RUNTIME__INTERNAL_API_KEY=k3y\n")
     settings = {"PYTHONPATH": str(PROJECT_ROOT), "AGENT_RUNTIME__DB_URL": f"sqlite:///{tmp_path}/a.db"}
     process = await asyncio.create_subprocess_exec(
@@ -182,18 +193,18 @@ async def test_a_started_service_has_the_key_of_env_and_ends_even_when_the_ide_i
     await process.stdout.readuntil(b"-> ask")
     process.kill()
     await process.wait()
-    await _ended(service)
+    await _wait_for_exit(service)
     os.close(service)
 
 
-async def _ended(process: int) -> None:
+async def _wait_for_exit(process: int) -> None:
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(process, over.set)
     await over.wait()
     asyncio.get_running_loop().remove_reader(process)
 
 
-async def test_only_this_machine_gets_a_service() -> None:
+async def test_service_is_started_only_on_this_machine() -> None:
     with pytest.raises(CannotStart, match="--url"):
         async with ensure_service("https://127.0.0.1:1", "", print):
             pass

@@ -15,11 +15,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_nothing_set_is_the_port_of_the_service_without_a_key() -> None:
+def test_default_address_has_no_key() -> None:
     assert (parse_arguments(["."]).url, get_service_key()) == ("http://127.0.0.1:8001", "")
 
 
-def test_the_environment_comes_before_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_overrides_the_env_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ("HOST=localhost", "PORT=9001", "INTERNAL_API_KEY='a key'")
     (folder / ".env").write_text("".join(f"{SETTING_PREFIX}{line}\n" for line in lines))
     assert (parse_arguments(["."]).url, get_service_key()) == ("http://localhost:9001", "a key")
@@ -32,6 +32,6 @@ def test_the_environment_comes_before_the_file(folder: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::1", "[::1]"), ("there", "there")]
 )
-def test_a_service_on_every_address_is_on_this_machine(monkeypatch: pytest.MonkeyPatch, host: str, shown: str) -> None:
+def test_wildcard_host_becomes_loopback(monkeypatch: pytest.MonkeyPatch, host: str, shown: str) -> None:
     monkeypatch.setenv(f"{SETTING_PREFIX}HOST", host)
     assert parse_arguments(["."]).url == f"http://{shown}:8001"

@@ -14,10 +14,11 @@ from policy.commands import CommandClass, classify_command
 from policy.globs import matches_glob
 from policy.grants import Grant
 from policy.paths import find_path_error, find_pattern_error
-from tests.policy.test_gate import CORPUS, lines
+from tests.policy.test_gate import load_lines
+from tests.support.paths import CORPUS
 
-READ_ONLY = [line for line in (CORPUS / "read_only_commands.txt").read_text("utf-8").split("\n") if line]
-ASKED_FOR_ALL_THE_SAME = {
+READ_ONLY_COMMANDS = [line for line in (CORPUS / "read_only_commands.txt").read_text("utf-8").split("\n") if line]
+HARMLESS_BUT_UNPROVEN = {
     "cat my\\ file.txt",
     'stat -f "%z" README.md',
     "date -r README.md",
@@ -28,14 +29,14 @@ ASKED_FOR_ALL_THE_SAME = {
 division of awk, which programs take for other things."""
 
 
-@pytest.mark.parametrize("command", READ_ONLY)
-def test_an_ordinary_command_that_only_reads(command: str) -> None:
+@pytest.mark.parametrize("command", READ_ONLY_COMMANDS)
+def test_read_only_command_is_recognized(command: str) -> None:
     kind = classify_command({"command": command}).kind
-    assert (kind is CommandClass.READ_ONLY) == (command not in ASKED_FOR_ALL_THE_SAME)
+    assert (kind is CommandClass.READ_ONLY) == (command not in HARMLESS_BUT_UNPROVEN)
 
 
-@pytest.mark.parametrize("command", lines("unproven_commands.txt"), ids=lambda command: ascii(command[:60]))
-def test_a_command_that_is_not_proven_read_only(command: str) -> None:
+@pytest.mark.parametrize("command", load_lines("unproven_commands.txt"), ids=lambda command: ascii(command[:60]))
+def test_unproven_command_is_not_read_only(command: str) -> None:
     assert classify_command({"command": command}).kind is not CommandClass.READ_ONLY
 
 
@@ -58,14 +59,14 @@ def test_a_command_that_is_not_proven_read_only(command: str) -> None:
         ({"command": "sed -n 1,5p a | grep -i b"}, "a client that uses no shell would give all of it to sed"),
     ],
 )
-def test_why_a_command_is_not_proven(arguments: dict[str, object], why: str) -> None:
+def test_unproven_command_has_a_reason(arguments: dict[str, object], why: str) -> None:
     assert classify_command(arguments) == (CommandClass.UNPROVEN, why)
 
 
 @pytest.mark.parametrize(
     "command", ["git status", "git log --oneline -5 | head", "git diff HEAD~1 -- src/a.py", "ls && git show HEAD:a.py"]
 )
-def test_a_read_of_git_is_a_class_of_its_own(command: str) -> None:
+def test_git_read_is_recognized(command: str) -> None:
     assert classify_command({"command": command}).kind is CommandClass.GIT_READ
 
 
@@ -86,11 +87,11 @@ def test_a_read_of_git_is_a_class_of_its_own(command: str) -> None:
         "git status > x",
     ],
 )
-def test_what_is_no_read_of_git(command: str) -> None:
+def test_other_git_command_is_unproven(command: str) -> None:
     assert classify_command({"command": command}).kind is CommandClass.UNPROVEN
 
 
-FILES = {
+SCRATCH_FILES = {
     "README.md": "# Title\n\nSome text with TODO and an error.\n",
     "a.txt": "a\nb\nc 1 2\n",
     "b.txt": "a\nc\nd 3 4\n",
@@ -115,7 +116,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scratch")
-    for name, content in FILES.items():
+    for name, content in SCRATCH_FILES.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
@@ -123,7 +124,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def snapshot(folder: Path) -> list[tuple[str, int, int, str]]:
+def snapshot_folder(folder: Path) -> list[tuple[str, int, int, str]]:
     found = []
     for path in sorted([folder, *folder.rglob("*")]):
         status = path.lstat()
@@ -132,7 +133,7 @@ def snapshot(folder: Path) -> list[tuple[str, int, int, str]]:
     return found
 
 
-def naively(command: str) -> list[str]:
+def split_naively(command: str) -> list[str]:
     """As a client splits it that knows no shell and no operators."""
     words, word, quoted, begun = [], "", False, False
     for char in command:
@@ -147,19 +148,19 @@ def naively(command: str) -> list[str]:
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is what reads the commands here")
-def test_the_commands_of_the_corpus_change_no_file_whoever_reads_them(scratch: Path) -> None:
-    before = snapshot(scratch.parent)
+def test_corpus_commands_change_no_file(scratch: Path) -> None:
+    before = snapshot_folder(scratch.parent)
     environment = {"PATH": os.environ["PATH"], "HOME": str(scratch)}
-    for command in READ_ONLY:
-        for argv in (["bash", "-c", command], naively(command)):
+    for command in READ_ONLY_COMMANDS:
+        for argv in (["bash", "-c", command], split_naively(command)):
             if shutil.which(argv[0]):
                 subprocess.run(
                     argv, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=30
                 )
-        assert snapshot(scratch.parent) == before, command
+        assert snapshot_folder(scratch.parent) == before, command
 
 
-PIECES = st.sampled_from(
+COMMAND_PIECES = st.sampled_from(
     [
         *" \t\n;&|<>(){}[]$`'\"\\!*?~#=-/.",
         "..",
@@ -179,8 +180,8 @@ PIECES = st.sampled_from(
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.one_of(st.text(max_size=300), st.lists(PIECES, max_size=120).map("".join)))
-def test_no_text_breaks_the_judgement(text: str) -> None:
+@given(st.one_of(st.text(max_size=300), st.lists(COMMAND_PIECES, max_size=120).map("".join)))
+def test_any_text_can_be_classified(text: str) -> None:
     assert classify_command({"command": text, "cwd": text[:20] or None}).kind in CommandClass
     assert isinstance(find_path_error(text), str | None)
     assert isinstance(find_pattern_error(text), str | None)
@@ -190,8 +191,8 @@ def test_no_text_breaks_the_judgement(text: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from(READ_ONLY),
+    st.sampled_from(READ_ONLY_COMMANDS),
     st.sampled_from(["; rm a", " > b", " && make", " | sh", "\nrm a", " `rm a`", " $(rm a)", " &"]),
 )
-def test_nothing_can_be_hung_on_to_a_command_that_only_reads(command: str, more: str) -> None:
+def test_appended_code_makes_a_command_unproven(command: str, more: str) -> None:
     assert classify_command({"command": command + more}).kind is CommandClass.UNPROVEN

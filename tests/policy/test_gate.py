@@ -1,7 +1,6 @@
 """The gate's judgement, row by row: every agent, every tool, every kind of argument."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +8,12 @@ import pytest
 from graph.permissions.gatekeeper import Gatekeeper, all_agents
 from graph.tools.catalog import TOOLS
 from prompts import AGENTS
+from tests.support.paths import CORPUS
 
-GATE = Gatekeeper()
-CORPUS = Path(__file__).parent.parent / "corpus"
+GATEKEEPER = Gatekeeper()
 
 
-def lines(name: str) -> list[Any]:
+def load_lines(name: str) -> list[Any]:
     return [json.loads(line) for line in (CORPUS / name).read_text("utf-8").split("\n") if line]
 
 
@@ -71,7 +70,7 @@ WRONG_TYPE = {
     "ask_followup_question": {"question": "x", "suggestions": "y"},
 }
 UNKNOWN = {tool: {**arguments, "sudo": True} for tool, arguments in HARMLESS.items()}
-KINDS: dict[str, dict[str, Any]] = {
+ARGUMENT_KINDS: dict[str, dict[str, Any]] = {
     "harmless": HARMLESS,
     "outside": OUTSIDE,
     "pattern_outside": PATTERN_OUTSIDE,
@@ -85,8 +84,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "wrong_type": WRONG_TYPE,
     "unknown": UNKNOWN,
 }
-MALFORMED = ("deny", "arguments.invalid")
-RULES = {
+INVALID_ARGUMENTS = ("deny", "arguments.invalid")
+EXPECTED_VERDICTS = {
     ("harmless", "write_file"): ("ask", "write.file"),
     ("harmless", "create_directory"): ("ask", "write.directory"),
     ("harmless", "execute_command"): ("ask", "command.unproven"),
@@ -107,15 +106,15 @@ RULES = {
     **{("outside", tool): ("deny", "path.outside") for tool in OUTSIDE},
     **{("repository", tool): ("deny", "path.outside") for tool in REPOSITORY},
     **{("pattern_outside", tool): ("deny", "pattern.outside") for tool in PATTERN_OUTSIDE},
-    **{(kind, tool): MALFORMED for kind in ("missing", "wrong_type", "unknown") for tool in TOOLS},
+    **{(kind, tool): INVALID_ARGUMENTS for kind in ("missing", "wrong_type", "unknown") for tool in TOOLS},
 }
 """For an agent that may use the tool, without limits of its own."""
 
 
-def expected(agent: str, tool: str, kind: str) -> tuple[str, str]:
-    decision, rule = RULES[kind, tool]
+def predict_verdict(agent: str, tool: str, kind: str) -> tuple[str, str]:
+    decision, rule = EXPECTED_VERDICTS[kind, tool]
     if rule == "arguments.invalid":
-        return MALFORMED
+        return INVALID_ARGUMENTS
     if tool not in all_agents()[agent].tools:
         return "deny", "agent.tool"
     if agent == "architect" and tool == "write_file" and kind == "no_markdown":
@@ -125,20 +124,20 @@ def expected(agent: str, tool: str, kind: str) -> tuple[str, str]:
     return decision, rule
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ARGUMENT_KINDS)
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("agent", all_agents())
-def test_every_agent_with_every_tool_and_every_kind_of_argument(agent: str, tool: str, kind: str) -> None:
-    if tool not in KINDS[kind]:
+def test_verdict_for_each_agent_tool_and_kind_of_argument(agent: str, tool: str, kind: str) -> None:
+    if tool not in ARGUMENT_KINDS[kind]:
         return
-    verdict = GATE.evaluate_call(agent, tool, KINDS[kind][tool])
-    assert (verdict.decision, verdict.rule) == expected(agent, tool, kind)
+    verdict = GATEKEEPER.evaluate_call(agent, tool, ARGUMENT_KINDS[kind][tool])
+    assert (verdict.decision, verdict.rule) == predict_verdict(agent, tool, kind)
     assert verdict.reason.endswith(".")
     assert verdict.reason.isascii()
 
 
-def test_the_matrix_says_what_the_gate_says() -> None:
-    matrix = GATE.permission_matrix()
+def test_matrix_agrees_with_the_verdicts() -> None:
+    matrix = GATEKEEPER.permission_matrix()
     assert matrix["ask"]["write_file"] == [{"decision": "deny", "rule": "agent.tool"}]
     assert matrix["architect"]["write_file"] == [
         {"decision": "deny", "rule": "agent.may_write", "paths_but": ["*.md"]},
@@ -147,38 +146,39 @@ def test_the_matrix_says_what_the_gate_says() -> None:
     assert [each["decision"] for each in matrix["debug"]["execute_command"]] == ["ask", "allow", "ask", "ask"]
     for agent in AGENTS:
         for tool, outcomes in matrix[agent].items():
-            verdict = GATE.evaluate_call(agent, tool, HARMLESS[tool])
+            verdict = GATEKEEPER.evaluate_call(agent, tool, HARMLESS[tool])
             assert (verdict.decision, verdict.rule) in {(each["decision"], each["rule"]) for each in outcomes}
 
 
-def test_what_a_call_lacks_is_said_so_that_its_model_can_act_on_it() -> None:
-    assert GATE.evaluate_call("coder", "write_file", {"path": "a", "mode": 1}).reason == (
+def test_invalid_arguments_are_explained_to_the_model() -> None:
+    assert GATEKEEPER.evaluate_call("coder", "write_file", {"path": "a", "mode": 1}).reason == (
         "The arguments of write_file are not valid: content: Field required; mode: Extra inputs are not permitted. "
         "Its arguments are: path, content, encoding, create_dirs, backup."
     )
 
 
-@pytest.mark.parametrize("path", lines("paths_inside.txt"))
-def test_a_path_inside_the_workspace(path: str) -> None:
+@pytest.mark.parametrize("path", load_lines("paths_inside.txt"))
+def test_path_inside_the_workspace_is_allowed(path: str) -> None:
     for tool, more in (("read_file", {}), ("write_file", {"content": "x"}), ("create_directory", {})):
-        assert GATE.evaluate_call("coder", tool, {"path": path, **more}).decision in ("allow", "ask")
+        assert GATEKEEPER.evaluate_call("coder", tool, {"path": path, **more}).decision in ("allow", "ask")
 
 
-@pytest.mark.parametrize("path", lines("paths_refused.txt"), ids=ascii)
-def test_a_path_that_is_not_proven_inside_the_workspace(path: Any) -> None:
+@pytest.mark.parametrize("path", load_lines("paths_refused.txt"), ids=ascii)
+def test_path_not_proven_inside_the_workspace_is_denied(path: Any) -> None:
     for tool, more in (("read_file", {}), ("write_file", {"content": "x"}), ("create_directory", {})):
-        assert GATE.evaluate_call("coder", tool, {"path": path, **more}).decision == "deny"
+        assert GATEKEEPER.evaluate_call("coder", tool, {"path": path, **more}).decision == "deny"
 
 
 @pytest.mark.parametrize("pattern", ["*.py", "src/**/*.py", "test_[ab]?.py", "*.{js,ts}"])
-def test_a_pattern_of_names_inside_the_workspace(pattern: str) -> None:
-    assert GATE.evaluate_call("ask", "list_files", {"pattern": pattern}).decision == "allow"
+def test_pattern_inside_the_workspace_is_allowed(pattern: str) -> None:
+    assert GATEKEEPER.evaluate_call("ask", "list_files", {"pattern": pattern}).decision == "allow"
 
 
 @pytest.mark.parametrize("pattern", ["../../*", "/etc/*", "**/../..", "~/*", "C:*", "a\\*", "", ".git/*", "a\x00"])
-def test_a_pattern_that_could_leave_the_workspace(pattern: str) -> None:
+def test_pattern_that_could_leave_the_workspace_is_denied(pattern: str) -> None:
     assert (
-        GATE.evaluate_call("ask", "search_in_code", {"query": "x", "file_pattern": pattern}).rule == "pattern.outside"
+        GATEKEEPER.evaluate_call("ask", "search_in_code", {"query": "x", "file_pattern": pattern}).rule
+        == "pattern.outside"
     )
 
 
@@ -194,8 +194,8 @@ def test_a_pattern_that_could_leave_the_workspace(pattern: str) -> None:
         ("src/main.py", None),
     ],
 )
-def test_a_legal_path_with_a_meaning_of_its_own_carries_a_warning(path: str, warning: str | None) -> None:
-    verdict = GATE.evaluate_call("coder", "write_file", {"path": path, "content": "x"})
+def test_sensitive_path_carries_a_warning(path: str, warning: str | None) -> None:
+    verdict = GATEKEEPER.evaluate_call("coder", "write_file", {"path": path, "content": "x"})
     asked = "Writing a file needs the user's approval."
     assert (verdict.decision, verdict.warning) == ("ask", warning)
     assert verdict.reason == (f"{asked} {warning}" if warning else asked)

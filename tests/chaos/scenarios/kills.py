@@ -4,44 +4,44 @@ import asyncio
 import signal
 from collections import Counter
 
-from tests.chaos.points import POINTS
-from tests.chaos.processes import Replica
-from tests.chaos.world import Setup, World, world
+from tests.chaos.points import INJECTION_POINTS
+from tests.chaos.processes import ReplicaProcess
+from tests.chaos.world import ScenarioSetup, World, open_world
 
-SESSIONS = 4
+SESSION_COUNT = 4
 
 
-async def kill(setup: Setup) -> list[str]:
+async def kill_replica(setup: ScenarioSetup) -> list[str]:
     """Each round starts a replica and kills it, in turn at a random time and at a named point.
 
     The next one soon gets at what the last one held: a session that has to wait through many rounds is no finding.
     """
-    async with world(setup, lease_seconds="1") as it:
-        it.expected |= {"interrupted"}
-        reached = Reached()
-        async with it.playing(SESSIONS):
+    async with open_world(setup, lease_seconds="1") as it:
+        it.expected_codes |= {"interrupted"}
+        reached = PointCoverage()
+        async with it.play_sessions(SESSION_COUNT):
             for number in range(setup.rounds):
                 (replica,) = it.replicas
-                await (at_a_point(it, replica, reached) if number % 2 else _any_time(it, replica))
-            await it.restart()
-        it.findings += reached.never()
-        return await it.judge()
+                await (kill_at_point(it, replica, reached) if number % 2 else _kill_at_random(it, replica))
+            await it.restart_replicas()
+        it.findings += reached.list_unreached()
+        return await it.judge_outcome()
 
 
-async def _any_time(it: World, replica: Replica) -> None:
+async def _kill_at_random(it: World, replica: ReplicaProcess) -> None:
     replica.start()
     await asyncio.sleep(it.rng.uniform(0.2, 0.9))
     await replica.end(signal.SIGKILL)
 
 
-class Reached:
+class PointCoverage:
     """Which points a scenario passed: one that nothing passes is no test of anything."""
 
     def __init__(self) -> None:
         self.tried: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
 
-    def never(self) -> list[str]:
+    def list_unreached(self) -> list[str]:
         """Sentences on those that were tried often enough."""
         return [
             f"the point {name!r} was tried {times} times and never reached"
@@ -50,24 +50,24 @@ class Reached:
         ]
 
 
-async def at_a_point(it: World, replica: Replica, reached: Reached) -> None:
+async def kill_at_point(it: World, replica: ReplicaProcess, reached: PointCoverage) -> None:
     """Start a replica that kills itself at one; when it does not get there, it is killed."""
-    name = it.rng.choice(list(POINTS))
-    replica.start(f"{name}:{it.rng.randint(1, POINTS[name].most)}:SIGKILL")
+    name = it.rng.choice(list(INJECTION_POINTS))
+    replica.start(f"{name}:{it.rng.randint(1, INJECTION_POINTS[name].max_passes)}:SIGKILL")
     reached.tried[name] += 1
-    reached.passed[name] += await replica.died(1.5)
+    reached.passed[name] += await replica.wait_for_exit(1.5)
     await replica.end(signal.SIGKILL)
 
 
-async def stop(setup: Setup) -> list[str]:
+async def stop_replica(setup: ScenarioSetup) -> list[str]:
     """Each round starts a replica and tells it to stop, in the middle of its work."""
-    async with world(setup, shutdown_seconds="1") as it:
-        it.expected |= {"interrupted"}
-        async with it.playing(SESSIONS):
+    async with open_world(setup, shutdown_seconds="1") as it:
+        it.expected_codes |= {"interrupted"}
+        async with it.play_sessions(SESSION_COUNT):
             for _ in range(setup.rounds):
                 (replica,) = it.replicas
                 replica.start()
                 await asyncio.sleep(it.rng.uniform(0.4, 1))
                 await replica.end(signal.SIGTERM)
-            await it.restart()
-        return await it.judge()
+            await it.restart_replicas()
+        return await it.judge_outcome()

