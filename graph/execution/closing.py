@@ -8,11 +8,11 @@ from langgraph.types import StateSnapshot
 
 from graph import wire
 from graph.conversation import human_message
-from graph.execution.outcome import Graph, Outcome, outcome_from_snapshot
+from graph.execution.outcome import Graph, Outcome, outcome_from_snapshot, read_state
 from graph.permissions.decisions import CANCELLED_RESULT, answer_open_calls
 
 CLOSING = "closing"
-"""Key in a checkpoint's metadata: the thread is being closed; the value says whether it holds the run's message."""
+"""Key in a checkpoint's metadata: the thread is being closed. Its value: whether the thread holds the run's message."""
 
 
 def has_started(snapshot: StateSnapshot, run_id: str) -> bool:
@@ -45,19 +45,20 @@ async def close_thread(
 ) -> Outcome:
     """Close the open calls of a thread that no run works on, and return what is left of it.
 
-    `message` started a run that failed; it is added to the thread if the run did not get that far. `told` is the text
-    that the model reads as the result of each open call.
+    `message` started a run that failed; it is added to the thread if the run did not get that far. `result_text` is
+    the result of each open call that the model reads.
     """
     run_id = (config.get("metadata") or {}).get("run", "")
     before = await graph.aget_state(config)
     has_message = _has_run_message(before, run_id)
-    half: RunnableConfig = {**config, "metadata": {"run": run_id, CLOSING: has_message}}
-    await graph.aupdate_state(half, None, as_node=END)  # keeps the writes of finished nodes; values would drop them
-    left: Any = (await graph.aget_state(config)).values
-    content = (left.get("message") or {}).get("content") if has_message else getattr(message, "content", None)
+    half_closed: RunnableConfig = {**config, "metadata": {"run": run_id, CLOSING: has_message}}
+    await graph.aupdate_state(half_closed, None, as_node=END)  # keeps the writes of finished nodes; values would not
+    state = await read_state(graph, config)
+    accepted: Any = state.get("message") or {}
+    content = accepted.get("content") if has_message else getattr(message, "content", None)
     messages = [
-        *answer_open_calls(left, result_text),
-        *([human_message(content, left, run_id)] if content and content.strip() else []),
+        *answer_open_calls(state, result_text),
+        *([human_message(content, state, run_id)] if content and content.strip() else []),
     ]
     closing: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": True}
     await graph.aupdate_state(config, closing, as_node="orchestrator")

@@ -1,4 +1,4 @@
-"""Where the graph runs: in this process, or on a LangGraph server."""
+"""Open the graph: in this process, or on a LangGraph server."""
 
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +19,11 @@ from graph.topology import build_graph
 
 
 class Engine(NamedTuple):
+    """An open graph, and the model beside it."""
+
     graph: Graph
     title_model: BaseChatModel | None
-    """Who finds titles: not the offline model, nor one that is on another server."""
+    """The model that writes session titles. None for the offline model, and for a model on another server."""
 
 
 @asynccontextmanager
@@ -32,7 +34,11 @@ async def open_graph(
     thread: ThreadPoolExecutor,
     routing_cache: RoutingCache | None = None,
 ) -> AsyncIterator[Engine]:
-    """The model is opened only if the graph runs here. `thread` owns an SQLite file."""
+    """Open the graph that the settings name, for the length of the block.
+
+    `model` is opened only if the graph runs in this process. `thread` owns the SQLite file. Raises ValueError for
+    settings that the agents or the policy cannot work with.
+    """
     if settings.graph_url:
         async with open_remote(settings) as remote:
             yield Engine(remote, None)
@@ -42,5 +48,5 @@ async def open_graph(
         open_checkpointer(settings, thread) as checkpointer,
         aclosing(Services.from_settings(llm, settings, gatekeeper, routing_cache)) as services,
     ):
-        namer = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
-        yield Engine(build_graph(services).compile(checkpointer=checkpointer), namer)
+        title_model = llm if settings.llm_titles and not isinstance(llm, OfflineModel) else None
+        yield Engine(build_graph(services).compile(checkpointer=checkpointer), title_model)

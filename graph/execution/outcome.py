@@ -1,29 +1,40 @@
-"""The outcome of a run, and how it is read from a thread."""
+"""The outcome of a run, and the reading of it from a thread.
+
+`Graph` and `Outcome` are the seam to `sessions/`, together with the functions of this package.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import Interrupt, StateSnapshot
+from langgraph.types import Command, Durability, Interrupt, StateSnapshot, StreamMode
 from pydantic import BaseModel
 
 from graph import wire
 from graph.conversation import open_calls, to_wire_call
-from graph.state import HandoffRecord, current_agent
+from graph.state import HandoffRecord, Input, State, current_agent
 
 RECURSION_LIMIT = 100_000
-"""Supersteps. High enough never to matter: `max_model_calls` limits a turn."""
+"""Supersteps of one run. LangGraph wants a limit; this one is never reached, since `max_model_calls` limits a turn."""
 
 
 class Graph(Protocol):
-    """The part of a compiled graph that the service uses; `graph/execution/remote.py` implements it as well."""
+    """The part of a compiled graph that the service uses. `RemoteGraph` implements it as well."""
 
     checkpointer: Any
+    """The keeper of the threads. `local_checkpointer` and `delete_thread` give typed access to it."""
 
     def astream(
-        self, inputs: Any, config: RunnableConfig, *, context: wire.StreamOptions, stream_mode: Any, durability: Any
-    ) -> AsyncIterator[Any]: ...
+        self,
+        inputs: Input | Command[Any] | None,
+        config: RunnableConfig,
+        *,
+        context: wire.StreamOptions,
+        stream_mode: Sequence[StreamMode],
+        durability: Durability,
+    ) -> AsyncIterator[Any]:
+        """Yield pairs of a stream mode and its event."""
 
     async def aget_state(self, config: RunnableConfig) -> StateSnapshot: ...
 
@@ -33,7 +44,7 @@ class Graph(Protocol):
 
 
 class OpenCall(BaseModel):
-    """A tool call that a client has to act on, and why it is open."""
+    """A tool call that a client has to act on, and the reason why it is open."""
 
     call: wire.ToolCall
     agent: str
@@ -43,12 +54,14 @@ class OpenCall(BaseModel):
     passed: Literal["policy", "grant"] | None = None
     """The source of an automatic approval."""
     always_asks: bool = False
+    """True: an approval of this call cannot be remembered."""
 
 
 class Pause(BaseModel):
-    """The open calls of a paused thread. `resume` is the id of the interrupt that an answer resumes."""
+    """The open calls of a paused thread."""
 
     resume: str
+    """Id of the interrupt that an answer resumes."""
     calls: list[OpenCall]
 
 
@@ -62,7 +75,7 @@ class Outcome:
     switches: list[HandoffRecord]
     pause: Pause | None
     checkpoint_id: str | None = None
-    """Id of the checkpoint that it was read from."""
+    """Id of the checkpoint that the outcome was read from."""
 
 
 def thread_config(session_id: str, run_id: str = "") -> RunnableConfig:
@@ -70,31 +83,41 @@ def thread_config(session_id: str, run_id: str = "") -> RunnableConfig:
     return {"configurable": {"thread_id": session_id}, "metadata": {"run": run_id}, "recursion_limit": RECURSION_LIMIT}
 
 
+def state_of(snapshot: StateSnapshot) -> State:
+    """Return the state that a snapshot holds. Any channel may be missing, all of them in an empty thread."""
+    return cast("State", snapshot.values)
+
+
+async def read_state(graph: Graph, config: RunnableConfig) -> State:
+    """Return the latest state of a thread."""
+    return state_of(await graph.aget_state(config))
+
+
 def mark_last_final(chunks: list[wire.Chunk]) -> list[wire.Chunk]:
     """Return copies of the chunks, of which exactly the last one is final."""
     return [chunk.model_copy(update={"is_final": chunk is chunks[-1]}) for chunk in chunks]
 
 
-def outcome_from_values(values: dict[str, Any], interrupts: Sequence[Interrupt], chunks: list[wire.Chunk]) -> Outcome:
+def outcome_from_state(state: State, interrupts: Sequence[Interrupt], chunks: list[wire.Chunk]) -> Outcome:
     """Return the outcome that the state of a thread and its pending interrupts describe."""
     return Outcome(
         chunks=chunks,
-        agent=current_agent(values),  # type: ignore[arg-type]
-        message_count=len(values.get("messages", [])),
-        switches=values.get("switches", []),
-        pause=Pause(resume=interrupts[0].id, calls=list_open_calls(values)) if interrupts else None,
+        agent=current_agent(state),
+        message_count=len(state.get("messages", [])),
+        switches=state.get("switches", []),
+        pause=Pause(resume=interrupts[0].id, calls=list_open_calls(state)) if interrupts else None,
     )
 
 
 def outcome_from_snapshot(snapshot: StateSnapshot, chunks: list[wire.Chunk]) -> Outcome:
     """Return the outcome that a snapshot describes, with the id of its checkpoint."""
     checkpoint_id = snapshot.config.get("configurable", {}).get("checkpoint_id")
-    return replace(outcome_from_values(snapshot.values, snapshot.interrupts, chunks), checkpoint_id=checkpoint_id)
+    return replace(outcome_from_state(state_of(snapshot), snapshot.interrupts, chunks), checkpoint_id=checkpoint_id)
 
 
-def list_open_calls(values: Any) -> list[OpenCall]:
+def list_open_calls(state: State) -> list[OpenCall]:
     """Return the tool calls of a thread's state that a client has to act on, in the model's order."""
-    gates = values.get("gates", {})
+    gates = state.get("gates", {})
     return [
         OpenCall(
             call=to_wire_call(call, gate),
@@ -105,6 +128,6 @@ def list_open_calls(values: Any) -> list[OpenCall]:
             passed=gate.get("passed"),
             always_asks=gate.get("always_asks", False),
         )
-        for call in open_calls(values)
-        if (gate := gates.get(call["id"]))
+        for call in open_calls(state)
+        if (gate := gates.get(call["id"] or ""))
     ]

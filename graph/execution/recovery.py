@@ -1,59 +1,60 @@
-"""What a run said, read off its thread: its process died when the thread was durable and the outcome was not yet."""
-
-from typing import Any
+"""Rebuild the output of a run from its thread: its process died after the thread and before the outcome was stored."""
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.types import StateSnapshot
 
 from graph import wire
 from graph.errors import Interrupted
-from graph.execution.outcome import Outcome, mark_last_final, outcome_from_snapshot
+from graph.execution.outcome import Outcome, mark_last_final, outcome_from_snapshot, state_of
+from graph.marks import chunk_metadata_of
 from graph.permissions.decisions import turn_ending
-from graph.state import handoff_chunk
+from graph.state import State, handoff_chunk
 
 DEFAULT_OPTIONS = wire.StreamOptions()
 
 
 def rebuild_outcome(snapshot: StateSnapshot, message: wire.Message, since: str) -> Outcome:
-    """`message` started the run at `since`. Refusals are not told again; an error that ended it is told as a break."""
-    values = snapshot.values
-    found = outcome_from_snapshot(snapshot, [])
-    hops, texts = _rebuild_handoffs(values, since), _rebuild_texts(values, message)
+    """Return the outcome of a finished run. `message` started it, `since` is the timestamp of its start.
+
+    Refused calls are not sent again. If the run ended with an error, its last chunk is an `Interrupted` error.
+    """
+    state, outcome = state_of(snapshot), outcome_from_snapshot(snapshot, [])
+    handoffs, texts = _rebuild_handoffs(state, since), _rebuild_texts(state, message)
     calls = [
         each.call
-        for each in (found.pause.calls if found.pause else [])
+        for each in (outcome.pause.calls if outcome.pause else [])
         if each.created_at >= since or each.call.call_id == getattr(message, "call_id", None)
     ]
-    chunks = [*hops, *texts, *calls]
-    if not found.pause and not (texts or _is_switch_only(message)):
-        chunks.append(
-            wire.error_chunk(Interrupted("The service stopped before the end of this was sent. Send it again."))
-        )
-    ended = bool(calls) or not found.pause
+    chunks = [*handoffs, *texts, *calls]
+    if not outcome.pause and not (texts or _is_switch_only(message)):
+        error = Interrupted("The service stopped before it could send the end of the answer. Send the message again.")
+        chunks.append(wire.error_chunk(error))
+    ended = bool(calls) or not outcome.pause
     return outcome_from_snapshot(snapshot, mark_last_final(chunks) if ended else chunks)
 
 
 def rebuild_chunks(snapshot: StateSnapshot, message: wire.Message, since: str) -> list[wire.Chunk]:
-    """What a run said that goes on where it was cut off; nothing of it is final."""
-    return [*_rebuild_handoffs(snapshot.values, since), *_rebuild_texts(snapshot.values, message)]
+    """Return the chunks so far of a run that will be continued; none of them is final."""
+    state = state_of(snapshot)
+    return [*_rebuild_handoffs(state, since), *_rebuild_texts(state, message)]
 
 
-def _rebuild_handoffs(values: dict[str, Any], since: str) -> list[wire.Chunk]:
-    return [handoff_chunk(switch) for switch in values.get("switches", []) if switch["timestamp"] >= since]
+def _rebuild_handoffs(state: State, since: str) -> list[wire.Chunk]:
+    return [handoff_chunk(switch) for switch in state.get("switches", []) if switch["timestamp"] >= since]
 
 
-def _rebuild_texts(values: dict[str, Any], message: wire.Message) -> list[wire.Chunk]:
-    said = [] if _is_switch_only(message) else _find_model_messages(values, message)
-    return [chunk for each in said for chunk in _build_text_chunks(each)]
+def _rebuild_texts(state: State, message: wire.Message) -> list[wire.Chunk]:
+    answers = [] if _is_switch_only(message) else _find_model_messages(state, message)
+    return [chunk for answer in answers for chunk in _build_text_chunks(answer)]
 
 
 def _is_switch_only(message: wire.Message) -> bool:
     return isinstance(message, wire.SwitchAgent) and not message.content.strip()
 
 
-def _find_model_messages(values: dict[str, Any], message: wire.Message) -> list[AIMessage]:
-    """The model's messages since the run began."""
-    messages = values.get("messages", [])
+def _find_model_messages(state: State, message: wire.Message) -> list[AIMessage]:
+    """Return the model's messages since the run began."""
+    messages = state.get("messages", [])
     for start in range(len(messages) - 1, -1, -1):
         match messages[start]:
             case HumanMessage():
@@ -66,7 +67,8 @@ def _find_model_messages(values: dict[str, Any], message: wire.Message) -> list[
 
 
 def _build_text_chunks(message: AIMessage) -> list[wire.Chunk]:
-    ends = [ending for call in message.tool_calls if (ending := turn_ending(call))]
-    text, about = ends[0] if ends else ("", message.additional_kwargs.get("told"))
+    """Return the text of a model's message as one chunk, or none if it has no text."""
+    endings = [ending for call in message.tool_calls if (ending := turn_ending(call))]
+    text, metadata = endings[0] if endings else ("", chunk_metadata_of(message))
     whole = "\n\n".join(part for part in (str(message.content), text) if part)
-    return [wire.assistant_chunk(whole, DEFAULT_OPTIONS, is_final=False, metadata=about)] if whole else []
+    return [wire.assistant_chunk(whole, DEFAULT_OPTIONS, is_final=False, metadata=metadata)] if whole else []

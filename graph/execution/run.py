@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from langgraph.types import Command
 
 from graph import wire
-from graph.checkpoint.base import CachingCheckpointer
-from graph.execution.outcome import Graph, Outcome, Pause, mark_last_final, outcome_from_values, thread_config
+from graph.execution.outcome import Graph, Outcome, Pause, mark_last_final, outcome_from_state, thread_config
+from graph.execution.threads import local_checkpointer
+from graph.state import Input, State
 from graph.usage import totals
 
 
@@ -56,7 +57,7 @@ async def run_graph(
         thread_config(session_id, run_id),
         context=options,
         stream_mode=["custom", "values"],
-        durability="exit",
+        durability="exit",  # the stored message can be run again: one checkpoint, at the end, is enough
     )
     async for mode, event in stream:
         if mode == "values":
@@ -67,13 +68,15 @@ async def run_graph(
         if not final.keep_chunk(event):
             yield event
     checkpoint_id = None
-    if isinstance(graph.checkpointer, CachingCheckpointer):
-        checkpoint_id = graph.checkpointer.cache.record_messages(session_id, values.get("messages", []))
-    left = outcome_from_values(values, values.get("__interrupt__", ()), final.finalize_chunks(options))
-    yield replace(left, checkpoint_id=checkpoint_id)
+    if checkpointer := local_checkpointer(graph):
+        checkpoint_id = checkpointer.cache.record_messages(session_id, values.get("messages", []))
+    interrupts = values.get("__interrupt__", ())
+    outcome = outcome_from_state(cast("State", values), interrupts, final.finalize_chunks(options))
+    yield replace(outcome, checkpoint_id=checkpoint_id)
 
 
-def _build_graph_input(message: wire.Message | None, pause: Pause | None) -> Any:
+def _build_graph_input(message: wire.Message | None, pause: Pause | None) -> Input | Command[Any] | None:
+    """Return the graph's input for a new message, a resume command for an answer, or None to continue."""
     if message is None:
         return None
     body = message.model_dump(mode="json", exclude_none=True)

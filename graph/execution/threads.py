@@ -1,4 +1,4 @@
-"""What is done to a thread between two runs: reading it as of a moment, writing it anew, dropping what it was."""
+"""Read, rewrite and prune a thread between two runs."""
 
 from typing import Any
 
@@ -10,8 +10,14 @@ from graph.execution.history import ConversationSnapshot
 from graph.execution.outcome import Graph, Outcome, outcome_from_snapshot, thread_config
 
 
+def local_checkpointer(graph: Graph) -> CachingCheckpointer | None:
+    """Return the checkpointer of a graph in this process; None if a LangGraph server keeps the threads."""
+    checkpointer = graph.checkpointer
+    return checkpointer if isinstance(checkpointer, CachingCheckpointer) else None
+
+
 async def read_thread(graph: Graph, session_id: str, checkpoint_id: str | None) -> StateSnapshot | None:
-    """At a checkpoint, or, for None, at the latest one; None if that checkpoint is not there any more."""
+    """Return the thread at a checkpoint, or at the latest one for None. None if that checkpoint is gone."""
     config = thread_config(session_id)
     if checkpoint_id:
         config["configurable"]["checkpoint_id"] = checkpoint_id
@@ -20,7 +26,10 @@ async def read_thread(graph: Graph, session_id: str, checkpoint_id: str | None) 
 
 
 async def rewrite_thread(graph: Graph, session_id: str, conversation: ConversationSnapshot) -> Outcome:
-    """The thread, new or not, rests as that conversation; its new checkpoint needs no earlier one."""
+    """Replace the content of a thread, new or not, by `conversation` and return the outcome.
+
+    The new checkpoint does not depend on earlier ones.
+    """
     config = thread_config(session_id)
     update: dict[str, Any] = {
         "message": None,
@@ -32,12 +41,13 @@ async def rewrite_thread(graph: Graph, session_id: str, conversation: Conversati
         "ended": True,
     }
     await graph.aupdate_state(config, update, as_node="orchestrator")
-    if isinstance(graph.checkpointer, CachingCheckpointer):
-        graph.checkpointer.cache.discard_thread(session_id)
+    if checkpointer := local_checkpointer(graph):
+        checkpointer.cache.discard_thread(session_id)
     return outcome_from_snapshot(await graph.aget_state(config), [])
 
 
 async def prune_thread(graph: Graph, session_id: str, checkpoint_id: str) -> None:
-    """Drops all that came before a checkpoint that `rewrite` made."""
-    assert isinstance(graph.checkpointer, CachingCheckpointer)
-    await delete_older_checkpoints(graph.checkpointer, session_id, checkpoint_id)
+    """Delete all checkpoints before `checkpoint_id`, which must be one that `rewrite_thread` wrote."""
+    checkpointer = local_checkpointer(graph)
+    assert checkpointer
+    await delete_older_checkpoints(checkpointer, session_id, checkpoint_id)

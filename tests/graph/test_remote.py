@@ -13,7 +13,7 @@ from langgraph_sdk import get_client
 from langgraph_sdk.errors import NotFoundError
 
 from graph.errors import GraphUnavailable
-from graph.execution.remote import derive_thread_id
+from graph.execution.remote_format import derive_thread_id
 from graph.permissions.decisions import CANCELLED_RESULT, EDITED_NOTE
 from graph.settings import Settings
 from tests.support.langgraph_dev import LangGraphDev, find_free_port, start_langgraph_dev
