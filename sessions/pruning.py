@@ -41,7 +41,9 @@ class Pruning:
 
         def record_head(connection: Connection) -> None:
             leases.require_lease(connection, lease)
-            session_rows.update_session(connection, lease.session_id, head=outcome.checkpoint_id, unpruned=0)
+            session_rows.update_session(
+                connection, lease.session_id, checkpoint_id=outcome.checkpoint_id, runs_since_prune=0
+            )
 
         await self._database.transact(record_head)
         assert outcome.checkpoint_id

@@ -90,7 +90,7 @@ def _record_undo(
     content: str,
 ) -> None:
     """Once, also if the transaction is made again."""
-    if leases.require_lease(connection, lease)["head"] == outcome.checkpoint_id:
+    if leases.require_lease(connection, lease)["checkpoint_id"] == outcome.checkpoint_id:
         return
     entries = [audit.make_entry(each, "cancel", "system", feedback=UNDONE_FEEDBACK) for each in open_calls]
     audit.append_entries(connection, lease.session_id, entries)

@@ -38,7 +38,7 @@ class Snapshots:
             row, rows = await self._read_rows(session_id, read_more)
             if _has_no_outcome(row):
                 return SessionSnapshot(row, rows, {})
-            head = None if row["head"] == gone else row["head"]
+            head = None if row["checkpoint_id"] == gone else row["checkpoint_id"]
             if snapshot := await threads.read_thread(self._graph, session_id, head):
                 return SessionSnapshot(row, rows, snapshot.values)
             gone = head
@@ -59,4 +59,4 @@ class Snapshots:
 
 def _has_no_outcome(row: RowMapping) -> bool:
     """What its thread holds is of a first run that was cut off."""
-    return row["head"] is None and not row["message_count"] and row["agent"] == ORCHESTRATOR
+    return row["checkpoint_id"] is None and not row["message_count"] and row["agent"] == ORCHESTRATOR

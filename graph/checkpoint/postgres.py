@@ -30,7 +30,9 @@ from graph.settings import Settings
 
 PostgresConnection = AsyncConnection[DictRow]
 
-LOCK_LEASE = "select 1 from sessions where id = %(session_id)s and owner = %(owner)s and epoch = %(epoch)s for share"
+LOCK_LEASE = (
+    "select 1 from sessions where id = %(session_id)s and lease_owner = %(owner)s and lease_epoch = %(epoch)s for share"
+)
 
 SET_TIMEOUTS_AND_LOCK_LEASE = f"with lease as ({LOCK_LEASE}) {SET_TIMEOUTS}, (select count(*) from lease) as held"  # noqa: S608
 

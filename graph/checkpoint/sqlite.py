@@ -25,7 +25,7 @@ from graph.checkpoint.cache import CheckpointCache
 from graph.db.fencing import FencingToken
 from graph.run_scope import current_scope
 
-SELECT_LEASE = "select 1 from sessions where id = :session_id and owner = :owner and epoch = :epoch"
+SELECT_LEASE = "select 1 from sessions where id = :session_id and lease_owner = :owner and lease_epoch = :epoch"
 
 
 class ThreadedSqliteSaver(SqliteSaver):

@@ -67,7 +67,7 @@ class Admission:
             )  # an answer fails here: a deleted session has the id
             session_rows.create_session(connection, request.session_id, titles.initial_title(request.message))
         lease = leases.acquire_lease(connection, request.session_id, self.replica_name, self.lease_seconds)
-        run_rows.add_run(connection, run_id, request, status=RunStatus.RUNNING, epoch=lease.epoch, pause=pause)
+        run_rows.add_run(connection, run_id, request, status=RunStatus.RUNNING, lease_epoch=lease.epoch, pause=pause)
         self.apply_message(connection, request, pause)
         return Started(lease, pause, _set_first_title(connection, row, request))
 
@@ -105,9 +105,11 @@ class Admission:
         if (
             row["status"] == RunStatus.RUNNING
             and held
-            and (held["owner"], held["epoch"]) == (self.replica_name, row["epoch"])
+            and (held["lease_owner"], held["lease_epoch"]) == (self.replica_name, row["lease_epoch"])
         ):
-            return Started(FencingToken(row["session_id"], self.replica_name, row["epoch"]), session_rows.pause_of(row))
+            return Started(
+                FencingToken(row["session_id"], self.replica_name, row["lease_epoch"]), session_rows.pause_of(row)
+            )
         return Queued() if row["status"] == RunStatus.QUEUED else Joined(run_id)
 
     def _enqueue(self, connection: Connection, request: RunRequest, run_id: str) -> Queued:

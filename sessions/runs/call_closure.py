@@ -49,7 +49,7 @@ async def close_open_calls(
 
     def store_closure(connection: Connection) -> None:
         """Store it once, also if the transaction is repeated."""
-        checkpoint_id = leases.require_lease(connection, lease)["head"]
+        checkpoint_id = leases.require_lease(connection, lease)["checkpoint_id"]
         if outcome.checkpoint_id and checkpoint_id == outcome.checkpoint_id:
             return
         audit.append_entries(connection, lease.session_id, entries)

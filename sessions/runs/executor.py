@@ -146,7 +146,7 @@ class RunExecutor:
                 outcome,
                 events,
                 run.total_usage(),
-                epoch=lease.epoch,
+                lease_epoch=lease.epoch,
                 release_key=release_key,
             )
             return _release_if_idle(connection, lease)
@@ -160,14 +160,14 @@ class RunExecutor:
         last_events = run.make_error_events(error)
         values = {
             "status": RunStatus.DONE,
-            "key": None,
+            "idempotency_key": None,
             "events": [event[:3] for event in last_events],
             "finished_at": utc_timestamp(),
         }
 
         def store_refusal(connection: Connection) -> bool:
             leases.require_lease(connection, lease)
-            run_rows.update_run(connection, run.id, epoch=lease.epoch, **values)
+            run_rows.update_run(connection, run.id, lease_epoch=lease.epoch, **values)
             return _release_if_idle(connection, lease)
 
         has_more = await self._commit_once(run, lease, store_refusal)
@@ -180,7 +180,7 @@ class RunExecutor:
             return await self._database.transact(work)
         except LeaseLost:
             row = await self._database.transact(lambda connection: run_rows.find_run(connection, run.id))
-            if row and (row["status"], row["epoch"]) == (RunStatus.DONE, lease.epoch):
+            if row and (row["status"], row["lease_epoch"]) == (RunStatus.DONE, lease.epoch):
                 return True
             raise
 

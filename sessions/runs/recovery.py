@@ -33,7 +33,7 @@ class RunRecovery:
         """
         log.warning("run %s of session %s was interrupted; recovering it", run.id, run.session_id)
         run.earlier_usage = row["usage"]
-        if row["wanted"]:
+        if row["stop_requested"]:
             run.cancel_token.request(cancellation_error())
         with enter_scope(self._executor.scope_of(run, lease)):
             return await self._recover(run, lease, row)
@@ -41,7 +41,7 @@ class RunRecovery:
     async def _recover(self, run: RunHandle, lease: FencingToken, row: RowMapping) -> bool:
         message = wire.parse_message(row["input"], wire.MESSAGE_ADAPTER)
         snapshot = await self._graph.aget_state(thread_config(run.session_id, run.id))
-        attempts = row["losses"] + (row["status"] == RunStatus.RUNNING)
+        attempts = row["recovery_attempts"] + (row["status"] == RunStatus.RUNNING)
         if is_over(snapshot, run.id):
             outcome = rebuild_outcome(snapshot, message, row["created_at"])
             return await self._executor.finish_run(run, lease, outcome, run.log.make_events(outcome.chunks))
@@ -60,8 +60,8 @@ class RunRecovery:
             lease,
             run.id,
             attempts=run.log.attempt,
-            losses=recovery_attempts,
+            recovery_attempts=recovery_attempts,
             status=RunStatus.RUNNING,
-            epoch=lease.epoch,
+            lease_epoch=lease.epoch,
         )
         run.log.stored_attempt = run.log.attempt

@@ -14,9 +14,9 @@ from graph.db.fencing import FencingToken, LeaseLost
 from sessions.store.clock import clock
 from sessions.store.tables import sessions
 
-IS_LEASED = and_(sessions.c.owner.is_not(None), sessions.c.lease_until > clock())
+IS_LEASED = and_(sessions.c.lease_owner.is_not(None), sessions.c.lease_expires_at > clock())
 _MICROSECONDS = cast(clock() * 1_000_000, BigInteger)
-_NEXT_EPOCH = case((sessions.c.epoch >= _MICROSECONDS, sessions.c.epoch + 1), else_=_MICROSECONDS)
+_NEXT_EPOCH = case((sessions.c.lease_epoch >= _MICROSECONDS, sessions.c.lease_epoch + 1), else_=_MICROSECONDS)
 _NEW_EXPIRY = clock() + bindparam("seconds")
 
 SELECT_AND_LOCK = (
@@ -26,19 +26,19 @@ SELECT_IF_UNLOCKED = SELECT_AND_LOCK.with_for_update(skip_locked=True)
 ACQUIRE_LEASE = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"))
-    .values(owner=bindparam("replica"), epoch=_NEXT_EPOCH, lease_until=_NEW_EXPIRY)
-    .returning(sessions.c.epoch)
+    .values(lease_owner=bindparam("replica"), lease_epoch=_NEXT_EPOCH, lease_expires_at=_NEW_EXPIRY)
+    .returning(sessions.c.lease_epoch)
 )
 RENEW_LEASES = (
     update(sessions)
-    .where(sessions.c.owner == bindparam("replica"))
-    .values(lease_until=_NEW_EXPIRY)
-    .returning(sessions.c.id, sessions.c.epoch)
+    .where(sessions.c.lease_owner == bindparam("replica"))
+    .values(lease_expires_at=_NEW_EXPIRY)
+    .returning(sessions.c.id, sessions.c.lease_epoch)
 )
 RELEASE_LEASE = (
     update(sessions)
-    .where(sessions.c.id == bindparam("session"), sessions.c.epoch == bindparam("held"))
-    .values(owner=None, lease_until=None)
+    .where(sessions.c.id == bindparam("session"), sessions.c.lease_epoch == bindparam("held"))
+    .values(lease_owner=None, lease_expires_at=None)
 )
 
 
@@ -67,7 +67,7 @@ def acquire_lease(connection: Connection, session_id: str, owner: str, seconds: 
 def require_lease(connection: Connection, lease: FencingToken) -> RowMapping:
     """The session's row, locked. Raises LeaseLost."""
     row = lock_row(connection, lease.session_id)
-    if row is None or (row["owner"], row["epoch"]) != (lease.owner, lease.epoch):
+    if row is None or (row["lease_owner"], row["lease_epoch"]) != (lease.owner, lease.epoch):
         raise LeaseLost(lease.session_id)
     return row
 
@@ -84,4 +84,6 @@ def release_lease(connection: Connection, lease: FencingToken) -> None:
 
 def release_all(connection: Connection) -> None:
     """For a database that only this process may open: whoever held a lease is dead."""
-    connection.execute(update(sessions).values(owner=None, lease_until=None).where(sessions.c.owner.is_not(None)))
+    connection.execute(
+        update(sessions).values(lease_owner=None, lease_expires_at=None).where(sessions.c.lease_owner.is_not(None))
+    )

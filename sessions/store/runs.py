@@ -30,7 +30,7 @@ from sessions.store.leases import IS_LEASED
 from sessions.store.sessions import find_session, record_outcome
 from sessions.store.tables import UNFINISHED, runs, sessions
 
-RUN_BY_KEY = select(runs).where(runs.c.session_id == bindparam("session"), runs.c.key == bindparam("name"))
+RUN_BY_KEY = select(runs).where(runs.c.session_id == bindparam("session"), runs.c.idempotency_key == bindparam("name"))
 
 UPDATE_RUN = update(runs).where(runs.c.id == bindparam("run"))
 
@@ -47,16 +47,16 @@ _NEXT_NUMBER = select(func.coalesce(func.max(_EARLIER_RUNS.c.number), 0) + 1).wh
 )
 
 _IS_KEY_TAKEN = exists().where(
-    _EARLIER_RUNS.c.session_id == bindparam("session"), _EARLIER_RUNS.c.key == bindparam("name")
+    _EARLIER_RUNS.c.session_id == bindparam("session"), _EARLIER_RUNS.c.idempotency_key == bindparam("name")
 )
 
 ADD_RUN = insert(runs).values(
     session_id=bindparam("session"),
-    key=case((_IS_KEY_TAKEN, None), else_=bindparam("name", type_=String)),
+    idempotency_key=case((_IS_KEY_TAKEN, None), else_=bindparam("name", type_=String)),
     number=_NEXT_NUMBER.scalar_subquery(),
     **{
         name: bindparam(name)
-        for name in ("id", "body_hash", "input", "options", "pause", "status", "epoch", "created_at")
+        for name in ("id", "body_hash", "input", "options", "pause", "status", "lease_epoch", "created_at")
     },
 )
 
@@ -67,7 +67,7 @@ def add_run(
     request: RunRequest,
     *,
     status: str,
-    epoch: int = 0,
+    lease_epoch: int = 0,
     pause: Pause | None = None,
 ) -> None:
     """The next one of its session, whose row is locked. A key that an earlier run has stays with that one."""
@@ -82,7 +82,7 @@ def add_run(
             "options": request.options.model_dump(),
             "pause": pause and pause.model_dump(mode="json"),
             "status": status,
-            "epoch": epoch,
+            "lease_epoch": lease_epoch,
             "created_at": utc_timestamp(),
         },
     )
@@ -139,7 +139,7 @@ def request_stop(connection: Connection, session_id: str, reason: str) -> str | 
     found = first_unfinished(connection, session_id)
     if found is None or found["status"] == RunStatus.QUEUED:
         return None
-    connection.execute(UPDATE_RUN, {"run": found["id"], "wanted": reason})
+    connection.execute(UPDATE_RUN, {"run": found["id"], "stop_requested": reason})
     run_id: str = found["id"]
     return run_id
 
@@ -147,7 +147,9 @@ def request_stop(connection: Connection, session_id: str, reason: str) -> str | 
 def stop_requests(connection: Connection, owner: str) -> list[tuple[str, str]]:
     """Run and session of what a replica carries out and somebody wants to stop."""
     asked = select(runs.c.id, runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
-    found = connection.execute(asked.where(UNFINISHED, runs.c.wanted.is_not(None), sessions.c.owner == owner))
+    found = connection.execute(
+        asked.where(UNFINISHED, runs.c.stop_requested.is_not(None), sessions.c.lease_owner == owner)
+    )
     return [(run_id, session_id) for run_id, session_id in found]
 
 
@@ -157,11 +159,11 @@ def is_idle_and_paused(connection: Connection, session_id: str) -> bool:
     return bool(found and found["pause"]) and first_unfinished(connection, session_id) is None
 
 
-def start_queued(connection: Connection, run_id: str, epoch: int, pause: Pause | None) -> bool:
+def start_queued(connection: Connection, run_id: str, lease_epoch: int, pause: Pause | None) -> bool:
     """Whether the message still waited, and is a run now."""
     waits = and_(runs.c.id == run_id, runs.c.status == RunStatus.QUEUED)
     told = pause and pause.model_dump(mode="json")
-    begun = update(runs).where(waits).values(status=RunStatus.RUNNING, epoch=epoch, pause=told)
+    begun = update(runs).where(waits).values(status=RunStatus.RUNNING, lease_epoch=lease_epoch, pause=told)
     return connection.execute(begun).rowcount > 0
 
 
@@ -185,7 +187,7 @@ def release_idempotency_keys(connection: Connection, session_id: str, run_id: st
         after = and_(
             runs.c.session_id == session_id, runs.c.number >= found[-1]["number"], runs.c.status == RunStatus.DONE
         )
-        connection.execute(update(runs).where(after).values(key=None))
+        connection.execute(update(runs).where(after).values(idempotency_key=None))
 
 
 def _is_turn_start(row: RowMapping, run_id: str | None, content: str) -> bool:
@@ -204,7 +206,7 @@ def finish_run(
     events: list[RunEvent],
     usage: UsageTotals | None,
     *,
-    epoch: int,
+    lease_epoch: int,
     release_key: bool,
 ) -> None:
     """`session`: its row, locked. With `again` the run gives its key back: a retry is a new run.
@@ -217,7 +219,7 @@ def finish_run(
         "finished_at": utc_timestamp(),
     }
     if release_key:
-        values["key"] = None
-    if connection.execute(FINISH_RUN, {"run": run_id, "usage": usage, "epoch": epoch, **values}).rowcount:
+        values["idempotency_key"] = None
+    if connection.execute(FINISH_RUN, {"run": run_id, "usage": usage, "lease_epoch": lease_epoch, **values}).rowcount:
         used = totals.add_run(session["usage"], usage)
-        record_outcome(connection, session["id"], outcome, usage=used, unpruned=session["unpruned"] + 1)
+        record_outcome(connection, session["id"], outcome, usage=used, runs_since_prune=session["runs_since_prune"] + 1)

@@ -134,9 +134,9 @@ def prune_candidates(connection: Connection, more_than: int) -> list[str]:
 
     A long one is pruned less often: it is written anew as a whole.
     """
-    many = and_(sessions.c.unpruned > more_than, sessions.c.unpruned * 10 > sessions.c.message_count)
+    many = and_(sessions.c.runs_since_prune > more_than, sessions.c.runs_since_prune * 10 > sessions.c.message_count)
     which = and_(many, _IS_UNPAUSED, sessions.c.deleted_at.is_(None))
-    found = select(sessions.c.id).where(which, _IS_IDLE).order_by(sessions.c.unpruned.desc()).limit(SWEEP_BATCH)
+    found = select(sessions.c.id).where(which, _IS_IDLE).order_by(sessions.c.runs_since_prune.desc()).limit(SWEEP_BATCH)
     return list(connection.scalars(found))
 
 
@@ -148,7 +148,7 @@ def record_outcome(connection: Connection, session_id: str, outcome: Outcome, **
         agent=outcome.agent,
         message_count=outcome.message_count,
         pause=outcome.pause and outcome.pause.model_dump(mode="json"),
-        head=outcome.checkpoint_id,
+        checkpoint_id=outcome.checkpoint_id,
         last_activity=utc_timestamp(),
         **values,
     )

@@ -107,7 +107,7 @@ def _is_failure(data: str) -> bool:
 def check_runs_finished(evidence: Evidence) -> Iterator[str]:
     for run in evidence.runs:
         if run["status"] != "done":
-            yield f"{run['session_id']}: run {run['id']} ({run['key']}) is {run['status']}"
+            yield f"{run['session_id']}: run {run['id']} ({run['idempotency_key']}) is {run['status']}"
 
 
 def check_acknowledged_messages(evidence: Evidence) -> Iterator[str]:

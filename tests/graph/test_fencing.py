@@ -29,7 +29,7 @@ STALE_FENCES = [FencingToken("s-1", "me", 6), FencingToken("s-1", "another", 7),
 async def lease_session(store: Storage) -> None:
     await store.prepare()
     await store.database.transact(lambda connection: session_rows.create_session(connection, "s-1"))
-    await store.fetch_rows("update sessions set owner = 'me', epoch = 7")
+    await store.fetch_rows("update sessions set lease_owner = 'me', lease_epoch = 7")
 
 
 async def put_checkpoint(saver: CachingCheckpointer) -> Any:
@@ -76,7 +76,7 @@ async def test_write_fails_while_and_after_another_owner_takes_the_lease(shared:
     async with open_storage(shared, db_lock_timeout_seconds=0.3) as store:
         await lease_session(store)
         async with await psycopg.AsyncConnection.connect(strip_driver(shared)) as other:
-            await other.execute("update sessions set epoch = 8")
+            await other.execute("update sessions set lease_epoch = 8")
             with enter_lease(CURRENT_FENCE), pytest.raises(psycopg.errors.LockNotAvailable):
                 await put_checkpoint(store.checkpointer)
             await other.commit()
@@ -106,7 +106,7 @@ async def test_queued_message_is_admitted_once(database: str) -> None:
                 lambda c: ADMISSION.admit_queued(c, CURRENT_FENCE, QUEUED_REQUEST, "run")
             )
             assert left
-        assert await store.fetch_rows("select status, epoch from runs") == [("running", 7)]
+        assert await store.fetch_rows("select status, lease_epoch from runs") == [("running", 7)]
         assert len(await store.database.transact(lambda c: list_entries(c, "s-1"))) == 1
 
 

@@ -227,8 +227,8 @@ async def test_retried_transaction_counts_a_run_once(database: str) -> None:
                 connection, "s-1"
             )
             outcome = Outcome([], "ask", 1, [], None)
-            session = {"usage": None, "unpruned": 0, **row}
-            run_rows.finish_run(connection, "run-1", session, outcome, [], bill, epoch=1, release_key=False)  # type: ignore[arg-type]
+            session = {"usage": None, "runs_since_prune": 0, **row}
+            run_rows.finish_run(connection, "run-1", session, outcome, [], bill, lease_epoch=1, release_key=False)  # type: ignore[arg-type]
 
         await stored.fetch_rows(
             "insert into runs (id, session_id, body_hash, input, options, status, attempts, created_at,"
@@ -238,7 +238,7 @@ async def test_retried_transaction_counts_a_run_once(database: str) -> None:
         await stored.database.transact(finished)
         row = await stored.database.transact(lambda connection: session_rows.find_including_deleted(connection, "s-1"))
     assert row
-    assert (row["usage"]["total_tokens"], row["unpruned"]) == (2, 1)
+    assert (row["usage"]["total_tokens"], row["runs_since_prune"]) == (2, 1)
 
 
 async def test_undo_keeps_the_usage_and_a_fork_starts_at_zero(database: str) -> None:

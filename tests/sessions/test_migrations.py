@@ -44,13 +44,18 @@ async def test_unversioned_database_is_upgraded_and_keeps_its_rows(database: str
     async with open_storage(database) as store:
         await store.prepare()
         assert await store.database.transact(compare_schema) == []
-        runs = "select id, key, attempts, number, epoch, losses, finished_at from runs order by session_id, number"
+        runs = (
+            "select id, idempotency_key, attempts, number, lease_epoch, recovery_attempts, finished_at from runs"
+            " order by session_id, number"
+        )
         assert await store.fetch_rows(runs) == [
             ("run-b", "key-b", 1, 1, 0, 0, "2025-01-01T00:01:00+00:00"),
             ("run-a", None, 2, 2, 0, 0, None),
             ("run-c", "key-b", 1, 1, 0, 0, "2025-01-01T00:00:00+00:00"),
         ]
-        assert await store.fetch_rows("select id, title, owner, epoch from sessions") == [("s-1", "Straße", None, 0)]
+        assert await store.fetch_rows("select id, title, lease_owner, lease_epoch from sessions") == [
+            ("s-1", "Straße", None, 0)
+        ]
         assert await store.fetch_rows("select count(*) from audit_results") == [(1,)]
 
 

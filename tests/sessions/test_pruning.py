@@ -107,7 +107,7 @@ async def test_failed_prune_changes_no_history_and_can_be_repeated(database: str
     execute_statement(database, f"drop trigger refuse{'' if database.startswith('sqlite') else ' on checkpoints'}")
     app = create_app(settings, provide_model(llm))
     async with start_service(None, settings, app) as client:
-        await app.state.database.transact(lambda c: session_rows.update_session(c, "s-1", unpruned=9))
+        await app.state.database.transact(lambda c: session_rows.update_session(c, "s-1", runs_since_prune=9))
         await app.state.janitor.prune()
         assert await count_checkpoints(app) == [1, 0]
         assert await client.open_session().send_text("Third") == [text_chunk("Three.")]
@@ -140,7 +140,9 @@ async def test_pruned_session_behaves_like_an_unpruned_one(database: str, seed: 
                 if dice.random() < 0.5:
                     await app.state.janitor.prune()
                 await play_on_both(twins, dice)
-                await app.state.database.transact(lambda c: session_rows.update_session(c, "twin", unpruned=-1000))
+                await app.state.database.transact(
+                    lambda c: session_rows.update_session(c, "twin", runs_since_prune=-1000)
+                )
     (pruned,), (twin,) = execute_statement(
         database, "select count(*) from checkpoints group by thread_id order by thread_id"
     )

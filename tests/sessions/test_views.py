@@ -184,12 +184,14 @@ async def test_history_is_read_at_the_checkpoint_of_the_session_row(database: st
 
 async def fetch_checkpoint_id(app: FastAPI) -> str | None:
     row = await app.state.database.transact(lambda connection: session_rows.find_including_deleted(connection, "s-1"))
-    head: str | None = row["head"]
+    head: str | None = row["checkpoint_id"]
     return head
 
 
 async def set_checkpoint_id(app: FastAPI, head: str | None) -> None:
-    await app.state.database.transact(lambda connection: session_rows.update_session(connection, "s-1", head=head))
+    await app.state.database.transact(
+        lambda connection: session_rows.update_session(connection, "s-1", checkpoint_id=head)
+    )
 
 
 async def test_unanswered_parallel_calls_are_open(database: str) -> None:
