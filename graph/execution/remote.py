@@ -35,10 +35,9 @@ log = logging.getLogger("agent_runtime.remote")
 BEFORE_FIRST_EVENT = "-1"
 """The `Last-Event-ID` that makes the server send a run's events from the first one."""
 REQUEST_TIMEOUT_SECONDS = 60
-"""Longest silence of one HTTP request. Chosen, not measured: the server answers a healthy request at once."""
+"""Longest silence of one HTTP request. Chosen, not measured."""
 LISTED_RUNS = 10
-"""Newest runs of a thread that are searched for active ones. Chosen: each run interrupts the one before it, so one or two
-of them are active."""
+"""Newest runs of a thread that are searched for active ones. Each run interrupts the one before it, so few are active."""
 
 
 @asynccontextmanager
