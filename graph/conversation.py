@@ -6,14 +6,24 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
+from typing_extensions import Unpack
 
 from graph import wire
+from graph.marks import (
+    ServiceMarks,
+    is_aside,
+    is_rejected,
+    mark_refused,
+    mark_rejected,
+    question_of,
+    turn_start_marks,
+)
 from graph.state import CallGate, State, current_agent
 from policy.grants import propose_pattern
 
 
 def open_calls(state: State) -> list[RequestedCall]:
-    """The tool calls that wait for their answer, in the order the model made them."""
+    """Return the tool calls that have no answer yet, in the order in which the model made them."""
     answered: set[str] = set()
     for message in reversed(state.get("messages", [])):
         if isinstance(message, ToolMessage):
@@ -25,7 +35,7 @@ def open_calls(state: State) -> list[RequestedCall]:
 
 
 def pending_calls(state: State) -> list[wire.ToolCall]:
-    """The open calls that a client has to act on."""
+    """Return the open calls that a client has to act on."""
     gates = state.get("gates", {})
     return [to_wire_call(call, gates[call["id"] or ""]) for call in open_calls(state) if call["id"] in gates]
 
@@ -41,14 +51,18 @@ def to_wire_call(call: RequestedCall, gate: CallGate) -> wire.ToolCall:
 
 
 def _build_call_metadata(call: RequestedCall, gate: CallGate) -> dict[str, Any] | None:
-    """Why it asks, and how the answer could be remembered; or why it passed unasked. Nothing of what is harmless."""
-    about: dict[str, Any] = {"rule": gate["rule"], "reason": gate["reason"]}
+    """Return the rule and the reason of the gate's decision, or None for a call that cannot change anything.
+
+    For a call that needs approval, add the warning and the pattern by which an approval can be remembered.
+    For a call that was auto-approved, add the policy or the grant that approved it.
+    """
+    metadata: dict[str, Any] = {"rule": gate["rule"], "reason": gate["reason"]}
     if gate["status"] != "ask":
-        return {**about, "passed_by": gate["passed"]} if "passed" in gate else None
+        return {**metadata, "passed_by": gate["passed"]} if "passed" in gate else None
     if "warning" in gate:
-        about["warning"] = gate["warning"]
+        metadata["warning"] = gate["warning"]
     pattern = None if gate.get("always_asks") else propose_pattern(call["name"], call["args"])
-    return {**about, "remember": {"pattern": pattern}} if pattern else about
+    return {**metadata, "remember": {"pattern": pattern}} if pattern else metadata
 
 
 def tool_message(call: RequestedCall, content: str, *, error: bool = False) -> ToolMessage:
@@ -58,51 +72,52 @@ def tool_message(call: RequestedCall, content: str, *, error: bool = False) -> T
 
 
 def rejection_message(call: RequestedCall, content: str) -> ToolMessage:
-    """The answer to a call that the user refused, marked where no text of a client can be."""
-    return tool_message(call, content, error=True).model_copy(update={"additional_kwargs": {"rejected": True}})
+    """Return the answer to a call that the user rejected."""
+    return mark_rejected(tool_message(call, content, error=True))
 
 
 def refusal_message(call: RequestedCall, content: str) -> ToolMessage:
-    """The answer to a call that never left the service."""
-    return tool_message(call, content, error=True).model_copy(update={"additional_kwargs": {"refused": True}})
+    """Return the answer to a call that the service refused. Such a call never left the service."""
+    return mark_refused(tool_message(call, content, error=True))
 
 
 def find_rejection(state: State, call: RequestedCall) -> str | None:
-    """What the model was told when the user rejected the same call in this turn."""
-    told: dict[str, str] = {}
+    """Return the answer that the model got when the user rejected the same call in this turn; None if there is none."""
+    same = (call["name"], call["args"])
+    rejections: dict[str, str] = {}
     for message in reversed(state["messages"]):
         match message:
             case HumanMessage():
                 break
-            case ToolMessage(additional_kwargs={"rejected": True}):
-                told[message.tool_call_id] = str(message.content)
+            case ToolMessage() if is_rejected(message):
+                rejections[message.tool_call_id] = str(message.content)
             case AIMessage():
                 for earlier in message.tool_calls:
-                    if earlier["id"] in told and (earlier["name"], earlier["args"]) == (call["name"], call["args"]):
-                        return told[earlier["id"]]
+                    if earlier["id"] in rejections and (earlier["name"], earlier["args"]) == same:
+                        return rejections[earlier["id"]]
     return None
 
 
 def human_message(content: str, state: State, run_id: str) -> HumanMessage:
-    """What the user said, with what it found: whoever takes it back needs no older checkpoint for that."""
-    found = {"run": run_id, "agent": current_agent(state), "switches": len(state.get("switches", []))}
-    return HumanMessage(content, additional_kwargs={"found": found})
+    """Return a message of the user that carries the state before it, so that an undo reads no older checkpoint."""
+    marks = turn_start_marks(run_id, current_agent(state), len(state.get("switches", [])))
+    return HumanMessage(content, additional_kwargs=marks)
 
 
-def service_message(text: str, *, calls: Sequence[RequestedCall] = (), **metadata: Any) -> AIMessage:
-    """What the service says in the agent's place, marked where no text of a model can be."""
-    return AIMessage(text, id=f"msg_{uuid4().hex}", tool_calls=[*calls], additional_kwargs=metadata)
+def service_message(text: str, *, calls: Sequence[RequestedCall] = (), **marks: Unpack[ServiceMarks]) -> AIMessage:
+    """Return a message that the service writes in the agent's place."""
+    return AIMessage(text, id=f"msg_{uuid4().hex}", tool_calls=[*calls], additional_kwargs=dict(marks))
 
 
 def pending_service_question(state: State) -> AIMessage | None:
-    """What the service asked its user as if it were a tool's approval, if nothing was said since; answered or not."""
-    said = next((m for m in reversed(state.get("messages", [])) if not isinstance(m, ToolMessage)), None)
-    return said if isinstance(said, AIMessage) and "question" in said.additional_kwargs else None
+    """Return the last message if it is a question of the service, answered or not, and nobody wrote one after it."""
+    last = next((m for m in reversed(state.get("messages", [])) if not isinstance(m, ToolMessage)), None)
+    return last if isinstance(last, AIMessage) and question_of(last) else None
 
 
 def without_asides(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
-    """Without what is between the service and its user."""
-    asides = [message for message in messages if "aside" in message.additional_kwargs]
+    """Return the messages without the asides, their calls and the answers to those."""
+    asides = [message for message in messages if is_aside(message)]
     if not asides:
         return messages
     left_out = {call["id"] for message in asides if isinstance(message, AIMessage) for call in message.tool_calls}
@@ -111,10 +126,10 @@ def without_asides(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
 
 
 def starts_step(message: AnyMessage) -> bool:
-    """Not an answer to a call, nor what is between the service and its user."""
-    return message.type != "tool" and "aside" not in message.additional_kwargs
+    """Return True for a message of the user or of a model: not for a tool message, not for an aside."""
+    return message.type != "tool" and not is_aside(message)
 
 
 def last_request(state: State) -> str:
-    """What the user said last."""
+    """Return the text of the user's last message; empty if there is none."""
     return next((str(m.content) for m in reversed(state.get("messages", [])) if isinstance(m, HumanMessage)), "")

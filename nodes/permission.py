@@ -1,7 +1,6 @@
 """The gate: refuse what this agent may not do, find out what a human must agree to, let the rest pass."""
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
@@ -18,6 +17,7 @@ from graph.conversation import (
     to_wire_call,
 )
 from graph.errors import EditRefused
+from graph.marks import ServiceQuestion, chunk_metadata_of, question_of
 from graph.permissions.gatekeeper import INVALID_ARGUMENTS_RULE, USER_REJECTED_RULE, Gatekeeper
 from graph.permissions.loops import detect_loop
 from graph.run_scope import load_active_grants
@@ -67,9 +67,7 @@ def _end_turn(
     options, text = runtime.context or wire.StreamOptions(), str(final_message.content)
     if options.tokens:
         runtime.stream_writer(wire.AssistantMessage(token=text))
-    runtime.stream_writer(
-        wire.assistant_chunk(text, options, is_final=True, metadata=final_message.additional_kwargs.get("told"))
-    )
+    runtime.stream_writer(wire.assistant_chunk(text, options, is_final=True, metadata=chunk_metadata_of(final_message)))
     message = final_message.model_copy(update={"name": current_agent(state)})
     return {"messages": [*answers, message], "gates": {}, "ended": True}
 
@@ -85,8 +83,8 @@ class PermissionCheck:
 
     async def check_call(self, call: RequestedCall) -> None:
         agent = current_agent(self._state)
-        if question := pending_service_question(self._state):
-            self._open_service_question(call, agent, question.additional_kwargs["question"])
+        if (question := pending_service_question(self._state)) and (mark := question_of(question)):
+            self._open_service_question(call, agent, mark)
             return
         ruling = self._gatekeeper.evaluate_call(agent, call["name"], call["args"])
         gate = CallGate(status="ask", agent=agent, rule=ruling.rule, reason=ruling.reason, created_at=utc_timestamp())
@@ -119,7 +117,7 @@ class PermissionCheck:
             about = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
             self._emit(wire.Error(error=ruling.reason, metadata=about, is_final=False))
 
-    def _open_service_question(self, call: RequestedCall, agent: str, question: Mapping[str, Any]) -> None:
+    def _open_service_question(self, call: RequestedCall, agent: str, question: ServiceQuestion) -> None:
         """What the service asks its user; no policy and no grant has a say in it."""
         gate = CallGate(
             status="ask", agent=agent, rule=question["rule"], reason=question["reason"], created_at=utc_timestamp()

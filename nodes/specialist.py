@@ -13,6 +13,7 @@ from graph import wire
 from graph.completion.reply import Reply
 from graph.completion.request import estimate_partial_usage, estimate_prompt_tokens, request_completion
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
+from graph.marks import is_aside
 from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, get_thread_id
@@ -89,7 +90,7 @@ def _check_tool_call_limit(state: State, limit: int, new_calls: Sequence[Request
     for message in reversed(state["messages"]):
         if isinstance(message, HumanMessage):
             break
-        if isinstance(message, AIMessage) and "aside" not in message.additional_kwargs:
+        if isinstance(message, AIMessage) and not is_aside(message):
             tools += len(message.tool_calls)
     if tools > limit:
         raise LimitReached(f"The turn was stopped at its limit of {limit} tool calls. Send a message to go on.")

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
+from graph.marks import is_aside, is_refused, is_rejected
+
 REPEAT_LIMIT = 3
 
 
@@ -76,7 +78,7 @@ def _current_turn(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
 def _iterate_calls(turn: Sequence[AnyMessage]) -> Iterator[tuple[str, RequestedCall]]:
     """Its calls, and who made them."""
     for message in turn:
-        if isinstance(message, AIMessage) and "aside" not in message.additional_kwargs:
+        if isinstance(message, AIMessage) and not is_aside(message):
             for call in message.tool_calls:
                 yield message.name or "", call
 
@@ -94,4 +96,4 @@ def _agent_pair(agent: str, call: RequestedCall) -> tuple[str, str]:
 
 
 def _was_skipped(answer: ToolMessage) -> bool:
-    return bool({"refused", "rejected"} & answer.additional_kwargs.keys())
+    return is_refused(answer) or is_rejected(answer)

@@ -11,6 +11,7 @@ from langchain_core.messages import ToolCall as RequestedCall
 from graph import prices
 from graph.conversation import pending_service_question, service_message
 from graph.errors import LimitReached
+from graph.marks import ServiceQuestion, is_rejected, question_of
 from graph.settings import Settings
 from graph.state import ZERO_AMOUNT, ZERO_USAGE, State, ThreadUsage
 from graph.tools.catalog import CONTINUE_TOOL
@@ -70,7 +71,7 @@ class Budgets:
             return None
         used = ", ".join(each.describe(usage) for each in new)
         call = RequestedCall(name=CONTINUE_TOOL, args={"used": used}, id=f"call_{uuid4().hex}", type="tool_call")
-        about = {
+        about: ServiceQuestion = {
             "rule": f"budget.{new[0].setting}",
             "reason": f"The work has used {used}. Approve to go on up to the limit, reject to stop here.",
             "budgets": [each.key for each in new],
@@ -100,7 +101,7 @@ def reset_turn_usage(usage: ThreadUsage | None) -> ThreadUsage:
 def find_declined_question(state: State) -> AIMessage | None:
     """The question, if the user has just said no to it."""
     question = pending_service_question(state)
-    return question if question and "rejected" in state["messages"][-1].additional_kwargs else None
+    return question if question and is_rejected(state["messages"][-1]) else None
 
 
 def stop_message(question: AIMessage) -> str:
@@ -109,4 +110,5 @@ def stop_message(question: AIMessage) -> str:
 
 def accept_warning(state: State, question: AIMessage) -> ThreadUsage:
     spent = state.get("spent") or ZERO_USAGE
-    return {**spent, "agreed": [*spent["agreed"], *question.additional_kwargs["question"]["budgets"]]}
+    accepted = (question_of(question) or {"budgets": []})["budgets"]
+    return {**spent, "agreed": [*spent["agreed"], *accepted]}

@@ -1,0 +1,95 @@
+"""The marks in a message's `additional_kwargs`.
+
+The service writes a mark where no text of a client or a model can put one. Checkpoints hold the keys and the values,
+so neither may change.
+"""
+
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from typing_extensions import TypedDict
+
+REJECTED: Final = "rejected"
+"""On a tool message: the user rejected the call. The value is True."""
+REFUSED: Final = "refused"
+"""On a tool message: the service refused the call, which never left it. The value is True."""
+TURN_START: Final = "found"
+"""On a user message: the `TurnStart`. Messages of versions before the undo lack it."""
+ASIDE: Final = "aside"
+"""On an assistant message: it is between the service and its user, and no model sees it. The value is True."""
+QUESTION: Final = "question"
+"""On an assistant message: the `ServiceQuestion` that its call puts to the user."""
+CHUNK_METADATA: Final = "told"
+"""On an assistant message of the service: the metadata of the chunk that the client received for it."""
+
+
+class TurnStart(TypedDict, total=False):
+    """The run of a user message, and the state that the message met. An undo restores this state.
+
+    A message of an older version has none of the keys; every other message has them all.
+    """
+
+    run: str
+    """The id of the run, empty outside the service."""
+    agent: str
+    """The current agent before the message."""
+    switches: int
+    """The number of hand-offs before the message."""
+
+
+class ServiceQuestion(TypedDict):
+    """A question of the service to its user, in the form of a tool call that needs approval."""
+
+    rule: str
+    """The id that the approval and its audit entry show as their rule."""
+    reason: str
+    """The sentence that the user reads."""
+    budgets: list[str]
+    """The keys of the budgets whose warnings an approval accepts, see `Budget.key`."""
+
+
+class ServiceMarks(TypedDict, total=False):
+    """The marks of an assistant message that the service writes in the agent's place. The fields are the keys."""
+
+    aside: bool
+    question: ServiceQuestion
+    told: dict[str, Any]
+
+
+def mark_rejected(message: ToolMessage) -> ToolMessage:
+    return message.model_copy(update={"additional_kwargs": {REJECTED: True}})
+
+
+def mark_refused(message: ToolMessage) -> ToolMessage:
+    return message.model_copy(update={"additional_kwargs": {REFUSED: True}})
+
+
+def turn_start_marks(run_id: str, agent: str, switch_count: int) -> dict[str, TurnStart]:
+    """Return the `additional_kwargs` of a new user message."""
+    return {TURN_START: {"run": run_id, "agent": agent, "switches": switch_count}}
+
+
+def is_rejected(message: AnyMessage) -> bool:
+    return REJECTED in message.additional_kwargs
+
+
+def is_refused(message: AnyMessage) -> bool:
+    return REFUSED in message.additional_kwargs
+
+
+def is_aside(message: AnyMessage) -> bool:
+    return ASIDE in message.additional_kwargs
+
+
+def turn_start_of(message: AnyMessage) -> TurnStart:
+    """Return the mark of a user message; empty for a message of an older version."""
+    turn_start: TurnStart = message.additional_kwargs.get(TURN_START, {})
+    return turn_start
+
+
+def question_of(message: AIMessage) -> ServiceQuestion | None:
+    return message.additional_kwargs.get(QUESTION)
+
+
+def chunk_metadata_of(message: AIMessage) -> dict[str, Any] | None:
+    return message.additional_kwargs.get(CHUNK_METADATA)
