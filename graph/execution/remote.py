@@ -37,7 +37,7 @@ BEFORE_FIRST_EVENT = "-1"
 REQUEST_TIMEOUT_SECONDS = 60
 """Longest silence of one HTTP request. Chosen, not measured."""
 LISTED_RUNS = 10
-"""Newest runs of a thread that are searched for active ones. Each run interrupts the one before it, so few are active."""
+"""Newest runs of a thread that are searched for active ones. A run interrupts the one before it, so few are active."""
 
 
 @asynccontextmanager
