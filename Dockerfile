@@ -15,6 +15,7 @@ COPY nodes nodes
 COPY policy policy
 COPY prompts prompts
 COPY sessions sessions
+COPY textsafety textsafety
 # AGENT_RUNTIME__INTERNAL_API_KEY comes from whoever runs it: 16 characters or more. DEV=true is refused on this HOST.
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -1,17 +1,24 @@
-"""What JSON allows and storage does not: NUL, lone surrogates, integers over 64 bits; and infinity."""
+"""Make JSON values storable and readable.
+
+JSON allows what databases refuse: NUL, lone surrogates, integers over 64 bits. Python adds infinity and NaN.
+"""
 
 import re
 from math import isfinite
 from typing import Any
 
+import textsafety
+
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 LARGE_INTEGER_PLACEHOLDER = "(an integer too large to keep)"
+MAX_INTEGER_BITS = 10_000
+"""Bits of an integer that becomes text. They are some 3,000 digits, the limit that `parse_integer` keeps as well."""
 MAX_INTEGER_DIGITS = 3000
-"""Of an integer that is kept; Python reads no more than 4300."""
+"""Digits of an integer that is read. Python itself refuses more than 4,300, since it would take too long."""
 
 
 def sanitize_value(value: Any) -> Any:
-    """The same value, storable everywhere: bad characters become U+FFFD, numbers that cannot be kept become text."""
+    """Return the same value, storable everywhere: bad characters become U+FFFD, numbers out of range become text."""
     match value:
         case str():
             return UNSTORABLE.sub("\ufffd", value)
@@ -20,23 +27,17 @@ def sanitize_value(value: Any) -> Any:
         case list():
             return [sanitize_value(item) for item in value]
         case int() if not -(2**63) <= value < 2**63:
-            return str(value) if value.bit_length() < 10_000 else LARGE_INTEGER_PLACEHOLDER
+            return str(value) if value.bit_length() < MAX_INTEGER_BITS else LARGE_INTEGER_PLACEHOLDER
         case float() if not isfinite(value):
             return str(value)
     return value
 
 
-INVISIBLE_CHARACTERS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e0fff]"
-)
-
-
 def escape_invisible(value: Any) -> Any:
-    """The same value with control and invisible characters escaped, as in `\\x1b`; newlines and tabs stay."""
+    """Return the same value with the invisible characters of its texts and keys escaped, as `textsafety` does."""
     match value:
         case str():
-            return INVISIBLE_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+            return textsafety.escape_invisible(value)
         case dict():
             return {escape_invisible(key): escape_invisible(item) for key, item in value.items()}
         case list():
@@ -45,12 +46,12 @@ def escape_invisible(value: Any) -> Any:
 
 
 def parse_integer(digits: str) -> Any:
-    """For `json.loads(parse_int=...)`: what Python itself would refuse to read becomes text."""
+    """Return the integer, or a text if it has more digits than are read. Made for `json.loads(parse_int=...)`."""
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else LARGE_INTEGER_PLACEHOLDER
 
 
 def is_deeper_than(depth: int, value: Any) -> bool:
-    """Whether JSON has more objects and lists in each other."""
+    """Return whether more than `depth` objects and lists are nested in each other."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value

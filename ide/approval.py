@@ -12,8 +12,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ide.client import Message
-from ide.screen import Screen, escape_invisible
+from ide.screen import Screen
 from ide.workspace import ToolError, Workspace
+from textsafety import escape_invisible
 
 LineReader = Callable[[str], Awaitable[str]]
 """Shows a prompt, gives the line that was typed. Raises EOFError at the end of input, Stopped on Ctrl-C."""

@@ -1,7 +1,6 @@
 """What the user sees. Text from outside is printed as text: no control character of it reaches the terminal."""
 
 import json
-import re
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -9,17 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-INVISIBLE_CHARACTERS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
-)
+from textsafety import escape_invisible
+
 OUTPUT_TAIL_LENGTH = 2000
 """Characters, the last ones of a command's output."""
 DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
-
-
-def escape_invisible(text: str) -> str:
-    """With control and invisible characters escaped; newlines and tabs stay."""
-    return INVISIBLE_CHARACTERS.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 class Screen:

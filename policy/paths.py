@@ -3,9 +3,10 @@
 import re
 import unicodedata
 
+from textsafety import HIDDEN_CATEGORIES
+
 WINDOWS_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 LOOKALIKES = set("∕⁄⧸╱⟋／＼⧵⧹∖╲⟍﹨．․﹒‥…：﹕︓꞉∶")
-INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 SCRIPT_JOINERS = re.compile(r"(?<=[^\x00-\u02ff\u2000-\u20ff])[\u200c\u200d](?=[^\x00-\u02ff\u2000-\u20ff])")
 """The joiners that some scripts are written with, and emoji are made of; between other characters they only hide."""
@@ -17,7 +18,7 @@ def find_path_error(path: object) -> str | None:
         return "it is empty"
     if len(path.encode("utf-8", "replace")) > 4096:
         return "it is too long"
-    if any(unicodedata.category(char) in INVISIBLE_CATEGORIES for char in SCRIPT_JOINERS.sub("", path)):
+    if any(unicodedata.category(char) in HIDDEN_CATEGORIES for char in SCRIPT_JOINERS.sub("", path)):
         return "it holds control or invisible characters"
     if wrong := next((why for pattern, why in PATH_ERRORS if re.search(pattern, path)), None):
         return wrong

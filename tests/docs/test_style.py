@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.paths import PROJECT_ROOT
 
-ROOMS = ("api", "cli", "graph", "ide", "nodes", "policy", "prompts", "sessions", "benchmarks", "tests")
+ROOMS = ("api", "cli", "graph", "ide", "nodes", "policy", "prompts", "sessions", "textsafety", "benchmarks", "tests")
 SOURCES = sorted(
     chain([PROJECT_ROOT / "server.py"], chain.from_iterable((PROJECT_ROOT / room).rglob("*.py") for room in ROOMS)),
 )
