@@ -29,10 +29,10 @@ from graph.llm import open_model
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import RoutingCache
 from graph.settings import Settings
+from sessions.deps import Deps
 from sessions.janitor import Janitor
 from sessions.runs.lifecycle import SHUTDOWN_GRACE_SECONDS
 from sessions.runs.service import Runs
-from sessions.service import Sessions
 from sessions.store.database import open_database
 
 
@@ -47,7 +47,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logging.getLogger("agent_runtime").setLevel(settings.log_level)
         async with _open_components(app, model or open_model(settings)) as start:
-            runs: Runs = app.state.runs
+            runs: Runs = app.state.deps.runs
             with on_exit(runs.replica.begin_shutdown):
                 try:
                     async with run_startup(start, readiness):
@@ -79,12 +79,11 @@ async def _open_components(
     with ThreadPoolExecutor(1, "sqlite") as thread:
         async with (
             open_database(settings, thread) as database,
-            open_graph(settings, model, state.gatekeeper, thread, state.routing_cache) as (graph, namer),
+            open_graph(settings, model, state.gatekeeper, thread, state.routing_cache) as (graph, title_model),
         ):
-            runs = Runs(database, graph, state.gatekeeper, settings, namer)
-            state.database, state.runs = database, runs
-            state.sessions = Sessions(database, graph, runs, settings)
-            state.janitor = janitor = Janitor(database, runs, state.sessions, settings)
+            runs = Runs(database, graph, state.gatekeeper, settings, title_model)
+            state.deps = deps = Deps(database, graph, runs, settings)
+            state.janitor = janitor = Janitor(deps)
             on_hangup(state.gatekeeper.reload)
 
             async def start() -> None:

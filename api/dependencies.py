@@ -5,9 +5,7 @@ from fastapi import Request
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import RoutingCache
 from graph.settings import Settings
-from sessions.runs.service import Runs
-from sessions.service import Sessions
-from sessions.store.database import Database
+from sessions.deps import Deps
 
 
 def settings_of(request: Request) -> Settings:
@@ -25,19 +23,7 @@ def routing_cache_of(request: Request) -> RoutingCache:
     return cache
 
 
-def database_of(request: Request) -> Database:
-    """Return the database; it is there while the lifespan runs."""
-    database: Database = request.app.state.database
-    return database
-
-
-def runs_of(request: Request) -> Runs:
-    """Return the runs; they are there while the lifespan runs."""
-    runs: Runs = request.app.state.runs
-    return runs
-
-
-def sessions_of(request: Request) -> Sessions:
-    """Return the sessions; they are there while the lifespan runs."""
-    sessions: Sessions = request.app.state.sessions
-    return sessions
+def deps_of(request: Request) -> Deps:
+    """Return what the functions of `sessions` need; it is there while the lifespan runs."""
+    deps: Deps = request.app.state.deps
+    return deps

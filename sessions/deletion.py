@@ -1,73 +1,69 @@
-"""Deleting sessions: when a user wants it, or when nobody has touched them for long."""
+"""Delete sessions: on a user's request, or after a long time without activity."""
 
 import logging
-from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
 from graph.db.fencing import FencingToken
 from graph.execution.closing import delete_thread
-from graph.execution.outcome import Graph
 from graph.timestamps import utc_timestamp
-from sessions.lookup import SessionLookup
-from sessions.runs.service import Runs
+from sessions.deps import Deps
+from sessions.lookup import find_session, lease_each, lease_session
+from sessions.shapes import DeletedSession
 from sessions.store import leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
-from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.janitor")
 
 
-class Deletion:
-    def __init__(self, database: Database, graph: Graph, runs: Runs, lookup: SessionLookup) -> None:
-        self._database = database
-        self._graph = graph
-        self._runs = runs
-        self._lookup = lookup
+async def delete_session(deps: Deps, session_id: str, *, hard: bool) -> DeletedSession:
+    """Hide the session, or erase it if `hard`. Raises SessionNotFound, SessionBusy.
 
-    async def delete(self, session_id: str, *, hard: bool) -> dict[str, Any]:
-        """Soft: hidden, its rows stay until the id is used again. Hard: nothing is left of it.
+    A hidden session keeps its rows until its id is used again; of an erased one nothing is left. The current run is
+    stopped first and queued messages are withdrawn: the user does not want their answers.
+    """
+    await find_session(deps, session_id, include_deleted=hard)
+    await deps.database.transact(lambda connection: run_rows.withdraw_all(connection, session_id))
+    await deps.runs.stop(session_id)
+    async with lease_session(deps, session_id, include_deleted=hard) as (_, lease):
+        await hide_session(deps, lease)
+        if hard:
+            await erase_session(deps, lease)
+    return {"session_id": session_id, "deleted": True, "hard": hard}
 
-        What goes on is stopped first, and what waits is withdrawn: who deletes a session does not want its answer.
-        Raises SessionNotFound, SessionBusy.
-        """
-        await self._lookup.find(session_id, deleted_too=hard)
-        await self._database.transact(lambda connection: run_rows.withdraw_all(connection, session_id))
-        await self._runs.stop(session_id)
-        async with self._lookup.find_and_lease(session_id, deleted_too=hard) as (_, lease):
-            await self.hide(lease)
-            if hard:
-                await self.erase(lease)
-        return {"session_id": session_id, "deleted": True, "hard": hard}
 
-    async def hide(self, lease: FencingToken) -> None:
-        def hide_rows(connection: Connection) -> None:
+async def hide_session(deps: Deps, lease: FencingToken) -> None:
+    """Mark the session as deleted, and withdraw its queued messages."""
+
+    def hide_rows(connection: Connection) -> None:
+        leases.require_lease(connection, lease)
+        run_rows.withdraw_all(connection, lease.session_id)
+        session_rows.update_session(connection, lease.session_id, deleted_at=utc_timestamp())
+
+    await deps.database.transact(hide_rows)
+
+
+async def erase_session(deps: Deps, lease: FencingToken) -> None:
+    """Delete the thread, then every row. After a crash in between the session is hidden and can be erased again."""
+
+    def erase_rows(connection: Connection) -> None:
+        if leases.lock_row(connection, lease.session_id):
             leases.require_lease(connection, lease)
-            run_rows.withdraw_all(connection, lease.session_id)
-            session_rows.update_session(connection, lease.session_id, deleted_at=utc_timestamp())
+            session_rows.erase_session(connection, lease.session_id)
 
-        await self._database.transact(hide_rows)
+    await delete_thread(deps.graph, lease.session_id)
+    await deps.database.transact(erase_rows)
 
-    async def erase(self, lease: FencingToken) -> None:
-        """The thread first: a session that is half erased is hidden, and can be deleted again."""
 
-        def erase_rows(connection: Connection) -> None:
-            if leases.lock_row(connection, lease.session_id):
-                leases.require_lease(connection, lease)
-                session_rows.erase_session(connection, lease.session_id)
+async def erase_expired_sessions(deps: Deps, hours: float) -> None:
+    """Erase sessions without activity for `hours`, hidden ones too, but none with open calls or unfinished runs."""
 
-        await delete_thread(self._graph, lease.session_id)
-        await self._database.transact(erase_rows)
+    async def erase_if_expired(row: RowMapping, lease: FencingToken) -> None:
+        if session_rows.is_expired(row, hours * 3600):
+            await hide_session(deps, lease)
+            await erase_session(deps, lease)
+            log.info("session %s had no activity for %g hours; it is erased", lease.session_id, hours)
 
-    async def expire(self, hours: float) -> None:
-        """Erases what had no activity for longer, deleted or not; nothing that waits for somebody or something."""
-
-        async def erase_expired(row: RowMapping, lease: FencingToken) -> None:
-            if session_rows.is_expired(row, hours * 3600):
-                await self.hide(lease)
-                await self.erase(lease)
-                log.info("session %s had no activity for %g hours; it is erased", lease.session_id, hours)
-
-        forgotten = await self._database.transact(lambda c: session_rows.find_expired(c, hours * 3600))
-        await self._lookup.lease_each(forgotten, erase_expired, deleted_too=True)
+    expired = await deps.database.transact(lambda c: session_rows.find_expired(c, hours * 3600))
+    await lease_each(deps, expired, erase_if_expired, include_deleted=True)

@@ -1,49 +1,55 @@
-"""What has to be done to sessions that nobody touches."""
+"""Maintain sessions in the background: time-outs, expiry and pruning."""
 
 from graph import wire
-from graph.settings import Settings
+from sessions.deletion import erase_expired_sessions
+from sessions.deps import Deps
+from sessions.pruning import prune_idle_sessions
 from sessions.request import RunRequest
 from sessions.runs.lifecycle import run_periodically
-from sessions.runs.service import Runs
-from sessions.service import Sessions
 from sessions.store import calls
-from sessions.store.database import Database
 
-ROUND_SECONDS = 30
+MAX_ROUND_SECONDS = 30
+"""The longest pause between two looks for overdue calls: their time-outs are that exact at worst."""
+ROUNDS_PER_TIMEOUT = 4
+"""A short time-out is noticed within a quarter of it."""
 SWEEP_SECONDS = 600
-"""Between two looks at all sessions."""
+"""Between two sweeps over all sessions: expiry and pruning are not urgent, and a sweep reads the whole table."""
 
 
 class Janitor:
-    """Any number of replicas may have one: each looks again, under the session's lease, before it changes anything."""
+    """Every replica has one: each looks again, under the session's lease, before it changes anything."""
 
-    def __init__(self, database: Database, runs: Runs, sessions: Sessions, settings: Settings) -> None:
-        self._database = database
-        self._runs = runs
-        self._sessions = sessions
-        self._settings = settings
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
 
     def start(self) -> None:
-        spawn, settings = self._runs.replica.lifecycle.spawn, self._settings
+        """Start the periodic tasks that the settings ask for."""
+        spawn, settings = self._deps.runs.replica.lifecycle.spawn, self._deps.settings
         if seconds := settings.approval_timeout_seconds:
-            spawn(run_periodically(min(seconds / 4, ROUND_SECONDS), self._runs.approval_timeouts.expire_all))
+            spawn(run_periodically(_round_seconds(seconds), self._deps.runs.approval_timeouts.expire_all))
         if seconds := settings.tool_timeout_seconds:
-            spawn(run_periodically(min(seconds / 4, ROUND_SECONDS), self._time_out_tool_calls))
+            spawn(run_periodically(_round_seconds(seconds), self._time_out_tool_calls))
         spawn(run_periodically(SWEEP_SECONDS, self.expire_sessions))
         spawn(run_periodically(SWEEP_SECONDS, self.prune_sessions))
 
     async def expire_sessions(self) -> None:
-        if hours := self._settings.session_ttl_hours:
-            await self._sessions.deletion.expire(hours)
+        """Erase the sessions whose `SESSION_TTL_HOURS` are over; without that setting, none."""
+        if hours := self._deps.settings.session_ttl_hours:
+            await erase_expired_sessions(self._deps, hours)
 
     async def prune_sessions(self) -> None:
-        if runs := self._settings.prune_after_runs:
-            await self._sessions.pruning.prune_idle_sessions(runs)
+        """Prune the idle sessions with more than `PRUNE_AFTER_RUNS` runs; without that setting, none."""
+        if min_runs := self._deps.settings.prune_after_runs:
+            await prune_idle_sessions(self._deps, min_runs)
 
     async def _time_out_tool_calls(self) -> None:
-        """The IDE does not answer: the model is told, and the run goes on without a client."""
-        seconds = self._settings.tool_timeout_seconds
-        told = f"timed out: no result came within {seconds:g} seconds; whether the call ran is not known"
-        for session_id, call_id in await self._database.transact(lambda c: calls.find_overdue_calls(c, seconds)):
-            silence = wire.ToolResult(call_id=call_id, error=told)
-            await self._runs.submit(RunRequest(session_id, silence, wire.StreamOptions(), busy="reject"))
+        """Answer calls that the IDE did not answer in time; the run continues without a client."""
+        deps, seconds = self._deps, self._deps.settings.tool_timeout_seconds
+        error = f"timed out: no result came within {seconds:g} seconds; whether the call ran is not known"
+        for session_id, call_id in await deps.database.transact(lambda c: calls.find_overdue_calls(c, seconds)):
+            result = wire.ToolResult(call_id=call_id, error=error)
+            await deps.runs.submit(RunRequest(session_id, result, wire.StreamOptions(), busy="reject"))
+
+
+def _round_seconds(timeout: float) -> float:
+    return min(timeout / ROUNDS_PER_TIMEOUT, MAX_ROUND_SECONDS)

@@ -1,4 +1,4 @@
-"""Taking the user's last message back, and making a second session of a conversation's past."""
+"""Undo the last turn of a conversation, and fork a session from an earlier turn."""
 
 from typing import Any
 from uuid import uuid4
@@ -9,22 +9,25 @@ from graph.db.fencing import FencingToken
 from graph.errors import AgentRuntimeError
 from graph.execution import history, threads
 from graph.execution.history import ConversationSnapshot
-from graph.execution.outcome import Graph, OpenCall, Outcome, list_open_calls, thread_config
+from graph.execution.outcome import OpenCall, Outcome, list_open_calls, thread_config
 from graph.permissions.decisions import answer_open_calls
 from graph.timestamps import utc_timestamp
-from sessions.lookup import SessionLookup
-from sessions.snapshots import Snapshots
+from sessions.deps import Deps
+from sessions.lookup import lease_session
+from sessions.shapes import ForkedSession, UndoneTurn
+from sessions.snapshots import read_snapshot
 from sessions.store import audit, calls, grants, leases
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
-from sessions.store.database import Database
 
 UNDONE_FEEDBACK = "the user took the message back"
+"""In the audit of calls that an undo closed."""
 COPIED_CALL_RESULT = "cancelled: this is a copy; the call belongs to the session it was made from"
+"""The result of a call that was open when the session was forked; the model reads it."""
 
 
 class NothingToUndo(AgentRuntimeError):
-    """The user has said nothing, or all of it is taken back."""
+    """The conversation has no message of the user."""
 
     code = "nothing_to_undo"
 
@@ -35,50 +38,45 @@ class NoSuchTurn(AgentRuntimeError):
     code = "no_such_turn"
 
 
-class Rewind:
-    """Every method raises SessionNotFound."""
+async def undo_turn(deps: Deps, session_id: str) -> UndoneTurn:
+    """Return to the state before the user's last message. Raises SessionNotFound, NothingToUndo, SessionBusy."""
+    async with lease_session(deps, session_id) as (_, lease):
+        values: Any = (await deps.graph.aget_state(thread_config(session_id))).values
+        if not (starts := history.find_turn_starts(values)):
+            raise NothingToUndo("The session has no message of the user to undo.")
+        message = values["messages"][starts[-1]]
+        outcome = await threads.rewrite_thread(deps.graph, session_id, history.snapshot_before(values, starts[-1]))
+        run_id = history.read_turn_metadata(message).get("run")
+        await deps.database.transact(
+            lambda c: _record_undo(c, lease, outcome, list_open_calls(values), run_id, str(message.content))
+        )
+    return {
+        "session_id": session_id,
+        "undone": message.content,
+        "message_count": outcome.message_count,
+        "current_agent": outcome.agent,
+    }
 
-    def __init__(self, database: Database, graph: Graph, lookup: SessionLookup, snapshots: Snapshots) -> None:
-        self._database = database
-        self._graph = graph
-        self._lookup = lookup
-        self._snapshots = snapshots
 
-    async def undo(self, session_id: str) -> dict[str, Any]:
-        """Back to before the user's last message. Raises NothingToUndo, SessionBusy."""
-        async with self._lookup.find_and_lease(session_id) as (_, lease):
-            values: Any = (await self._graph.aget_state(thread_config(session_id))).values
-            if not (places := history.find_turn_starts(values)):
-                raise NothingToUndo("The user has said nothing that could be taken back.")
-            message = values["messages"][places[-1]]
-            outcome = await threads.rewrite_thread(self._graph, session_id, history.snapshot_before(values, places[-1]))
-            run_id = history.read_turn_metadata(message).get("run")
-            await self._database.transact(
-                lambda c: _record_undo(c, lease, outcome, list_open_calls(values), run_id, str(message.content))
-            )
-        return {
-            "session_id": session_id,
-            "undone": message.content,
-            "message_count": outcome.message_count,
-            "current_agent": outcome.agent,
-        }
+async def fork_session(deps: Deps, session_id: str, turn: int | None = None) -> ForkedSession:
+    """Create a session with this one's history, up to the end of a turn (counted from 1), or up to now.
 
-    async def fork(self, session_id: str, number: int | None = None) -> dict[str, Any]:
-        """From now, or from the end of a turn, counted from 1. Raises NoSuchTurn."""
-        row, _, values = await self._snapshots.read_snapshot(session_id, lambda *_: None)
-        copied = _copy_until_turn(values, number)
-        fork_id = str(uuid4())
-        await self._database.transact(lambda connection: _create_hidden_session(connection, fork_id, row))
-        outcome = await threads.rewrite_thread(self._graph, fork_id, copied)
-        made = await self._database.transact(lambda connection: _reveal_session(connection, fork_id, outcome))
-        return {
-            "session_id": fork_id,
-            "message_count": made["message_count"],
-            "current_agent": made["agent"],
-            "created_at": made["created_at"],
-            "title": made["title"],
-            "forked_from": session_id,
-        }
+    Raises SessionNotFound, NoSuchTurn.
+    """
+    row, _, values = await read_snapshot(deps, session_id, lambda *_: None)
+    copied = _copy_until_turn(values, turn)
+    fork_id = str(uuid4())
+    await deps.database.transact(lambda connection: _create_hidden_session(connection, fork_id, row))
+    outcome = await threads.rewrite_thread(deps.graph, fork_id, copied)
+    fork = await deps.database.transact(lambda connection: _reveal_session(connection, fork_id, outcome))
+    return {
+        "session_id": fork_id,
+        "message_count": fork["message_count"],
+        "current_agent": fork["agent"],
+        "created_at": fork["created_at"],
+        "title": fork["title"],
+        "forked_from": session_id,
+    }
 
 
 def _record_undo(
@@ -89,7 +87,7 @@ def _record_undo(
     run_id: str | None,
     content: str,
 ) -> None:
-    """Once, also if the transaction is made again."""
+    """Record it once, also if the transaction is repeated."""
     if leases.require_lease(connection, lease)["checkpoint_id"] == outcome.checkpoint_id:
         return
     entries = [audit.make_entry(each, "cancel", "system", feedback=UNDONE_FEEDBACK) for each in open_calls]
@@ -100,10 +98,10 @@ def _record_undo(
     session_rows.record_outcome(connection, lease.session_id, outcome)
 
 
-def _copy_until_turn(values: Any, number: int | None) -> ConversationSnapshot:
-    """Without open calls: those belong to the session that is copied."""
+def _copy_until_turn(values: Any, turn: int | None) -> ConversationSnapshot:
+    """Return the conversation with its open calls answered: they belong to the session that is copied."""
     try:
-        then = history.snapshot_conversation(values) if number is None else history.snapshot_after(values, number)
+        then = history.snapshot_conversation(values) if turn is None else history.snapshot_after(values, turn)
     except IndexError:
         raise NoSuchTurn(
             f"The session has {len(history.find_turn_starts(values))} turns; name one of them, from 1."
@@ -113,17 +111,17 @@ def _copy_until_turn(values: Any, number: int | None) -> ConversationSnapshot:
 
 
 def _create_hidden_session(connection: Connection, fork_id: str, row: RowMapping) -> None:
-    """Nobody sees it before its thread is there."""
+    """Create the fork as deleted, so that nobody sees it before its thread exists."""
     if session_rows.find_including_deleted(connection, fork_id) is None:
         session_rows.create_session(connection, fork_id, row["title"])
-        named_by = "user" if row["titled_by"] == "user" else "model"
+        titled_by = "user" if row["titled_by"] == "user" else "model"
         session_rows.update_session(
-            connection, fork_id, description=row["description"], titled_by=named_by, deleted_at=utc_timestamp()
+            connection, fork_id, description=row["description"], titled_by=titled_by, deleted_at=utc_timestamp()
         )
 
 
 def _reveal_session(connection: Connection, fork_id: str, outcome: Outcome) -> RowMapping:
     session_rows.record_outcome(connection, fork_id, outcome, deleted_at=None)
-    made = session_rows.find_including_deleted(connection, fork_id)
-    assert made
-    return made
+    fork = session_rows.find_including_deleted(connection, fork_id)
+    assert fork
+    return fork

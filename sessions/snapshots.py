@@ -1,62 +1,61 @@
-"""A session as of one moment: rows of one transaction, and the thread at the checkpoint that its row names."""
+"""Read a session as of one moment: rows of one transaction, and the thread at the checkpoint that its row names."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, RowMapping
 
 from graph.execution import threads
-from graph.execution.outcome import Graph
 from prompts import ORCHESTRATOR
+from sessions.deps import Deps
 from sessions.lookup import SessionNotFound, validate_id
 from sessions.store import leases
-from sessions.store.database import Database
+
+RowsT = TypeVar("RowsT")
 
 
-class SessionSnapshot(NamedTuple):
+class SessionSnapshot(NamedTuple, Generic[RowsT]):
     row: RowMapping
-    rows: Any
-    """What else was read in the transaction."""
-    values: Any
-    """The state of the thread."""
+    """The row of the session."""
+    rows: RowsT
+    """The result of `read_more`, from the same transaction."""
+    values: dict[str, Any]
+    """The state of the thread (`graph.state.State`); empty before the first outcome."""
 
 
-class Snapshots:
-    def __init__(self, database: Database, graph: Graph) -> None:
-        self._database = database
-        self._graph = graph
+async def read_snapshot(
+    deps: Deps, session_id: str, read_more: Callable[[Connection, RowMapping], RowsT]
+) -> SessionSnapshot[RowsT]:
+    """Return the session, its thread and what `read_more` reads beside them. Raises SessionNotFound.
 
-    async def read_snapshot(
-        self, session_id: str, read_more: Callable[[Connection, RowMapping], Any]
-    ) -> SessionSnapshot:
-        """Raises SessionNotFound.
+    If the named checkpoint was deleted meanwhile, both are read again. A row names no checkpoint if its thread is too
+    large for the cache, or older than this column: then the latest checkpoint is read.
+    """
+    missing = None
+    while True:
+        row, rows = await _read_rows(deps, session_id, read_more)
+        if _has_no_outcome(row):
+            return SessionSnapshot(row, rows, {})
+        checkpoint_id = None if row["checkpoint_id"] == missing else row["checkpoint_id"]
+        if snapshot := await threads.read_thread(deps.graph, session_id, checkpoint_id):
+            return SessionSnapshot(row, rows, snapshot.values)
+        missing = checkpoint_id
 
-        A row names no checkpoint if its thread is very large, or older than such names: then it is the latest one.
-        """
-        gone = None
-        while True:
-            row, rows = await self._read_rows(session_id, read_more)
-            if _has_no_outcome(row):
-                return SessionSnapshot(row, rows, {})
-            head = None if row["checkpoint_id"] == gone else row["checkpoint_id"]
-            if snapshot := await threads.read_thread(self._graph, session_id, head):
-                return SessionSnapshot(row, rows, snapshot.values)
-            gone = head
 
-    async def _read_rows(
-        self, session_id: str, read_more: Callable[[Connection, RowMapping], Any]
-    ) -> tuple[RowMapping, Any]:
-        """The row is locked, as all lock it who change a session: Postgres shows each statement what came before it."""
+async def _read_rows(
+    deps: Deps, session_id: str, read_more: Callable[[Connection, RowMapping], RowsT]
+) -> tuple[RowMapping, RowsT]:
+    """Read under the row's lock, as every change of a session does: on Postgres each statement sees a newer state."""
 
-        def read_locked(connection: Connection) -> tuple[RowMapping, Any]:
-            row = leases.lock_row(connection, validate_id(session_id))
-            if row is None or row["deleted_at"]:
-                raise SessionNotFound(session_id)
-            return row, read_more(connection, row)
+    def read_locked(connection: Connection) -> tuple[RowMapping, RowsT]:
+        row = leases.lock_row(connection, validate_id(session_id))
+        if row is None or row["deleted_at"]:
+            raise SessionNotFound(session_id)
+        return row, read_more(connection, row)
 
-        return await self._database.transact(read_locked)
+    return await deps.database.transact(read_locked)
 
 
 def _has_no_outcome(row: RowMapping) -> bool:
-    """What its thread holds is of a first run that was cut off."""
+    """Return whether no run has ended yet: the thread may hold the rest of a first run that was interrupted."""
     return row["checkpoint_id"] is None and not row["message_count"] and row["agent"] == ORCHESTRATOR

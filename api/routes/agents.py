@@ -4,8 +4,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from api.dependencies import sessions_of, settings_of
+from api.dependencies import deps_of, settings_of
 from prompts import CLASSIFIER, select_team
+from sessions import service
+from sessions.shapes import CurrentAgent, Json
 
 router = APIRouter()
 
@@ -25,7 +27,7 @@ async def list_agents(request: Request) -> list[dict[str, Any]]:
     ]
 
 
-@router.get("/agents/{session_id}/current")
-async def get_current_agent(request: Request, session_id: str) -> dict[str, Any]:
+@router.get("/agents/{session_id}/current", response_model=Json)
+async def get_current_agent(request: Request, session_id: str) -> CurrentAgent:
     """Return the agent that holds the conversation, and the hand-offs before it."""
-    return await sessions_of(request).get_current_agent(session_id)
+    return await service.get_current_agent(deps_of(request), session_id)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from api.dependencies import database_of
+from api.dependencies import deps_of
 from api.version import VERSION
 
 
@@ -25,5 +25,5 @@ async def check_health() -> Health:
 @router.get("/ready")
 async def check_readiness(request: Request) -> Health:
     """Return whether the database answers as well; 503 if it does not."""
-    await database_of(request).ping()
+    await deps_of(request).database.ping()
     return Health()

@@ -7,9 +7,10 @@ from starlette.responses import Response
 
 from api import openapi, sse
 from api.bodies import read_body
-from api.dependencies import runs_of, sessions_of, settings_of
+from api.dependencies import deps_of, settings_of
 from graph import wire
 from graph.errors import AgentRuntimeError
+from sessions import service
 from sessions.request import RunRequest as RunRequest
 from sessions.runs.run import RunHandle
 
@@ -38,14 +39,14 @@ async def send_message(request: Request) -> Response:
         return sse.stream_events(_make_failed_run(envelope.session_id, error), heartbeat)
     options = wire.StreamOptions(**{name: value or getattr(message.stream, name) for name, value in envelope.stream})
     submitted = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
-    return sse.stream_events(await runs_of(request).submit(submitted), heartbeat)
+    return sse.stream_events(await deps_of(request).runs.submit(submitted), heartbeat)
 
 
 @router.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN_OPERATION)
 async def join_run(request: Request, session_id: str, tokens: bool = False, usage: bool = False) -> Response:
     """Stream the current run, or the last one; with `Last-Event-ID`, the events after that one."""
-    await sessions_of(request).get_session(session_id)
-    run = await runs_of(request).join(session_id)
+    await service.get_session(deps_of(request), session_id)
+    run = await deps_of(request).runs.join(session_id)
     if run is None:
         return sse.stream_nothing()
     after = sse.parse_last_event_id(run, request.headers.get("last-event-id", ""))
@@ -56,8 +57,8 @@ async def join_run(request: Request, session_id: str, tokens: bool = False, usag
 @router.post("/sessions/{session_id}/cancel")
 async def cancel_run(request: Request, session_id: str) -> dict[str, Any]:
     """Stop the current run and close the open calls; a second call changes nothing."""
-    await sessions_of(request).get_session(session_id)
-    await runs_of(request).cancel(session_id)
+    await service.get_session(deps_of(request), session_id)
+    await deps_of(request).runs.cancel(session_id)
     return {"session_id": session_id, "status": "cancelled"}
 
 

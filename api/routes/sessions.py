@@ -1,6 +1,6 @@
 """Routes of the sessions."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -8,8 +8,10 @@ from starlette.responses import Response
 
 from api import openapi
 from api.bodies import ASCIIResponse, read_body
-from api.dependencies import sessions_of
+from api.dependencies import deps_of
 from graph import wire
+from sessions import deletion, service
+from sessions.shapes import CreatedSession, DeletedSession, History, Json, PendingApprovals, SessionInfo, SessionList
 
 
 class SessionUpdate(wire.Incoming):
@@ -22,52 +24,52 @@ class SessionUpdate(wire.Incoming):
 router = APIRouter()
 
 
-@router.get("/sessions")
+@router.get("/sessions", response_model=Json)
 async def list_sessions(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
     q: Annotated[str, Query(max_length=200)] = "",
-) -> dict[str, Any]:
+) -> SessionList:
     """List the sessions, newest activity first; `q` searches the titles."""
-    return await sessions_of(request).list_sessions(q, limit, offset)
+    return await service.list_sessions(deps_of(request), q, limit, offset)
 
 
-@router.post("/sessions")
-async def create_session(request: Request) -> dict[str, Any]:
+@router.post("/sessions", response_model=Json)
+async def create_session(request: Request) -> CreatedSession:
     """Create an empty session."""
-    return await sessions_of(request).create()
+    return await service.create_session(deps_of(request))
 
 
-@router.get("/sessions/{session_id}")
-async def get_session(request: Request, session_id: str) -> dict[str, Any]:
+@router.get("/sessions/{session_id}", response_model=Json)
+async def get_session(request: Request, session_id: str) -> SessionInfo:
     """Return one session."""
-    return await sessions_of(request).get_session(session_id)
+    return await service.get_session(deps_of(request), session_id)
 
 
-@router.patch("/sessions/{session_id}", openapi_extra=openapi.request_body(SessionUpdate))
-async def rename_session(request: Request, session_id: str) -> dict[str, Any]:
+@router.patch("/sessions/{session_id}", openapi_extra=openapi.request_body(SessionUpdate), response_model=Json)
+async def rename_session(request: Request, session_id: str) -> SessionInfo:
     """Change the title, the description or both."""
     changes = await read_body(request, SessionUpdate)
-    return await sessions_of(request).rename(session_id, changes.model_dump(exclude_none=True))
+    return await service.rename_session(deps_of(request), session_id, changes.model_dump(exclude_none=True))
 
 
-@router.delete("/sessions/{session_id}")
-async def delete_session(request: Request, session_id: str, hard: bool = False) -> dict[str, Any]:
+@router.delete("/sessions/{session_id}", response_model=Json)
+async def delete_session(request: Request, session_id: str, hard: bool = False) -> DeletedSession:
     """Hide a session, or with `hard` erase every row of it. Its run is stopped, queued messages are dropped."""
-    return await sessions_of(request).deletion.delete(session_id, hard=hard)
+    return await deletion.delete_session(deps_of(request), session_id, hard=hard)
 
 
-@router.get("/sessions/{session_id}/history")
-async def get_history(request: Request, session_id: str) -> dict[str, Any]:
+@router.get("/sessions/{session_id}/history", response_model=Json)
+async def get_history(request: Request, session_id: str) -> History:
     """Return the messages of the conversation."""
-    return await sessions_of(request).get_history(session_id)
+    return await service.get_history(deps_of(request), session_id)
 
 
-@router.get("/sessions/{session_id}/pending-approvals")
-async def list_pending_approvals(request: Request, session_id: str) -> dict[str, Any]:
+@router.get("/sessions/{session_id}/pending-approvals", response_model=Json)
+async def list_pending_approvals(request: Request, session_id: str) -> PendingApprovals:
     """List the tool calls that wait for the user's approval."""
-    return await sessions_of(request).list_pending_approvals(session_id)
+    return await service.list_pending_approvals(deps_of(request), session_id)
 
 
 @router.get("/sessions/{session_id}/audit")
@@ -76,7 +78,7 @@ async def get_audit(request: Request, session_id: str, results: bool = False) ->
 
     With `results`, one line per result follows: `python -m cli verify` checks such a file.
     """
-    found = await sessions_of(request).get_audit(session_id)
+    found = await service.get_audit(deps_of(request), session_id)
     if "application/x-ndjson" in request.headers.get("accept", ""):
         rows = found["entries"]
         if results:

@@ -4,30 +4,32 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from api.dependencies import sessions_of
+from api.dependencies import deps_of
+from sessions import views
+from sessions.shapes import CallList, Json, SessionExport, SessionView
 
 router = APIRouter()
 
 
-@router.get("/sessions/{session_id}/view")
+@router.get("/sessions/{session_id}/view", response_model=Json)
 async def get_view(
     request: Request, session_id: str, messages: Annotated[int, Query(ge=0, le=1000)] = 50
-) -> dict[str, Any]:
+) -> SessionView:
     """Return what a client needs to open a session again, with the last `messages` messages.
 
     `last_event_id` is where to join the stream: after the last event of a finished run, or at the start of the
     current `run`, whose message and chunks are not part of the history yet.
     """
-    return await sessions_of(request).views.view_session(session_id, messages)
+    return await views.view_session(deps_of(request), session_id, messages)
 
 
-@router.get("/sessions/{session_id}/calls")
-async def list_calls(request: Request, session_id: str) -> dict[str, Any]:
+@router.get("/sessions/{session_id}/calls", response_model=Json)
+async def list_calls(request: Request, session_id: str) -> CallList:
     """List the tool calls of the history: who made it, what was decided, when it was sent and answered.
 
     Calls that never left the service have no times.
     """
-    return await sessions_of(request).views.list_calls(session_id)
+    return await views.list_calls(deps_of(request), session_id)
 
 
 @router.get("/sessions/{session_id}/usage")
@@ -38,13 +40,13 @@ async def get_usage(
 
     `cost` is null if no call has a price; `unpriced_calls` counts those without one. An undo gives nothing back.
     """
-    return await sessions_of(request).views.report_usage(session_id, runs)
+    return await views.report_usage(deps_of(request), session_id, runs)
 
 
-@router.get("/sessions/{session_id}/export")
-async def export_session(request: Request, session_id: str) -> dict[str, Any]:
+@router.get("/sessions/{session_id}/export", response_model=Json)
+async def export_session(request: Request, session_id: str) -> SessionExport:
     """Return the whole session as one document: history, audit, grants, calls, runs with their events, usage.
 
     A deleted session cannot be exported.
     """
-    return await sessions_of(request).views.export_session(session_id)
+    return await views.export_session(deps_of(request), session_id)

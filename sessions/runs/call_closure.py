@@ -1,12 +1,12 @@
 """Close the open calls of a session whose thread no run works on."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from graph.db.fencing import FencingToken
 from graph.execution.closing import close_thread
-from graph.execution.outcome import Graph, Outcome, list_open_calls, thread_config
+from graph.execution.outcome import Graph, Outcome, list_open_calls, read_state, thread_config
 from graph.permissions.decisions import CANCELLED_RESULT
 from graph.run_scope import enter_lease
 from sessions.store import audit, calls, leases
@@ -43,7 +43,7 @@ async def close_open_calls(
     """
     config = thread_config(lease.session_id, run_id)
     with enter_lease(lease):
-        open_calls = list_open_calls((await graph.aget_state(config)).values)
+        open_calls = list_open_calls(await read_state(graph, config))
         outcome = await close_thread(graph, config, result_text=closure.result_text)
     entries = [audit.make_entry(each, closure.decision, "system", feedback=closure.feedback) for each in open_calls]
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from graph.execution.outcome import Outcome, Pause
 from graph.timestamps import timestamp_ago, utc_timestamp
 from prompts import ORCHESTRATOR
+from sessions.shapes import SessionInfo
 from sessions.store.leases import IS_LEASED
 from sessions.store.tables import UNFINISHED, audit_log, audit_results, calls, grants, routings, runs, sessions
 
@@ -69,7 +70,7 @@ def clear_deleted(connection: Connection, session_id: str) -> None:
         connection.execute(delete(table).where(table.c.session_id == session_id))
 
 
-def list_sessions(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+def list_sessions(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[SessionInfo], int]:
     """The newest activity first, and how many there are in all."""
     wanted = sessions.c.title_folded.contains(q.casefold(), autoescape=True) if q else true()
     found = and_(sessions.c.deleted_at.is_(None), wanted)
@@ -79,7 +80,7 @@ def list_sessions(connection: Connection, q: str, limit: int, offset: int) -> tu
     return [to_json(row) for row in rows.mappings()], total or 0
 
 
-def to_json(row: RowMapping) -> dict[str, Any]:
+def to_json(row: RowMapping) -> SessionInfo:
     """A session as clients see it."""
     return {
         "session_id": row["id"],

@@ -16,8 +16,8 @@ from graph.errors import LLMUnavailable
 from graph.settings import Settings
 from prompts import AGENTS
 from server import create_app
-from tests.sessions.test_properties import check_conversation, check_model_input
-from tests.sessions.test_rewind import undo_last_turn
+from tests.support.conversations import check_conversation, check_model_input
+from tests.support.rewind import undo_last_turn
 from tests.support.scripted import (
     DeferredReply,
     ScriptedModel,
@@ -29,8 +29,6 @@ from tests.support.scripted import (
     say_text,
 )
 from tests.support.service import SessionClient, provide_model, settings_for, start_service, text_chunk
-
-pytestmark = pytest.mark.anyio
 
 CONTEXT_BUDGET = 8_000
 SMALL_WINDOW = {"context_tokens": CONTEXT_BUDGET, "log_level": "CRITICAL"}
@@ -280,7 +278,7 @@ async def test_a_pruned_thread_keeps_its_summary(database: str) -> None:
     app = create_app(settings_for(database, prune_after_runs=1, **SMALL_WINDOW), provide_model(llm))
     async with start_service(None, settings_for(database), app) as client:
         await read_files(client.open_session(), range(16))
-        await app.state.janitor.prune()
+        await app.state.janitor.prune_sessions()
         await read_files(client.open_session(), range(16, 18))
         assert len(await client.open_session().fetch_history()) == 18 * 4
     assert extract_summary(llm.prompts[-1]) == "Read them."

@@ -8,7 +8,7 @@ from ide.workspace import ToolError, Workspace
 
 
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "a/../../secret.txt", "link", "folder/secret.txt"])
-@pytest.mark.parametrize("use", [Workspace.read_bytes, lambda w, p: w.write(p, b"x", create_dirs=True)])
+@pytest.mark.parametrize("use", [Workspace.read_bytes, lambda w, p: w.write_bytes(p, b"x", create_dirs=True)])
 def test_nothing_outside_the_workspace_is_read_or_written(workspace: Workspace, path: str, use: object) -> None:
     (workspace.root / "link").symlink_to("../secret.txt")
     (workspace.root / "folder").symlink_to("..")

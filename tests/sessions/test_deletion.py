@@ -8,37 +8,16 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Connection, MetaData, func, select
 
 from server import create_app
+from sessions.deletion import erase_session
 from sessions.store import sessions as session_rows
+from tests.support.rows import count_rows
 from tests.support.scripted import DeferredReply, call_tool, choose_agent, make_model, say_text
 from tests.support.service import GatewayClient, provide_model, settings_for, start_service, text_chunk
 
-pytestmark = pytest.mark.anyio
-
 WRITE_CALL = call_tool("write_file", path="a.py", content="x")
 READ_CALL = call_tool("read_file", path="a.py")
-
-
-async def count_rows(app: FastAPI, session_id: str = "s-1") -> dict[str, int]:
-    """How many rows of a session each table of the database holds, ours and langgraph's."""
-    counts: dict[str, int] = await app.state.database.transact(
-        lambda connection: count_rows_by_table(connection, session_id)
-    )
-    return counts
-
-
-def count_rows_by_table(connection: Connection, session_id: str) -> dict[str, int]:
-    found = MetaData()
-    found.reflect(connection)
-    counts = {}
-    for name, table in found.tables.items():
-        for column in ("session_id", "thread_id", "id" if name == "sessions" else ""):
-            if column in table.columns:
-                wanted = select(func.count()).select_from(table).where(table.c[column] == session_id)
-                counts[name] = connection.scalar(wanted) or 0
-    return counts
 
 
 async def test_hard_delete_removes_every_row_of_the_session(database: str) -> None:
@@ -105,12 +84,12 @@ async def test_message_sent_during_erasure_starts_a_new_session(database: str) -
     async with start_service(None, settings, app) as client:
         await client.open_session().send_text("Hello")
         await client.http.delete("/sessions/s-1")
-        async with app.state.runs.replica.hold("s-1") as lease:
+        async with app.state.deps.runs.replica.lease_session("s-1") as lease:
             asking = asyncio.create_task(client.open_session().send_text("Hello again"))
             for _ in range(20):
                 assert (await client.http.get("/sessions/s-1")).status_code == 404
             assert not asking.done()
-            await app.state.sessions.removal.erase(lease)
+            await erase_session(app.state.deps, lease)
         assert (await asking)[-1] == text_chunk("Hi again.")
 
 
@@ -122,7 +101,7 @@ async def wait_for_queue(client: GatewayClient, messages: int) -> None:
 async def backdate_session(app: FastAPI, session_id: str, hours: float) -> None:
     """As if its last activity were so long ago."""
     then = (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="microseconds")
-    await app.state.database.transact(lambda c: session_rows.update_session(c, session_id, last_activity=then))
+    await app.state.deps.database.transact(lambda c: session_rows.update_session(c, session_id, last_activity=then))
 
 
 async def list_existing(client: GatewayClient, *names: str) -> Sequence[str]:
@@ -152,7 +131,7 @@ async def test_expired_sessions_are_erased_unless_paused_or_running(database: st
             await client.http.delete(f"/sessions/{name}")
         for name in names:
             await backdate_session(app, name, 23 if name == "young" else 25)
-        await app.state.janitor.expire()
+        await app.state.janitor.expire_sessions()
         assert await list_existing(client, *names) == ["young", "asks", "busy"]
         for name in ("old", "deleted", "gone"):
             assert not any((await count_rows(app, name)).values())
@@ -168,7 +147,7 @@ async def test_one_sweep_erases_many_sessions(tmp_path: Path) -> None:
         for _ in range(60):
             made = (await client.http.post("/sessions")).json()
             await backdate_session(app, made["session_id"], 25)
-        await app.state.janitor.expire()
+        await app.state.janitor.expire_sessions()
         assert (await client.open_session().get("/sessions"))["total"] == 0
 
 
@@ -178,7 +157,7 @@ async def test_nothing_is_erased_without_a_ttl(database: str) -> None:
     async with start_service(None, settings, app) as client:
         await client.open_session("old").send_text("Hello")
         await backdate_session(app, "old", 100_000)
-        await app.state.janitor.expire()
+        await app.state.janitor.expire_sessions()
         assert await list_existing(client, "old") == ["old"]
 
 

@@ -3,13 +3,10 @@
 import asyncio
 import json
 import signal
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
 
 from graph import wire
 from graph.permissions.loops import DetectedLoop
@@ -24,7 +21,7 @@ from tests.support.llm_server import (
     respond_text,
     respond_tool_call,
 )
-from tests.support.process import ServiceProcess, start_process
+from tests.support.process import kill_during_request, proxy_settings_for, start_process
 from tests.support.scripted import DeferredReply, make_model
 from tests.support.scripted import call_tool as line_calls
 from tests.support.scripted import choose_agent as line_chooses
@@ -39,36 +36,10 @@ from tests.support.service import (
     write_approval_chunk,
 )
 from tests.support.service import text_chunk as said
+from tests.support.storage import execute_script
 
-pytestmark = pytest.mark.anyio
 REPEATED_CALL = DetectedLoop({"name": "calculator", "args": {"expr": "1 + 1"}, "id": "c2"})
 HELLO_BODY = {"session_id": "s-1", "message": {"type": "user_message", "content": "Hello"}}
-
-
-def proxy_settings_for(llm: ScriptedLLM) -> dict[str, str]:
-    return {"llm_model": "scripted", "llm_proxy_url": llm.url}
-
-
-def execute_statement(database: str, statement: str) -> list[Any]:
-    """Of a database that no process serves at the moment."""
-    url = make_url(database)
-    engine = create_engine(url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
-        result = connection.execute(text(statement))
-        found = list(result) if result.returns_rows else []
-    engine.dispose()
-    return found
-
-
-async def kill_during_request(
-    service: ServiceProcess, sending: Awaitable[Any], moment: Awaitable[Any], how: signal.Signals = signal.SIGKILL
-) -> None:
-    """Ends the service at the moment, while it still answers what is sent."""
-    answering = asyncio.ensure_future(sending)
-    await moment
-    await service.kill(how)
-    await asyncio.wait([answering])
-    assert answering.exception()
 
 
 async def test_a_pending_approval_survives_a_kill_and_can_be_decided(database: str) -> None:
@@ -116,9 +87,9 @@ async def test_partial_writes_of_a_killed_run_are_discarded(database: str) -> No
             await kill_during_request(
                 service, service.open_session().send_text("Hello again"), llm.wait_for_requests(3)
             )
-        execute_statement(database, f"create table half as select * from {writes} where channel = 'messages'")
-        execute_statement(database, f"update half set checkpoint_id = {head}, task_id = 'half'")
-        execute_statement(database, f"insert into {writes} select * from half where idx = 0 limit 1")
+        execute_script(database, f"create table half as select * from {writes} where channel = 'messages'")
+        execute_script(database, f"update half set checkpoint_id = {head}, task_id = 'half'")
+        execute_script(database, f"insert into {writes} select * from half where idx = 0 limit 1")
         async with start_process(database, **proxy_settings_for(llm)) as service:
             await service.http.get("/sessions/s-1/stream")
             history = await service.open_session().fetch_history()
@@ -132,8 +103,8 @@ async def test_first_run_killed_during_its_checkpoint_is_recovered(database: str
         async with start_process(database, **proxy_settings_for(llm)) as service:
             await service.open_session().send_text("Hello")
             await service.kill()
-        execute_statement(database, "delete from checkpoints where parent_checkpoint_id is not null")
-        execute_statement(database, "update runs set status = 'running', events = null")
+        execute_script(database, "delete from checkpoints where parent_checkpoint_id is not null")
+        execute_script(database, "update runs set status = 'running', events = null")
         async with start_process(database, **proxy_settings_for(llm)) as service:
             again = await service.http.get("/sessions/s-1/stream")
             assert parse_events(again.text)[-2][1] == said("Hi again.")
@@ -163,14 +134,14 @@ async def test_queued_message_stays_behind_a_run_handed_over_at_shutdown(tmp_pat
     app = create_app(settings, provide_model(make_model(line_chooses("ask"), held)))
     async with app.router.lifespan_context(app):
         first, second = [RunRequest("s-1", wire.UserMessage(content=said), wire.StreamOptions()) for said in ("1", "2")]
-        streams = [await app.state.runs.submit(first)]
+        streams = [await app.state.deps.runs.submit(first)]
         await held.requested.wait()
-        streams.append(await app.state.runs.submit(second))
+        streams.append(await app.state.deps.runs.submit(second))
     for stream in streams:
         (error, _done) = [json.loads(event.data) for event in stream.log.events if "agent_switched" not in event.data]
         assert error["metadata"]["code"] == "interrupted"
         assert error["error"].startswith("The service restarts, the work goes on. Join")
-    statuses = execute_statement(f"sqlite:///{tmp_path}/test.db", "select status from runs order by number")
+    statuses = execute_script(f"sqlite:///{tmp_path}/test.db", "select status from runs order by number")
     assert statuses == [("handed",), ("queued",)]
     async with start_service(make_model(line_says("One."), line_says("Two.")), settings) as client:
         await client.http.get("/sessions/s-1/stream")
@@ -244,8 +215,8 @@ async def test_missing_outcome_is_rebuilt_from_the_thread(
             await service.open_session().send(message)
             await service.kill()
         newest = "(select max(created_at) from runs)"
-        execute_statement(database, f"update runs set status = 'running', events = null where created_at = {newest}")
-        execute_statement(database, "update sessions set pause = null, agent = 'orchestrator', message_count = 0")
+        execute_script(database, f"update runs set status = 'running', events = null where created_at = {newest}")
+        execute_script(database, "update sessions set pause = null, agent = 'orchestrator', message_count = 0")
         async with start_process(database, **proxy_settings_for(llm)) as service:
             chunks = parse_chunks(await service.http.get("/sessions/s-1/stream"))
             session = await service.open_session().get("/sessions/{id}")
@@ -264,13 +235,13 @@ async def test_outcome_is_recovered_after_a_database_failure(tmp_path: Path) -> 
         await session.send_text("Read a.py")
         answering = asyncio.create_task(session.send_result("x = 1"))
         await held.requested.wait()
-        execute_statement(database, "alter table runs rename to gone")
+        execute_script(database, "alter table runs rename to gone")
         held.release.set()
         (error,) = await answering
         assert (error["metadata"]["code"], error["error"][:20]) == ("interrupted", "The database failed.")
         refused = await client.http.post("/agent/message/stream", json=HELLO_BODY)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-        execute_statement(database, "alter table gone rename to runs")
+        execute_script(database, "alter table gone rename to runs")
         assert await session.send_result("x = 1") == [said("Read.")]
         assert await session.send_text("Again") == [said("Again.")]
         assert [message["role"] for message in await session.fetch_history()][-2:] == ["user", "assistant"]
@@ -284,9 +255,9 @@ async def test_pause_unknown_to_the_thread_is_an_error_only_once(
     async with start_service(llm, settings_for(database, log_level="CRITICAL")) as client:
         session = client.open_session()
         await session.send_text("Read a.py")
-        execute_statement(database, "create table kept as select pause from sessions")
+        execute_script(database, "create table kept as select pause from sessions")
         await client.http.post("/sessions/s-1/cancel")
-        execute_statement(database, "update sessions set pause = (select pause from kept)")
+        execute_script(database, "update sessions set pause = (select pause from kept)")
         (error,) = await session.send_result("x = 1")
         assert error["metadata"]["code"] == "internal"
         assert await session.send_text("Hello") == [said("Hi.")]

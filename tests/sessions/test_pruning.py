@@ -10,13 +10,12 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 
 from server import create_app
 from sessions.store import sessions as session_rows
-from tests.sessions.test_deletion import count_rows
-from tests.sessions.test_persistence import execute_statement
-from tests.sessions.test_rewind import undo_last_turn
+from tests.support.rewind import undo_last_turn
+from tests.support.rows import count_rows
 from tests.support.scripted import ScriptLine, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import SessionClient, provide_model, settings_for, start_service, text_chunk
+from tests.support.storage import execute_script
 
-pytestmark = pytest.mark.anyio
 PRUNE_EVERY_RUN = {"prune_after_runs": 1}
 
 
@@ -34,18 +33,18 @@ async def test_pruned_thread_has_one_checkpoint_and_still_works(database: str) -
     async with start_service(None, settings, app) as client:
         session = client.open_session()
         await session.send_text("First")
-        await app.state.janitor.prune()
+        await app.state.janitor.prune_sessions()
         assert (await count_rows(app))["checkpoints"] > 1
         await session.send_text("Second")
         before = await fetch_view(session)
-        await app.state.janitor.prune()
+        await app.state.janitor.prune_sessions()
         assert await fetch_view(session) == before
         assert await count_checkpoints(app) == [1, 0]
         assert await session.send_text("Third") == [text_chunk("Three.")]
         assert (await undo_last_turn(session))["undone"] == "Third"
         now = await fetch_view(session)
         assert now == {**before, "last_activity": now["last_activity"], "usage": now["usage"]}  # spent stays spent
-        await app.state.janitor.prune()
+        await app.state.janitor.prune_sessions()
         assert await session.send_text("Fourth") == [text_chunk("Four.")]
         copied = (await client.http.post("/sessions/s-1/fork", json={"turn": 2})).json()["session_id"]
         assert len(await client.open_session(copied).fetch_history()) == 4
@@ -81,10 +80,10 @@ async def test_paused_session_is_not_pruned(database: str) -> None:
         for content in ("Hello", "Hello", "Write a.py"):
             await session.send_text(content)
         before = await count_rows(app)
-        await app.state.janitor.prune()
+        await app.state.janitor.prune_sessions()
         assert await count_rows(app) == before
         assert await session.decide("reject") == [text_chunk("Fine.")]
-        await app.state.janitor.prune()
+        await app.state.janitor.prune_sessions()
         assert await count_checkpoints(app) == [1, 0]
 
 
@@ -96,19 +95,19 @@ async def test_failed_prune_changes_no_history_and_can_be_repeated(database: str
         await client.open_session().send_text("Second")
         history = await client.open_session().fetch_history()
     for statement in REFUSING_TRIGGERS["sqlite" if database.startswith("sqlite") else "postgres"]:
-        execute_statement(database, statement)
+        execute_script(database, statement)
     app = create_app(settings, provide_model(llm))
     async with start_service(None, settings, app) as client:
         before = await count_rows(app)
-        await app.state.janitor.prune()
+        await app.state.janitor.prune_sessions()
         halfway = await count_rows(app)
         assert await client.open_session().fetch_history() == history
     assert halfway["checkpoints"] > before["checkpoints"]
-    execute_statement(database, f"drop trigger refuse{'' if database.startswith('sqlite') else ' on checkpoints'}")
+    execute_script(database, f"drop trigger refuse{'' if database.startswith('sqlite') else ' on checkpoints'}")
     app = create_app(settings, provide_model(llm))
     async with start_service(None, settings, app) as client:
-        await app.state.database.transact(lambda c: session_rows.update_session(c, "s-1", runs_since_prune=9))
-        await app.state.janitor.prune()
+        await app.state.deps.database.transact(lambda c: session_rows.update_session(c, "s-1", runs_since_prune=9))
+        await app.state.janitor.prune_sessions()
         assert await count_checkpoints(app) == [1, 0]
         assert await client.open_session().send_text("Third") == [text_chunk("Three.")]
         assert (await client.open_session().fetch_history())[:4] == history
@@ -138,12 +137,12 @@ async def test_pruned_session_behaves_like_an_unpruned_one(database: str, seed: 
             twins = client.open_session("pruned", parallel_tools=True), client.open_session("twin", parallel_tools=True)
             for _ in range(12):
                 if dice.random() < 0.5:
-                    await app.state.janitor.prune()
+                    await app.state.janitor.prune_sessions()
                 await play_on_both(twins, dice)
-                await app.state.database.transact(
+                await app.state.deps.database.transact(
                     lambda c: session_rows.update_session(c, "twin", runs_since_prune=-1000)
                 )
-    (pruned,), (twin,) = execute_statement(
+    (pruned,), (twin,) = execute_script(
         database, "select count(*) from checkpoints group by thread_id order by thread_id"
     )
     assert pruned < twin

@@ -12,8 +12,6 @@ from sessions.store import sessions as session_rows
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import provide_model, settings_for, start_service, text_chunk
 
-pytestmark = pytest.mark.anyio
-
 WRITE_CALL = call_tool("write_file", path="a.py", content="x")
 CALL_METADATA = {
     "rule": "write.file",
@@ -183,13 +181,13 @@ async def test_history_is_read_at_the_checkpoint_of_the_session_row(database: st
 
 
 async def fetch_checkpoint_id(app: FastAPI) -> str | None:
-    row = await app.state.database.transact(lambda connection: session_rows.find_including_deleted(connection, "s-1"))
+    row = await app.state.deps.database.transact(lambda c: session_rows.find_including_deleted(c, "s-1"))
     head: str | None = row["checkpoint_id"]
     return head
 
 
 async def set_checkpoint_id(app: FastAPI, head: str | None) -> None:
-    await app.state.database.transact(
+    await app.state.deps.database.transact(
         lambda connection: session_rows.update_session(connection, "s-1", checkpoint_id=head)
     )
 
