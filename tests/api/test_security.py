@@ -35,8 +35,6 @@ from tests.support.service import (
     write_approval_chunk,
 )
 
-pytestmark = pytest.mark.anyio
-
 STREAM_PATH = "/agent/message/stream"
 OTHER_KEY = "another-key-for-the-tests"
 UMLAUT_KEY = "schlüssel-für-die-prüfung"

@@ -16,8 +16,6 @@ from tests.support.llm_server import respond_choice as served
 from tests.support.scripted import DeferredReply, call_tool, choose_agent, make_model, say_text
 from tests.support.service import GatewayClient, parse_events, settings_for, start_service, text_chunk
 
-pytestmark = pytest.mark.anyio
-
 STREAM_PATH = "/agent/message/stream"
 HELLO_BODY = {"session_id": "s-1", "message": {"type": "user_message", "content": "Hello"}}
 

@@ -6,12 +6,9 @@ import re
 import signal
 
 import httpx
-import pytest
 
 from tests.support.process import ServiceProcess, start_process
 from tests.support.service import API_KEY, GatewayClient
-
-pytestmark = pytest.mark.anyio
 
 
 async def wait_for_workers(service: ServiceProcess) -> list[int]:

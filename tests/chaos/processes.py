@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from tests.chaos import replica
-from tests.support.langgraph_dev import find_free_port
 from tests.support.paths import PROJECT_ROOT
+from tests.support.ports import find_free_port
 from tests.support.service import API_KEY
 
 POLL_SECONDS = 0.02

@@ -14,7 +14,6 @@ from tests.chaos.replica import resolve_target
 from tests.chaos.scenarios import SCENARIOS, format_command, is_runnable
 from tests.chaos.world import ScenarioSetup
 
-pytestmark = pytest.mark.anyio
 SEED = int(os.environ.get("CHAOS_SEED", "4"))
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cli.__main__ import main
-from tests.sessions.test_approvals import alter_database
 from tests.support.scripted import call_tool, choose_agent, make_model, say_text
 from tests.support.service import settings_for, start_service
+from tests.support.storage import execute_script
 
 FREE_POLICY = "default: ask\nrules:\n  - {id: free, tools: [write_file], decision: allow, reason: It is free.}\n"
 STRICT_POLICY = "rules:\n  - {id: no.docs, tools: [write_file], paths: [docs/**], decision: deny, reason: Not there.}\n"
@@ -40,7 +40,6 @@ def test_matrix_prints_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert cells["execute_command"] == ["-", "-", "-", "allow/ask", "ask/allow", "allow/ask"]
 
 
-@pytest.mark.anyio
 async def test_replay_applies_a_new_policy_and_verify_checks_the_audit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +68,8 @@ async def test_replay_applies_a_new_policy_and_verify_checks_the_audit(
             assert f"{said} entries would be decided otherwise" in out
     assert '1  coder write_file {"path": "docs/a", "content": "x"}: ask -> deny (no.docs)' in out
     assert main(["replay", "--audit", str(whole)]) == 0
-    monkeypatch.setenv("AGENT_RUNTIME__DB_URL", f"sqlite:///{tmp_path}/test.db")
+    database = f"sqlite:///{tmp_path}/test.db"
+    monkeypatch.setenv("AGENT_RUNTIME__DB_URL", database)
     for arguments in ([str(whole)], [str(lines)], []):
         capsys.readouterr()
         assert main(["verify", *arguments]) == 0
@@ -82,11 +82,11 @@ async def test_replay_applies_a_new_policy_and_verify_checks_the_audit(
     forged = json.loads(told.content)
     forged["entries"][1]["decision"] = "approve"
     whole.write_text(json.dumps(forged))
-    alter_database(tmp_path, "update audit_results set result_hash = 'x'")
+    execute_script(database, "update audit_results set result_hash = 'x'")
     for arguments, seq in (([str(whole)], 2), ([], 1)):
         assert main(["verify", *arguments]) == 1
         assert f"s-1: broken at entry {seq}" in capsys.readouterr().out
-    alter_database(tmp_path, "delete from audit_log")
+    execute_script(database, "delete from audit_log")
     assert main(["verify"]) == 1
     assert "s-1: broken at entry 1" in capsys.readouterr().out
 

@@ -23,11 +23,9 @@ from tests.evening.recording import (
     read_tree,
 )
 from tests.evening.user import User
-from tests.sessions.test_properties import check_conversation
+from tests.support.conversations import check_conversation
 from tests.support.llm_server import ScriptedLLM
 from tests.support.service import SessionClient, settings_for, start_service
-
-pytestmark = pytest.mark.anyio
 
 BUDGET = 12_000
 PROJECT_ARCHIVE = Path(__file__).with_name("project.zip")

@@ -20,8 +20,6 @@ from tests.support.scripted import (
 )
 from tests.support.service import SessionClient, settings_for, start_service, text_chunk, tool_call_chunk
 
-pytestmark = pytest.mark.anyio
-
 PRICES = {"big": {"prompt": 1, "completion": 1}}
 USED_BUDGET = "800 of 1000 tokens of this turn"
 QUESTION_REASON = f"The work has used {USED_BUDGET}. Approve to go on up to the limit, reject to stop here."

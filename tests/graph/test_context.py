@@ -22,7 +22,8 @@ from graph.context.window import (
 )
 from graph.llm.openai_format import to_openai
 from graph.state import INITIAL_WINDOW, WindowState
-from tests.sessions.test_properties import SEARCH_SETTINGS, check_conversation, draw_from_seed
+from tests.support.conversations import check_conversation
+from tests.support.properties import draw_from_seed, search_settings
 
 numbers = count()
 ROOM_SIZES = st.sampled_from([MIN_CONVERSATION_TOKENS, 1_700, 5_000, 20_000])
@@ -56,7 +57,7 @@ def check_fits(sent: Sequence[AnyMessage], room: int) -> None:
     assert sum(map(estimate_message_tokens, sent)) <= room
 
 
-@SEARCH_SETTINGS
+@search_settings()
 @given(turns=st.lists(draw_from_seed(draw_turn), min_size=1, max_size=12), room=ROOM_SIZES, dice=st.randoms())
 def test_window_always_fits_and_is_valid(turns: list[list[AnyMessage]], room: int, dice: Random) -> None:
     """Step by step, with summaries that come late or never, and agents that leave less room."""
@@ -88,7 +89,7 @@ def apply_summary(messages: Sequence[AnyMessage], memory: WindowState, upto: int
     return WindowState(summary=draw_text(dice), upto=reached, start=start, short=short)
 
 
-@SEARCH_SETTINGS
+@search_settings()
 @given(turns=st.lists(draw_from_seed(draw_turn), min_size=1, max_size=6), room=ROOM_SIZES)
 def test_conversation_that_fits_is_sent_unchanged(turns: list[list[AnyMessage]], room: int) -> None:
     messages = [message for turn in turns for message in turn]

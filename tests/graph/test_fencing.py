@@ -1,13 +1,9 @@
 """A checkpoint is written under the lease of its run, on both databases."""
 
-from typing import Any
-
 import psycopg
 import pytest
-from langgraph.checkpoint.base import empty_checkpoint
 
 from graph import wire
-from graph.checkpoint.base import CachingCheckpointer
 from graph.db.fencing import FencingToken, LeaseLost
 from graph.db.pool import strip_driver
 from graph.execution.outcome import OpenCall, Pause
@@ -18,29 +14,15 @@ from sessions.runs.admission import Admission, Withdrawn
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
 from sessions.store.audit import list_entries
+from tests.support.fencing import (
+    CURRENT_FENCE,
+    STALE_FENCES,
+    THREAD_CONFIG,
+    fetch_thread_rows,
+    lease_session,
+    put_checkpoint,
+)
 from tests.support.storage import Storage, open_storage
-
-pytestmark = pytest.mark.anyio
-THREAD_CONFIG: Any = {"configurable": {"thread_id": "s-1", "checkpoint_ns": ""}}
-CURRENT_FENCE = FencingToken("s-1", "me", 7)
-STALE_FENCES = [FencingToken("s-1", "me", 6), FencingToken("s-1", "another", 7), FencingToken("s-2", "me", 7)]
-
-
-async def lease_session(store: Storage) -> None:
-    await store.prepare()
-    await store.database.transact(lambda connection: session_rows.create_session(connection, "s-1"))
-    await store.fetch_rows("update sessions set lease_owner = 'me', lease_epoch = 7")
-
-
-async def put_checkpoint(saver: CachingCheckpointer) -> Any:
-    return await saver.aput(THREAD_CONFIG, empty_checkpoint(), {}, {})
-
-
-async def fetch_thread_rows(store: Storage) -> list[Any]:
-    writes = "writes" if not store.database.is_shared else "checkpoint_writes"
-    return await store.fetch_rows("select checkpoint_id from checkpoints") + await store.fetch_rows(
-        f"select channel from {writes}"
-    )
 
 
 async def test_lease_owner_can_write(database: str) -> None:

@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
 from graph.permissions.loops import REPEAT_LIMIT, detect_loop
+from tests.support.properties import search_settings
 from tests.support.scripted import call_tool, call_tools, list_roles, make_model, say_text
 from tests.support.service import SessionClient, settings_for, start_service, text_chunk, tool_call_chunk
-
-pytestmark = pytest.mark.anyio
 
 SUGGESTIONS = ["Go on.", "Try another way.", "Stop here, and say what you found."]
 LOOP_QUESTION = (
@@ -182,6 +180,7 @@ def build_turn(steps: list[FileAction]) -> tuple[list[AnyMessage], list[Requeste
     return messages[:-1], asked
 
 
+@search_settings(100)
 @given(st.lists(st.tuples(st.sampled_from(["read", "write"]), st.integers(0, 2)), min_size=1, max_size=12))
 def test_loop_is_detected_at_the_third_call_without_a_new_change(steps: list[FileAction]) -> None:
     messages, asked = build_turn(steps)
@@ -191,6 +190,7 @@ def test_loop_is_detected_at_the_third_call_without_a_new_change(steps: list[Fil
     assert (found is not None) == (since.count(steps[-1]) >= REPEAT_LIMIT)
 
 
+@search_settings(100)
 @given(st.lists(st.tuples(st.sampled_from(["read", "write"]), st.integers(0, 1)), max_size=12))
 def test_calls_of_earlier_turns_do_not_count(before: list[FileAction]) -> None:
     earlier, _ = build_turn([*before, ("read", 0)])

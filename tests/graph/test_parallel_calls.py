@@ -28,8 +28,6 @@ from tests.support.service import (
     write_approval_chunk,
 )
 
-pytestmark = pytest.mark.anyio
-
 READ_A, READ_B = respond_tool_call("read_file", path="a.py"), respond_tool_call("read_file", id="call_2", path="b.py")
 BOTH_READS = READ_A & READ_B
 COMPLETION_CALL = respond_tool_call("attempt_completion", id="call_3", result="Done.")

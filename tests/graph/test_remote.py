@@ -16,9 +16,10 @@ from graph.errors import GraphUnavailable
 from graph.execution.remote_format import derive_thread_id
 from graph.permissions.decisions import CANCELLED_RESULT, EDITED_NOTE
 from graph.settings import Settings
-from tests.support.langgraph_dev import LangGraphDev, find_free_port, start_langgraph_dev
+from tests.support.langgraph_dev import LangGraphDev, start_langgraph_dev
 from tests.support.llm_server import Responder, ScriptedLLM, hang_after, respond_choice, respond_text, respond_tool_call
 from tests.support.paths import PROJECT_ROOT
+from tests.support.ports import find_free_port
 from tests.support.process import start_process
 from tests.support.service import (
     agent_switch_chunk,
@@ -29,8 +30,6 @@ from tests.support.service import (
     tool_call_chunk,
     write_approval_chunk,
 )
-
-pytestmark = pytest.mark.anyio
 
 
 class RemoteServer:

@@ -36,11 +36,6 @@ def load_requests(name: str) -> list[CorpusRequest]:
 OWN_REQUESTS, HELD_OUT_REQUESTS = load_requests("requests.tsv"), load_requests("requests_held_out.tsv")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def compute_accuracy(requests: list[CorpusRequest], **of: str) -> float:
     """Of the requests of this language and difficulty, how many go where they should."""
     asked = [each for each in requests if of.items() <= each._asdict().items()]

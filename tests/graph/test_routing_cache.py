@@ -12,7 +12,6 @@ from graph.settings import OFFLINE_MODEL
 from tests.support.scripted import call_tool, choose_agent, make_model, say_text
 from tests.support.service import GatewayClient, agent_switch_chunk, settings_for, start_service, text_chunk
 
-pytestmark = pytest.mark.anyio
 CACHE_ENABLED = {"routing_cache_size": 1_000}
 CACHE_METADATA = {"confidence": "high", "classification_method": "cache"}
 

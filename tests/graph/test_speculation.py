@@ -19,7 +19,6 @@ from graph.topology import build_graph
 from tests.support.scripted import DeferredReply, call_tool, choose_agent, make_model, say_text
 from tests.support.service import GatewayClient, SessionClient, settings_for, start_service, text_chunk
 
-pytestmark = pytest.mark.anyio
 UNREACHABLE_ERROR = LLMUnavailable("The model service could not be reached. Try again in a moment.")
 
 

@@ -14,8 +14,6 @@ from graph.studio import graph
 from tests.support.langgraph_dev import start_langgraph_dev
 from tests.support.service import agent_switch_chunk, text_chunk, tool_call_chunk, write_approval_chunk
 
-pytestmark = pytest.mark.anyio
-
 CREATE_MESSAGE = {"type": "user_message", "content": "create hello.py that prints hi"}
 APPROVAL_REQUEST = write_approval_chunk("hello.py", 'print("hi")\n')
 APPROVED_CALL = tool_call_chunk("write_file", path="hello.py", content='print("hi")\n')

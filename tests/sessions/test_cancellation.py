@@ -4,13 +4,9 @@ import asyncio
 from itertools import repeat
 from pathlib import Path
 
-import pytest
-
-from tests.sessions.test_properties import check_conversation, check_model_input
+from tests.support.conversations import check_conversation, check_model_input
 from tests.support.scripted import call_tool, make_model, say_text
 from tests.support.service import settings_for, start_service, text_chunk
-
-pytestmark = pytest.mark.anyio
 
 
 async def test_session_works_after_a_cancel_at_any_step(tmp_path: Path) -> None:

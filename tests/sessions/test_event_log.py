@@ -7,8 +7,6 @@ import pytest
 from graph import wire
 from sessions.event_log import MAX_TOKEN_EVENTS, EventLog, ReaderTooSlow
 
-pytestmark = pytest.mark.anyio
-
 
 def add_tokens(log: EventLog, *words: str) -> None:
     log.add(log.make_events(wire.AssistantMessage(token=word) for word in words))

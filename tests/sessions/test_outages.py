@@ -20,8 +20,6 @@ from tests.support.service import settings_for, start_service
 from tests.support.service import text_chunk as said
 from tests.support.storage import execute_script, open_storage
 
-pytestmark = pytest.mark.anyio
-
 
 async def wait_for_status(http: httpx.AsyncClient, status: int) -> httpx.Response:
     """What `/ready` answers once it has that status."""

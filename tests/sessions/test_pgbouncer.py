@@ -15,16 +15,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from graph.run_scope import enter_lease
-from tests.graph.test_fencing import CURRENT_FENCE, STALE_FENCES, fetch_thread_rows, lease_session, put_checkpoint
-from tests.sessions.test_persistence import kill_during_request, proxy_settings_for
-from tests.support.langgraph_dev import find_free_port
+from tests.support.fencing import CURRENT_FENCE, STALE_FENCES, fetch_thread_rows, lease_session, put_checkpoint
 from tests.support.llm_server import ScriptedLLM, hang_after, respond_choice, respond_text, respond_tool_call
-from tests.support.process import start_process
+from tests.support.ports import find_free_port
+from tests.support.process import kill_during_request, proxy_settings_for, start_process
 from tests.support.service import parse_chunks, text_chunk, tool_call_chunk, write_approval_chunk
 from tests.support.storage import open_storage
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")]
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 CONFIG_TEMPLATE = """
 [databases]
 * = host={host} user=postgres

@@ -4,43 +4,27 @@ PROPERTY_EXAMPLES=5000 looks further by hand and shortens what it finds; `--hypo
 """
 
 import json
-import os
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from graph.errors import LLMInvalidAnswer, LLMUnavailable
-from graph.llm.openai_format import to_openai
 from server import create_app
+from tests.support.conversations import check_conversation, check_model_input
+from tests.support.properties import draw_from_seed, search_settings
 from tests.support.scripted import ScriptedModel, ScriptLine, call_tools, choose_agent, say_text
 from tests.support.service import SessionClient, settings_for
 
-pytestmark = pytest.mark.anyio
-
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
-SEARCH_SETTINGS = settings(
-    max_examples=EXAMPLES or 150,
-    derandomize=not EXAMPLES,
-    database=None,
-    deadline=None,
-    report_multiple_bugs=False,
-    phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-
-T = TypeVar("T")
 Message = dict[str, Any]
 Chunk = dict[str, Any]
 
@@ -161,17 +145,7 @@ def draw_options(dice: Random) -> dict[str, bool]:
     return {name: True for name, odds in likely.items() if dice.random() < odds}
 
 
-def draw_from_seed(draw: Callable[[Random], T]) -> st.SearchStrategy[T]:
-    """Each element from one number: cheap to draw, and a list of them is shortened element by element."""
-    return st.integers(0, 2**32 - 1).map(lambda seed: draw(Random(seed)))
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@SEARCH_SETTINGS
+@search_settings()
 @given(
     script=st.lists(draw_from_seed(draw_line), min_size=4, max_size=12),
     choices=st.lists(draw_from_seed(draw_choice), max_size=4),
@@ -480,32 +454,3 @@ def check_options(chosen: dict[str, bool], chunks: list[Chunk]) -> None:
             assert chunk["content"] == (pieces if chosen.get("tokens") else chunk["token"])
             assert "token" not in chunk or not chosen.get("tokens")
             pieces = ""
-
-
-def check_model_input(messages: Sequence[BaseMessage]) -> None:
-    assert [message.type for message in messages].count("system") == 1
-    assert messages[0].type == "system"
-    assert messages[-1].type in ("human", "tool")
-    assert check_conversation([to_openai(message) for message in messages[1:]]) == []
-    named = [call["name"] for message in messages if isinstance(message, AIMessage) for call in message.tool_calls]
-    named += [str(message.name) for message in messages if isinstance(message, ToolMessage)]
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in named)
-    assert "continue_work" not in named
-
-
-def check_conversation(messages: Sequence[Message]) -> list[str]:
-    """The calls that no tool message answers; only the last assistant message may have any."""
-    known: set[str] = set()
-    waiting: list[str] = []
-    for message in messages:
-        if message["role"] == "tool":
-            waiting.remove(message["tool_call_id"])
-            continue
-        assert waiting == []
-        waiting = [call["id"] for call in message.get("tool_calls", [])]
-        assert all(
-            isinstance(json.loads(call["function"]["arguments"]), dict) for call in message.get("tool_calls", [])
-        )
-        assert len(known | {*waiting}) == len(known) + len(waiting)
-        known |= {*waiting}
-    return waiting

@@ -10,12 +10,11 @@ import httpx
 import psycopg
 import pytest
 
-from tests.sessions.test_persistence import proxy_settings_for
 from tests.support.llm_server import ScriptedLLM, hang_after
 from tests.support.llm_server import respond_choice as proxy_chooses
 from tests.support.llm_server import respond_text as proxy_says
 from tests.support.llm_server import respond_tool_call as proxy_calls
-from tests.support.process import ServiceProcess, start_process
+from tests.support.process import ServiceProcess, proxy_settings_for, start_process
 from tests.support.scripted import (
     DeferredReply,
     ScriptedModel,
@@ -37,7 +36,6 @@ from tests.support.service import (
 )
 from tests.support.storage import execute_script
 
-pytestmark = pytest.mark.anyio
 SHORT_LEASE = {"lease_seconds": 1.5}
 
 

@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 import psycopg
-import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from graph.execution import history
 from graph.execution.history import ConversationSnapshot
-from tests.sessions.test_properties import check_conversation, check_model_input
+from tests.support.conversations import check_conversation, check_model_input
+from tests.support.rewind import undo_last_turn
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import (
     GatewayClient,
@@ -23,16 +23,8 @@ from tests.support.service import (
 )
 from tests.support.storage import execute_script
 
-pytestmark = pytest.mark.anyio
-
 WRITE_CALL = call_tool("write_file", path="a.py", content="x")
 READ_CALL = call_tool("read_file", path="a.py")
-
-
-async def undo_last_turn(session: SessionClient) -> dict[str, Any]:
-    response = await session.http.post(f"/sessions/{session.id}/undo")
-    answer: dict[str, Any] = response.raise_for_status().json()
-    return answer
 
 
 async def test_undo_restores_the_state_before_the_last_message(database: str) -> None:

@@ -13,7 +13,6 @@ from prompts import TITLE_PROMPT
 from tests.support.scripted import DeferredReply, ScriptedModel, choose_agent, make_model, say_text
 from tests.support.service import SessionClient, settings_for, start_service
 
-pytestmark = pytest.mark.anyio
 TITLE_USAGE = {"input_tokens": 40, "output_tokens": 4, "total_tokens": 44}
 
 

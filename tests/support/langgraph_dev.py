@@ -3,19 +3,18 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import httpx
 
 from tests.support.paths import PROJECT_ROOT
+from tests.support.ports import find_free_port
 
 
 @dataclass
@@ -68,14 +67,6 @@ def start_langgraph_dev(folder: Path, **settings: str) -> Iterator[LangGraphDev]
         yield server
     finally:
         server.end()
-
-
-def find_free_port() -> int:
-    """None of those that a system gives to whoever asks for any: another test would have it before it is used."""
-    for port in SystemRandom().sample(range(20_000, 32_000), 100):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise OSError("no port is free")
 
 
 def _use_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:

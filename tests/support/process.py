@@ -4,14 +4,16 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
-from tests.support.langgraph_dev import find_free_port
+from tests.support.llm_server import ScriptedLLM
 from tests.support.paths import PROJECT_ROOT
+from tests.support.ports import find_free_port
 from tests.support.service import API_KEY, GatewayClient
 
 
@@ -61,6 +63,22 @@ async def start_process(database: str, *command: str, **settings: str) -> AsyncI
         await process.wait()
         if draining:
             await draining
+
+
+def proxy_settings_for(llm: ScriptedLLM) -> dict[str, str]:
+    """Return the settings of a process whose model is `llm`."""
+    return {"llm_model": "scripted", "llm_proxy_url": llm.url}
+
+
+async def kill_during_request(
+    service: ServiceProcess, sending: Awaitable[Any], moment: Awaitable[Any], how: signal.Signals = signal.SIGKILL
+) -> None:
+    """End the service at the moment, while it still answers the request; the request must fail."""
+    answering = asyncio.ensure_future(sending)
+    await moment
+    await service.kill(how)
+    await asyncio.wait([answering])
+    assert answering.exception()
 
 
 async def _wait_for_startup(process: asyncio.subprocess.Process) -> bytes:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.support.langgraph_dev import find_free_port
+from tests.support.ports import find_free_port
 
 
 class ModelServer(NamedTuple):
