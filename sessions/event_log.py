@@ -1,4 +1,4 @@
-"""The event log of a run: written by the run, read by any number of streams, each at its own pace."""
+"""The event log of a run: the run writes it, any number of streams read it, each at its own pace."""
 
 import asyncio
 from bisect import bisect_right
@@ -12,14 +12,14 @@ from graph import wire
 TOKENS = "tokens"
 DONE_DATA = '{"status": "completed"}'
 NUMBERS_PER_ATTEMPT = 1_000_000
-"""Numbers set aside for each attempt at a run, so that no number is used twice."""
+"""Numbers reserved for each attempt at a run, so that no number is used twice: far more than a run has events."""
 MAX_TOKEN_EVENTS = 20_000
 MAX_TOKEN_CHARACTERS = 8_000_000
-"""What a run's log holds of tokens; what must survive a crash is bounded by the run's limits."""
+"""Bounds of the tokens that a log keeps (about 8 MB); the other events are bounded by the run's limits."""
 
 
 class ReaderTooSlow(Exception):
-    """A reader is so far behind that the log has let go of what comes next; it can resume."""
+    """The log has dropped the reader's next events; the reader may resume with its last event id."""
 
 
 class RunEvent(NamedTuple):
@@ -28,27 +28,27 @@ class RunEvent(NamedTuple):
     data: str
     """One line of ASCII JSON."""
     opt_in: str = ""
-    """What a reader must have opted in to: tokens, usage or nothing. The others survive a crash."""
+    """The opt-in that a reader needs: tokens, usage or none. Events without one are stored and survive a crash."""
 
 
 @dataclass
 class EventLog:
-    """Grows while its run goes on, and is forgotten with it. The run never waits for a reader."""
+    """In memory while its run is active. The run never waits for a reader."""
 
     attempt: int = 1
     stored_attempt: int = 1
-    """The attempt that the database knows of."""
+    """The attempt that the database has."""
     events: list[RunEvent] = field(default_factory=list)
     is_closed: bool = False
     dropped_up_to: int = 0
-    """The highest number that it has let go of."""
+    """The highest number that was dropped."""
     _token_count: int = 0
     _token_characters: int = 0
-    """Of the tokens, how many and how many characters."""
+    """Number and characters of the token events that are kept."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def make_events(self, chunks: Iterable[wire.Chunk]) -> list[RunEvent]:
-        """The events that the chunks will be, once they are added."""
+        """Return the chunks as the next events; `add` sends them."""
         return [self._make_event(ahead, chunk) for ahead, chunk in enumerate(chunks)]
 
     def _make_event(self, ahead: int, chunk: wire.Chunk) -> RunEvent:
@@ -60,13 +60,13 @@ class EventLog:
         return max(self.events[-1].number + 1, first) if self.events else first
 
     def begin_attempt(self, attempt: int, stored_attempt: int) -> None:
-        """What is added from now on belongs to another attempt; the database knows of `stored`."""
+        """Number the next events as those of another attempt; the database has `stored_attempt`."""
         self.attempt, self.stored_attempt = attempt, stored_attempt
 
     def make_detach_event(self, chunk: wire.Chunk) -> list[RunEvent]:
-        """The event of a chunk that is the last one here, and before all that the next attempt will tell.
+        """Return the last event of this replica, numbered before every event of the next attempt.
 
-        Whoever makes that attempt, here or elsewhere, knows nothing of this one: so its number is drawn.
+        The replica that makes the next attempt does not know of this event, so its number is drawn at random.
         """
         self.attempt = self.stored_attempt
         number = (
@@ -77,12 +77,13 @@ class EventLog:
         return [RunEvent(number, "error" if isinstance(chunk, wire.Error) else "message", chunk.to_json_line())]
 
     def replayable_events(self) -> list[RunEvent]:
-        """What has to be told again later: not what readers opt in to, nor what an earlier attempt said."""
+        """Return the events to store: those of this attempt that need no opt-in."""
         return [
             each for each in self.events if not each.opt_in and each.number > (self.attempt - 1) * NUMBERS_PER_ATTEMPT
         ]
 
     def add(self, events: Iterable[RunEvent]) -> None:
+        """Append the events and wake the readers."""
         for event in events:
             self.events.append(event)
             if event.opt_in == TOKENS:
@@ -93,7 +94,7 @@ class EventLog:
         self._notify_readers()
 
     def _drop_old_tokens(self) -> None:
-        """Without the tokens of texts that are there whole; of the text that is being written, the newer half stays."""
+        """Drop the tokens of finished texts, and the older half of the text that is being written."""
         tokens = [event.number for event in self.events if event.opt_in == TOKENS]
         whole = max((event.number for event in self.events if event.opt_in != TOKENS), default=0)
         start = tokens[max(bisect_right(tokens, whole), len(tokens) // 2) :]
@@ -104,11 +105,12 @@ class EventLog:
         self._token_characters = sum(len(event.data) for event in kept if event.opt_in == TOKENS)
 
     def add_missing(self, events: Iterable[RunEvent]) -> None:
-        """What another replica logged, but for what is known here already."""
-        known = self.events[-1].number if self.events else 0
-        self.add(event for event in events if event.number > known)
+        """Add the events of another replica whose numbers are not here yet."""
+        last = self.events[-1].number if self.events else 0
+        self.add(event for event in events if event.number > last)
 
     def close(self) -> None:
+        """Append the `done` event once, and end the readers."""
         if not self.is_closed:
             self.events.append(RunEvent(self._next_number(), "done", DONE_DATA))
             self.is_closed = True
@@ -119,9 +121,9 @@ class EventLog:
         self._changed = asyncio.Event()
 
     async def follow(self, after: int, timeout_seconds: float) -> AsyncIterator[list[RunEvent]]:
-        """What comes after number `after`, as it comes; an empty list when nothing came for `patience` seconds.
+        """Yield the events after number `after` in batches; an empty batch after `timeout_seconds` of silence.
 
-        Raises TooSlow.
+        Raises ReaderTooSlow.
         """
         dropped = self.dropped_up_to
         while True:

@@ -1,4 +1,4 @@
-"""What a client asks of a session."""
+"""A client's request: one message for one session."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,30 +10,31 @@ from graph import wire
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A well-formed message for a session."""
+    """A well-formed message for a session, with its options."""
 
     session_id: str
     message: wire.Message
     options: wire.StreamOptions
     idempotency_key: str | None = None
     busy: wire.MultitaskStrategy | None = None
-    """What it does if the session is at work; None: what the settings say."""
+    """The policy for a busy session; None: the setting decides."""
 
     @classmethod
     def from_row(cls, row: RowMapping) -> "RunRequest":
-        """As it was taken in."""
+        """Return the request that the row of a run stores, without its key and policy."""
         options = wire.StreamOptions.model_validate(row["options"])
         return cls(row["session_id"], wire.parse_message(row["input"], wire.MESSAGE_ADAPTER), options)
 
     @property
     def key(self) -> str | None:
-        """Under what a retry of it is known."""
+        """The key that a retry of the same message has; None: every sending is a new message."""
         if isinstance(self.message, wire.ToolResult | wire.HitlDecision):
             return f"{self.message.type}:{self.message.call_id}"
-        given = self.idempotency_key or self.message.id
-        return f"message:{given}" if given else None
+        key = self.idempotency_key or self.message.id
+        return f"message:{key}" if key else None
 
     @property
     def body_hash(self) -> str:
+        """SHA-256 of the message without what a retry may change."""
         body = self.message.model_dump_json(exclude={"stream", "busy", "tool_name", "id"})
         return hashlib.sha256(body.encode()).hexdigest()

@@ -21,21 +21,21 @@ from sessions.store import sessions as session_rows
 
 @dataclass(frozen=True)
 class Started:
-    """The message is stored, and this replica has the session's lease: carry it out."""
+    """The message is stored and this replica has the session's lease: the caller executes the run."""
 
     lease: FencingToken
     pause: Pause | None
-    """What the message answers, or leaves behind."""
+    """The open calls that the message answers, or closes."""
     needs_title: bool = False
-    """Whether the session is called after this message, and could be called better."""
+    """The title is taken from this message, and the model may find a better one."""
 
 
 @dataclass(frozen=True)
 class Queued:
-    """The message is stored and comes when the ones before it are done, here or elsewhere."""
+    """The message is stored; some replica executes it when the runs before it are done."""
 
     interrupted_run_id: str | None = None
-    """The run that has to make room for it."""
+    """The current run, which was asked to stop for this message."""
 
 
 Accepted = Started | Queued | Joined | Replayed
@@ -43,28 +43,30 @@ Accepted = Started | Queued | Joined | Replayed
 
 @dataclass(frozen=True)
 class Admission:
-    """How messages are taken in."""
+    """Decides what happens to a message, inside the caller's transaction."""
 
     gatekeeper: Gatekeeper
     replica_name: str
     lease_seconds: float
     max_queued: int
-    """How many messages of a session may wait."""
+    """Queued messages of one session."""
     busy_policy: wire.MultitaskStrategy
-    """What a message does that finds its session at work, if it does not say so itself."""
+    """Applies to messages that do not name a policy themselves."""
 
     def accept(self, connection: Connection, request: RunRequest, run_id: str) -> Accepted:
-        """Raises CallNotOpen, EditRefused, InvalidDecision, IdempotencyConflict, SessionBusy, InTheWay."""
+        """Store the message as a run, queue it, or find the run that it repeats.
+
+        Raises CallNotOpen, EditRefused, InvalidDecision, IdempotencyConflict, SessionBusy, DeletedSessionExists.
+        """
         row = _lock_usable_session(connection, request)
         pause = session_rows.pause_of(row)
-        if (known := find_duplicate(connection, request, pause)) is not None:
-            return known
+        if (duplicate := find_duplicate(connection, request, pause)) is not None:
+            return duplicate
         if row and (row["held"] or run_rows.first_unfinished(connection, request.session_id)):
             return self._enqueue(connection, request, run_id)
         if row is None:
-            _make_audit_entries(
-                request.message, pause, self.gatekeeper
-            )  # an answer fails here: a deleted session has the id
+            # An answer to a session that does not exist raises CallNotOpen here, before anything is created.
+            _make_audit_entries(request.message, pause, self.gatekeeper)
             session_rows.create_session(connection, request.session_id, titles.initial_title(request.message))
         lease = leases.acquire_lease(connection, request.session_id, self.replica_name, self.lease_seconds)
         run_rows.add_run(connection, run_id, request, status=RunStatus.RUNNING, lease_epoch=lease.epoch, pause=pause)
@@ -72,7 +74,7 @@ class Admission:
         return Started(lease, pause, _set_first_title(connection, row, request))
 
     def apply_message(self, connection: Connection, request: RunRequest, pause: Pause | None) -> None:
-        """What a message changes beyond its run. Raises CallNotOpen, EditRefused, InvalidDecision."""
+        """Record the decision in audit, calls, grants and routing. Raises CallNotOpen, EditRefused, InvalidDecision."""
         entries = _make_audit_entries(request.message, pause, self.gatekeeper)
         entries = [each for each in entries if not _is_already_decided(connection, request, pause, each)]
         audit.append_entries(connection, request.session_id, entries)
@@ -83,9 +85,9 @@ class Admission:
     def admit_queued(
         self, connection: Connection, lease: FencingToken, request: RunRequest, run_id: str
     ) -> Pause | None:
-        """A message that waited: what it answers, or leaves behind.
+        """Start the run of a queued message; return the open calls that it answers or closes.
 
-        Raises what `take_in` raises, Withdrawn and LeaseLost.
+        Raises what `accept` raises, Withdrawn and LeaseLost.
         """
         row = leases.require_lease(connection, lease)
         pause = session_rows.pause_of(row)
@@ -97,7 +99,7 @@ class Admission:
         return pause
 
     def find_committed(self, connection: Connection, run_id: str) -> Accepted | None:
-        """What came of a transaction whose end the connection did not live to see; None if it was rolled back."""
+        """Return the result of a transaction whose commit was not confirmed; None if it was rolled back."""
         row = run_rows.find_run(connection, run_id)
         if row is None:
             return None
@@ -123,24 +125,23 @@ class Admission:
 
 
 class Withdrawn(Interrupted):
-    """The message did not wait any more when its turn came."""
+    """The queued message was withdrawn before its turn came."""
 
 
 class DeletedSessionExists(Exception):
-    """A session was deleted under this id; what is left of it has to go, but for its audit."""
+    """A deleted session has this id: the caller clears its rows, except the audit, and tries again."""
 
 
 def _apply_side_effects(connection: Connection, request: RunRequest, pause: Pause | None) -> None:
-    """Beyond the run: what is allowed in advance, what a result was, what ends with a turn. Raises InvalidDecision."""
+    """Add the grant of a decision, record a result, end the grants of the turn. Raises InvalidDecision."""
     match request.message:
-        case wire.HitlDecision(remember=wire.Remember()) as said:
-            if row := grants.grant_from_decision(require_answered_call(pause, said), said):
+        case wire.HitlDecision(remember=wire.Remember()) as decision:
+            if row := grants.grant_from_decision(require_answered_call(pause, decision), decision):
                 grants.add_grant(connection, request.session_id, row)
-        case wire.ToolResult() as said:
-            audit.record_result(connection, request.session_id, require_answered_call(pause, said), said)
-            calls.record_result(
-                connection, request.session_id, said.call_id, "rejected" if said.is_rejected else "answered"
-            )
+        case wire.ToolResult() as result:
+            audit.record_result(connection, request.session_id, require_answered_call(pause, result), result)
+            status = "rejected" if result.is_rejected else "answered"
+            calls.record_result(connection, request.session_id, result.call_id, status)
         case wire.UserMessage() | wire.SwitchAgent():
             grants.end_grants(connection, request.session_id, scope="turn")
 
@@ -155,17 +156,17 @@ def _lock_usable_session(connection: Connection, request: RunRequest) -> RowMapp
 
 
 def record_refused_edit(connection: Connection, request: RunRequest) -> None:
-    """For a transaction of its own: nothing else of the message is kept."""
+    """Audit an edit that was refused, in a transaction of its own: nothing else of the message is stored."""
     row = leases.lock_row(connection, request.session_id)
     pause = None if row is None or row["deleted_at"] else session_rows.pause_of(row)
     match request.message:
-        case wire.HitlDecision() as said if pause:
-            entry = audit.entry_for_answer(require_answered_call(pause, said), said)
+        case wire.HitlDecision() as decision if pause:
+            entry = audit.entry_for_answer(require_answered_call(pause, decision), decision)
             audit.append_entries(connection, request.session_id, [{**(entry or {}), "decision": "edit_refused"}])
 
 
 def _make_audit_entries(message: wire.Message, pause: Pause | None, gatekeeper: Gatekeeper) -> list[dict[str, Any]]:
-    """The audit of what the message decides. Raises CallNotOpen, EditRefused."""
+    """Return the audit entries of what the message decides. Raises CallNotOpen, EditRefused."""
     if isinstance(message, wire.UserMessage | wire.SwitchAgent):
         open_calls = pause.calls if pause else []
         return [audit.make_entry(call, "cancel", "system", feedback="the user went on") for call in open_calls]
@@ -183,7 +184,7 @@ def _make_audit_entries(message: wire.Message, pause: Pause | None, gatekeeper: 
 def _is_already_decided(
     connection: Connection, request: RunRequest, pause: Pause | None, entry: dict[str, Any]
 ) -> bool:
-    """Whether this was decided by a run that was cut off twice. Raises CallNotOpen if the opposite was."""
+    """Return whether a run that was given up recorded this decision. Raises CallNotOpen for another decision."""
     if isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
         return False
     before = audit.find_decision(connection, request.session_id, require_answered_call(pause, request.message))
@@ -195,7 +196,10 @@ def _is_already_decided(
 
 
 def _set_first_title(connection: Connection, row: RowMapping | None, request: RunRequest) -> bool:
-    """After the message, if the session, whose row is new without one, has no name yet; whether it could be better."""
+    """Title an untitled session after the message; return whether the model may find a better title.
+
+    `row` is None for a session that this message creates.
+    """
     title = titles.initial_title(request.message)
     if row and not row["title"] and title and row["titled_by"] == "message":
         session_rows.set_title(connection, request.session_id, title, titled_by="message")

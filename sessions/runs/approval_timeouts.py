@@ -1,4 +1,4 @@
-"""What nobody answers in time: approvals are closed, and the model of a call that the IDE forgot is told so."""
+"""Close approvals that nobody decided in time."""
 
 import logging
 
@@ -19,7 +19,7 @@ log = logging.getLogger("agent_runtime.runs")
 
 
 class ApprovalTimeouts:
-    """With a timeout of 0 they stay open for ever."""
+    """With `APPROVAL_TIMEOUT_SECONDS=0` approvals stay open for ever."""
 
     def __init__(self, database: Database, graph: Graph, replica: Replica, settings: Settings) -> None:
         self._database = database
@@ -28,9 +28,9 @@ class ApprovalTimeouts:
         self._seconds = settings.approval_timeout_seconds
 
     async def expire(self, session_id: str, message: wire.Message | None = None) -> None:
-        """Close what nobody decided on in time; beside a call that the IDE still works on, when that one is answered.
+        """Close the session's overdue approvals. Beside a call that the IDE still works on, they stay open with it.
 
-        Raises CallNotOpen if the message decides on it, SessionBusy.
+        Raises CallNotOpen if the message decides on an overdue one, and SessionBusy.
         """
         if not self._seconds:
             return
@@ -49,7 +49,7 @@ class ApprovalTimeouts:
             )
 
     async def _find_overdue(self, session_id: str) -> tuple[set[str], bool]:
-        """The calls that nobody decided on in time, and whether those are all that are open."""
+        """Return the ids of the overdue approvals, and whether no other call is open."""
 
         def read_open_calls(connection: Connection) -> list[OpenCall]:
             pause = session_rows.pause_of(session_rows.find_session(connection, session_id))
@@ -61,9 +61,10 @@ class ApprovalTimeouts:
         return late, bool(late) and late == {each.call.call_id for each in found}
 
     async def expire_all(self) -> None:
+        """Close the overdue approvals of all sessions; a busy session is tried again in the next round."""
         if self._seconds:
             for session_id in await self._database.transact(lambda c: calls.find_overdue_approvals(c, self._seconds)):
                 try:
                     await self.expire(session_id)
                 except SessionBusy:
-                    log.info("the approvals of session %s are looked at again later", session_id)
+                    log.info("session %s is busy; its overdue approvals are closed in a later round", session_id)

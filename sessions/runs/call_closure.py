@@ -1,6 +1,6 @@
 """Close the open calls of a session whose thread no run works on."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 

@@ -1,4 +1,4 @@
-"""Recognise a message that was sent before."""
+"""Recognise a message that was sent before, and find what became of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping
 
 from graph import wire
 from graph.errors import CallNotOpen, IdempotencyConflict
-from graph.execution.outcome import OpenCall, Pause
+from graph.execution.outcome import OpenCall, Pause, mark_last_final
 from graph.permissions.decisions import require_open_call
 from sessions.request import RunRequest
 from sessions.runs.status import RunStatus
@@ -16,27 +16,30 @@ from sessions.store import runs as run_rows
 
 @dataclass(frozen=True)
 class Joined:
-    """It is a retry of a message that is stored, and not done yet."""
+    """The message is a retry; its run is not done yet."""
 
     run_id: str
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """It is a retry of a message that is done."""
+    """The message is a retry; its run is done."""
 
     chunks: list[wire.Chunk]
 
 
 def require_answered_call(pause: Pause | None, answer: wire.ToolResult | wire.HitlDecision) -> OpenCall:
-    """The open call that is answered. Raises CallNotOpen."""
+    """Return the open call that the message answers. Raises CallNotOpen."""
     open_calls = pause.calls if pause else []
     call = require_open_call([each.call for each in open_calls], answer)
     return next(each for each in open_calls if each.call is call)
 
 
 def find_duplicate(connection: Connection, request: RunRequest, pause: Pause | None) -> Joined | Replayed | None:
-    """None for a message that is new."""
+    """Return what the message repeats; None if it is new. Raises IdempotencyConflict.
+
+    The same key with another body is a conflict, except for answers: a call may be answered again after an undo.
+    """
     row = request.key and run_rows.find_run_by_key(connection, request.session_id, request.key)
     if not row:
         return None
@@ -49,8 +52,7 @@ def find_duplicate(connection: Connection, request: RunRequest, pause: Pause | N
         if answer:
             return None
         raise IdempotencyConflict("Another message was sent under this id; send this one under an id of its own.")
-    told = _replay_chunks(connection, row, pause)
-    return Replayed([chunk.model_copy(update={"is_final": chunk is told[-1]}) for chunk in told])
+    return Replayed(mark_last_final(_replay_chunks(connection, row, pause)))
 
 
 def _has_open_call(message: wire.ToolResult | wire.HitlDecision, pause: Pause | None) -> bool:
@@ -62,7 +64,7 @@ def _has_open_call(message: wire.ToolResult | wire.HitlDecision, pause: Pause | 
 
 
 def _replay_chunks(connection: Connection, row: RowMapping, pause: Pause | None) -> list[wire.Chunk]:
-    """A run's chunks; in place of a call that is not open as it was, what came of it."""
+    """Return the chunks of a run. A tool call that is not open any more is replaced by what became of it."""
     chunks: list[wire.Chunk] = []
     for chunk in _parse_chunks(row):
         if not isinstance(chunk, wire.ToolCall) or is_open(chunk, pause):
@@ -76,12 +78,12 @@ def _replay_chunks(connection: Connection, row: RowMapping, pause: Pause | None)
 
 
 def call_not_open_error(call: wire.ToolCall, pause: Pause | None) -> CallNotOpen:
-    still = ", ".join(each.call.call_id for each in pause.calls) if pause else "none"
-    return CallNotOpen(f"The call {call.call_id} is not open any more. Open calls: {still}.")
+    open_ids = ", ".join(each.call.call_id for each in pause.calls) if pause else "none"
+    return CallNotOpen(f"The call {call.call_id} is not open any more. Open calls: {open_ids}.")
 
 
 def _find_answer_run(connection: Connection, session_id: str, call: wire.ToolCall) -> RowMapping | None:
-    """The run of the decision on a call, or of its result."""
+    """Return the run of the decision on a call, or of its result."""
     decision = call.requires_approval and run_rows.find_run_by_key(
         connection, session_id, f"hitl_decision:{call.call_id}"
     )
@@ -89,6 +91,7 @@ def _find_answer_run(connection: Connection, session_id: str, call: wire.ToolCal
 
 
 def is_open(chunk: wire.ToolCall, pause: Pause | None) -> bool:
+    """Return whether the call is still open in the same way: to be decided, or to be run."""
     return any(
         (each.call.call_id, each.call.requires_approval) == (chunk.call_id, chunk.requires_approval)
         for each in (pause.calls if pause else [])

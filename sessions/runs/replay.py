@@ -1,4 +1,4 @@
-"""What is told again of runs: of the last one of a session, and of those that other replicas carried out."""
+"""Read the stored events of runs: of the last one of a session, and of those that other replicas executed."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ from sessions.store.tables import runs
 
 
 def replay_latest_run(connection: Connection, session_id: str) -> tuple[RowMapping | None, list[RunEvent]]:
-    """The session's run that goes on, or its last one, and what can be told of it."""
+    """Return the row of the current run, or of the last one, and its stored events."""
     row = run_rows.find_current_or_last(connection, session_id)
     return row, _replay_events(connection, row) if row else []
 
 
 def read_finished_events(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[RunEvent]]:
-    """Of the runs that are done, or are not there any more."""
+    """Return the events of those runs that are done or were withdrawn, by run id."""
     mine = runs.c.id.in_(run_ids)
     there = set(connection.scalars(select(runs.c.id).where(mine)))
     done = connection.execute(select(runs).where(mine, runs.c.status == RunStatus.DONE)).mappings().all()
@@ -43,7 +43,7 @@ def _replay_events(connection: Connection, row: RowMapping) -> list[RunEvent]:
 
 
 def _replace_closed_call(event: RunEvent, pause: Pause | None) -> RunEvent:
-    """In place of a call that is not open any more, under its number, that it is not."""
+    """Replace a tool call that is not open any more by an error, under the same number."""
     chunk = wire.CHUNK_ADAPTER.validate_json(event.data)
     if not isinstance(chunk, wire.ToolCall) or is_open(chunk, pause):
         return event

@@ -1,4 +1,4 @@
-"""A run as the process holds it: carried out here, followed from elsewhere, or told again."""
+"""The handle of a run in this process: executed here, followed from elsewhere, or replayed."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -20,20 +20,22 @@ class RunHandle:
     cancel_token: CancelToken = field(default_factory=CancelToken)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     call_usages: list[wire.Usage] = field(default_factory=list)
-    """Of its model calls."""
+    """The usage of each of its model calls."""
     earlier_usage: UsageTotals | None = None
-    """What it cost before it was cut off and taken up here."""
+    """The usage before another replica died or handed the run over."""
 
     event_id_prefix: str = ""
-    """The id in the ids of events, if it is not the run's own: of what is told of a run that goes on elsewhere."""
+    """Replaces the run's id in the ids of events, where an event must not use one of the run's own ids."""
 
     def make_error_events(self, error: AgentRuntimeError) -> list[RunEvent]:
+        """Return the error as the next event, not yet added to the log."""
         return self.log.make_events([wire.error_chunk(error, request_id=self.id)])
 
     def total_usage(self) -> UsageTotals | None:
-        """What it cost so far."""
+        """Return the usage of all attempts so far; None without a model call."""
         return totals.merge_totals(self.earlier_usage, totals.sum_run_calls(self.call_usages))
 
     def end(self) -> None:
+        """Close the log: its readers end, and `finished` is set."""
         self.log.close()
         self.finished.set()

@@ -1,4 +1,4 @@
-"""The runs of the sessions: each is what a message started, carried out here or by another replica."""
+"""The runs of the sessions: submit a message, join a run, cancel it."""
 
 import asyncio
 from contextlib import suppress
@@ -41,7 +41,7 @@ class Runs:
         settings: Settings,
         title_model: BaseChatModel | None = None,
     ) -> None:
-        """`namer`: the model that finds titles, if there is one."""
+        """Without a `title_model`, sessions keep their first message as title."""
         self._database = database
         self._graph = graph
         self.titles = Titles(database, title_model, Meter(settings))
@@ -56,9 +56,10 @@ class Runs:
         self.approval_timeouts = ApprovalTimeouts(database, graph, self.replica, settings)
 
     async def submit(self, request: RunRequest) -> RunHandle:
-        """A run whose events can be followed.
+        """Accept the message and return the run whose events answer it.
 
-        Raises Interrupted at the end of the process, and what the database raises when nothing could be stored.
+        A message that cannot be accepted gets a finished run with one error event. Raises Interrupted at shutdown, and
+        the error of the database if nothing could be stored.
         """
         if self.replica.lifecycle.is_closing:
             raise Interrupted("The service is stopping. Send it again.")
@@ -102,7 +103,7 @@ class Runs:
 
         try:
             return await self.replica.leases.track_acquisition(request.session_id, work)
-        except IntegrityError:  # another replica has made the session in the same moment
+        except IntegrityError:  # another replica created the session at the same moment
             return await self.replica.leases.track_acquisition(request.session_id, work)
         except EditRefused:
             await self._database.transact(lambda connection: record_refused_edit(connection, request))
@@ -112,20 +113,20 @@ class Runs:
             return await self.replica.leases.track_acquisition(request.session_id, work)
 
     async def _clear_deleted(self, session_id: str) -> None:
-        with suppress(KeyError):  # it was erased in the meantime
+        with suppress(KeyError):  # erased meanwhile
             async with self.replica.lease_session(session_id):
                 await delete_thread(self._graph, session_id)
                 await self._database.transact(lambda connection: session_rows.clear_deleted(connection, session_id))
 
     def _follow_queued(self, run: RunHandle) -> RunHandle:
-        """The run that the message will be; what this replica did of it in the meantime stays."""
+        """Follow the run that the queued message becomes; withdraw it if it waits for too long."""
         run = self.replica.followers.track_run(run)
         loop = asyncio.get_running_loop()
         loop.call_later(self._busy_seconds, lambda: self.replica.lifecycle.spawn(self._withdraw_late(run)))
         return run
 
     async def _withdraw_late(self, run: RunHandle) -> None:
-        """A message that waited too long, if it still waits."""
+        """Withdraw the message if it is still queued, and send `session_busy`."""
         if not self.replica.followers.is_followed(run):
             return
         if await self._database.transact(lambda connection: run_rows.withdraw(connection, run.id)):
@@ -137,7 +138,7 @@ class Runs:
             self.replica.followers.end_run(run)
 
     async def join(self, session_id: str) -> RunHandle | None:
-        """The run that goes on, else the last one; None if the session has none."""
+        """Return the current run, else the last one; None if the session has none."""
         if run := self.replica.active.get(session_id):
             return run
         row, events = await self._database.transact(lambda connection: replay.replay_latest_run(connection, session_id))
@@ -151,7 +152,7 @@ class Runs:
         return run
 
     async def cancel(self, session_id: str) -> None:
-        """Stops the run that goes on, and closes the open calls; again, it changes nothing. Raises SessionBusy."""
+        """Stop the current run and close the open calls; a second call changes nothing. Raises SessionBusy."""
         await self.stop(session_id)
         if await self._database.transact(lambda connection: run_rows.is_idle_and_paused(connection, session_id)):
             async with self.replica.lease_session(session_id) as lease:
@@ -162,13 +163,13 @@ class Runs:
                     await close_open_calls(self._database, self._graph, lease)
 
     async def stop(self, session_id: str) -> None:
-        """The run that goes on, if any; returns when it is over. Raises SessionBusy."""
-        wanted = await self._database.transact(
+        """Stop the current run, if there is one, and wait until it is over. Raises SessionBusy."""
+        run_id = await self._database.transact(
             lambda connection: run_rows.request_stop(connection, session_id, "cancel")
         )
-        if wanted:
-            run = self.replica.followers.follow(wanted, session_id)
-            self.replica.stop_run(wanted, session_id)
+        if run_id:
+            run = self.replica.followers.follow(run_id, session_id)
+            self.replica.stop_run(run_id, session_id)
             await self._wait_until_over(run)
 
     async def _wait_until_over(self, run: RunHandle) -> None:

@@ -1,4 +1,4 @@
-"""What a session is called: its first message at once, then, while nobody waits, what the model makes of that."""
+"""Title a session: its first message at once, later a better title from the model, while nobody waits."""
 
 import logging
 
@@ -22,7 +22,7 @@ from sessions.store.database import Database
 
 log = logging.getLogger("agent_runtime.titles")
 MAX_PROMPT_CHARACTERS = 4_000
-"""Characters of a message that the model reads."""
+"""The start of a message is enough for a title, and bounds its price."""
 
 
 class Titles:
@@ -35,18 +35,18 @@ class Titles:
         self._in_progress: set[str] = set()
 
     async def improve_after_run(self, run: RunHandle, message: wire.Message) -> None:
-        """When the run of a first message is over. A fault of the model is in the log; the next message tries again."""
+        """Ask the model for a title when the run is over. A failure is logged; the next message tries again."""
         if self._title_model is None or run.session_id in self._in_progress:
             return
         self._in_progress.add(run.session_id)
         try:
             await run.finished.wait()
-            asked = [SystemMessage(TITLE_PROMPT), HumanMessage(content_of(message)[:MAX_PROMPT_CHARACTERS])]
-            said = await self._title_model.ainvoke(asked)
+            prompt = [SystemMessage(TITLE_PROMPT), HumanMessage(content_of(message)[:MAX_PROMPT_CHARACTERS])]
+            answer = await self._title_model.ainvoke(prompt)
             cost = self._meter.price_call(
-                usage_of(said, lambda: estimate_tokens(asked), agent=ORCHESTRATOR, purpose="title")
+                usage_of(answer, lambda: estimate_tokens(prompt), agent=ORCHESTRATOR, purpose="title")
             )
-            title = extract_title(str(said.text))
+            title = extract_title(str(answer.text))
             await self._database.transact(lambda connection: store_title(connection, run, title, cost))
         except (AgentRuntimeError, *DATABASE_ERRORS) as error:
             log.warning("session %s keeps its first title: %s", run.session_id, type(error).__name__)
@@ -55,16 +55,17 @@ class Titles:
 
 
 def content_of(message: wire.Message) -> str:
+    """Return the user's text, stripped; empty for a tool result or a decision."""
     return message.content.strip() if isinstance(message, wire.UserMessage | wire.SwitchAgent) else ""
 
 
 def initial_title(message: wire.Message) -> str:
-    """The first line of what the user said."""
+    """Return the first line of the user's message, cut to the longest title."""
     return content_of(message).split("\n", maxsplit=1)[0][: session_rows.MAX_TITLE_CHARACTERS]
 
 
 def extract_title(answer: str) -> str:
-    """The title in a model's answer; empty if there is none."""
+    """Return the title in a model's answer; empty if there is none."""
     if answer.lstrip().startswith(("{", "[", "<", "```")):
         return ""
     lines = [line.strip(" \t#*_`\"'«»“”.") for line in answer.splitlines()]
@@ -73,9 +74,9 @@ def extract_title(answer: str) -> str:
 
 
 def store_title(connection: Connection, run: RunHandle, title: str, cost: wire.Usage) -> None:
-    """The session of the run, unless its user named it meanwhile, or it is gone and another one has its id.
+    """Title the session of the run, unless the user has renamed it, or another session has its id now.
 
-    Without a title it keeps the one it has, and the model is not asked again.
+    An empty title keeps the present one, and the model is not asked again. The usage is recorded either way.
     """
     row = leases.lock_row(connection, run.session_id)
     if row is None or run_rows.find_run(connection, run.id) is None:
