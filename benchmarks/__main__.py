@@ -1,4 +1,4 @@
-"""What a turn costs. `make bench`; `python -m benchmarks --quick` takes less than a minute."""
+"""Measure the cost of a turn. `make bench` runs it; `python -m benchmarks --quick` takes less than a minute."""
 
 import argparse
 import asyncio
@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from benchmarks import bare, first_word, replicas
-from benchmarks.gate import measure_verdict_cost
 from benchmarks.load import (
     ClosedLoopResult,
     LongSessionWindow,
@@ -18,25 +17,48 @@ from benchmarks.load import (
     measure_token_cpu,
 )
 from benchmarks.service import start_scripted_model, start_service
+from benchmarks.verdict_cost import measure_verdict_cost
 
 
 class Effort(NamedTuple):
+    """The size of each measurement."""
+
     turns: int
-    """Of each session of a closed loop, after its first."""
+    """The turns of each session of a closed loop that count, after its first one."""
     rounds: dict[int, int]
-    """By the number of sessions."""
+    """The rounds of a closed loop, by its number of sessions."""
     token_rounds: int
+    """The long answers that are measured, and as many short ones."""
     hostile_commands: int
-    """Commands of 4 kB."""
+    """The commands of 4 kB whose verdicts are measured."""
     first_messages: int
-    """First messages at each latency of the model."""
+    """The first messages at each latency of the model."""
     measured_turns: list[int]
-    """Turns of one long session."""
+    """The turns of one long session that are measured, in rising order."""
 
 
-FULL_EFFORT = Effort(10, {1: 32, 16: 4, 64: 2}, 5, 20_000, 8, [10, 100, 500, 1_950, 2_000])
-QUICK_EFFORT = Effort(5, {1: 8, 16: 2, 64: 1}, 1, 1_000, 2, [10, 100, 500])
+FULL_EFFORT = Effort(
+    turns=10,
+    rounds={1: 32, 16: 4, 64: 2},  # fewer sessions take more rounds, so that each loop has hundreds of turns
+    token_rounds=5,
+    hostile_commands=20_000,
+    first_messages=8,
+    measured_turns=[10, 100, 500, 1_950, 2_000],  # the thread is written whole between the last two
+)
+"""The effort behind the numbers of the README, where runs differ by a tenth."""
+QUICK_EFFORT = Effort(
+    turns=5,
+    rounds={1: 8, 16: 2, 64: 1},
+    token_rounds=1,
+    hostile_commands=1_000,
+    first_messages=2,
+    measured_turns=[10, 100, 500],
+)
+"""Chosen to take less than a minute. Its numbers are rougher."""
 STREAMED_TOKENS = 2_000
+"""Tokens of a long answer. They cost much more than the rest of its turn."""
+CPU_SESSIONS = 16
+"""The sessions of the warm-up and of the bare graph. The aim for the CPU of a turn is set at this number."""
 
 
 async def main(effort: Effort) -> None:
@@ -49,9 +71,9 @@ async def main(effort: Effort) -> None:
 
 async def _report_one_process(effort: Effort, database: str) -> None:
     async with start_scripted_model() as url, start_service(database, url) as server:
-        await measure_closed_loop(server, 16, effort.turns, 1)
+        await measure_closed_loop(server, CPU_SESSIONS, effort.turns, 1)
         loops = [await measure_closed_loop(server, n, effort.turns, rounds) for n, rounds in effort.rounds.items()]
-        bare_cpu = await bare.measure_turn_cpu(16, effort.turns)
+        bare_cpu = await bare.measure_turn_cpu(CPU_SESSIONS, effort.turns)
         _print_loops(loops, bare_cpu, effort.turns)
         _print_windows(await measure_long_session(server, effort.measured_turns))
         token = await measure_token_cpu(server, STREAMED_TOKENS, effort.token_rounds)
@@ -82,7 +104,7 @@ def _print_windows(windows: list[LongSessionWindow]) -> None:
     for late in windows:
         cpu, written = late.cpu / windows[0].cpu, late.written_bytes / windows[0].written_bytes
         print(f"{late.turn:8}{late.cpu * 1e3:21.2f}{cpu:14.2f}x{late.written_bytes / 1024:18.1f}{written:14.2f}x")
-    print("aim: flat, but for one turn in some 500 that writes the whole thread anew, around turn 2000 for one")
+    print("aim: flat. One turn in some 500 writes the whole thread again, one of them around turn 2000.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The same graph without HTTP and database: its turns in a loop, with a model that costs next to nothing."""
+"""Run the same graph without HTTP and database: turns in a loop, with a model that costs next to nothing."""
 
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langgraph.checkpoint.memory import InMemorySaver
 
-from benchmarks.client import FILE_CONTENT
+from benchmarks.client import FILE_CONTENT, QUESTION
 from benchmarks.model import ANSWER, CHOICE
 from graph import wire
 from graph.execution.outcome import Graph, Outcome, Pause
@@ -26,7 +26,7 @@ calls = count()
 
 
 class BenchmarkModel(BaseChatModel):
-    """Says what `benchmarks.model` says."""
+    """A chat model with the answers of `benchmarks.model`."""
 
     @property
     def _llm_type(self) -> str:
@@ -62,7 +62,7 @@ def _script_answer(last: BaseMessage, has_tools: bool) -> AIMessageChunk:
 
 
 async def measure_turn_cpu(sessions: int, turns: int) -> float:
-    """Seconds, of the turns after the first of each session."""
+    """Return the CPU seconds per turn. The first turn of each session does not count."""
     graph: Graph = build_graph(Services.from_settings(BenchmarkModel(), Settings(_env_file=None))).compile(
         checkpointer=InMemorySaver()
     )
@@ -77,17 +77,17 @@ async def measure_turn_cpu(sessions: int, turns: int) -> float:
 
 
 async def _execute_turn(graph: Graph, name: str) -> None:
-    asked = await _process_message(graph, name, wire.UserMessage(content="What does src/values.py hold?"), None)
-    assert asked.pause is not None
-    call_id = asked.pause.calls[0].call.call_id
-    told = await _process_message(
-        graph, name, wire.ToolResult(call_id=call_id, tool_name="read_file", result=FILE_CONTENT), asked.pause
+    request = await _process_message(graph, name, wire.UserMessage(content=QUESTION), None)
+    assert request.pause is not None
+    call_id = request.pause.calls[0].call.call_id
+    answer = await _process_message(
+        graph, name, wire.ToolResult(call_id=call_id, tool_name="read_file", result=FILE_CONTENT), request.pause
     )
-    assert told.pause is None
+    assert answer.pause is None
 
 
 async def _process_message(graph: Graph, name: str, message: wire.Message, pause: Pause | None) -> Outcome:
     async for item in run_graph(graph, name, "", message, wire.StreamOptions(), pause, []):
         if isinstance(item, Outcome):
             return item
-    raise RuntimeError("the turn has no outcome")
+    raise RuntimeError("The turn has no outcome.")

@@ -1,4 +1,4 @@
-"""The Gateway, as lean as it can be: one kept connection for each session, no HTTP library to compete for the CPU."""
+"""A lean Gateway: one kept connection for each session, and no HTTP library that competes for the CPU."""
 
 import asyncio
 import json
@@ -14,38 +14,41 @@ REQUEST_HEAD = (
 )
 STREAM_END = b"\r\n0\r\n\r\n"
 FILE_CONTENT = "".join(f"VALUE_{n} = {n * 7919}\n" for n in range(40))
-"""What the IDE reads, about 700 bytes."""
+"""The file that the IDE reads, about 700 bytes."""
+QUESTION = "What does src/values.py hold?"
+STREAM_LIMIT = 2**24
+"""Bytes of a stream, 16 MB. A stream of 2,000 tokens takes some hundred KB."""
 
 
 @dataclass
 class GatewaySession:
+    """A session and its own connection."""
+
     id: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     async def execute_turn(self) -> None:
-        """One read_file round trip, two requests."""
-        call = _parse_final_chunk(
-            await self.send_message(type="user_message", content="What does src/values.py hold?"), "tool_call"
-        )
+        """Make one read_file round trip: two requests. Raises RuntimeError if an answer is of another type."""
+        call = _parse_final_chunk(await self.send_message(type="user_message", content=QUESTION), "tool_call")
         answer = await self.send_message(
             type="tool_result", call_id=call["call_id"], tool_name="read_file", result=FILE_CONTENT
         )
         _parse_final_chunk(answer, "assistant_message")
 
     async def request_tokens(self, number: int) -> int:
-        """How many pieces the text of so many tokens came in."""
+        """Request a text of `number` tokens, and return in how many pieces it came."""
         answer = await self.send_message({"tokens": True}, type="user_message", content=f"tokens {number}")
         _parse_final_chunk(answer, "assistant_message")
         return answer.count(b'"token":')
 
     async def start_stream(self, content: str, until: bytes) -> None:
-        """Send a message, and read its stream up to that."""
+        """Send a message, and read its stream up to the bytes `until`."""
         self._write_request({"tokens": True}, type="user_message", content=content)
         await self.reader.readuntil(until)
 
     async def send_message(self, stream: dict[str, bool] | None = None, **message: Any) -> bytes:
-        """The whole stream that answers it, with the framing of its chunks."""
+        """Send a message, and return the whole stream of its answer, with the framing of HTTP chunks."""
         self._write_request(stream or {}, **message)
         return await self.reader.readuntil(STREAM_END)
 
@@ -55,7 +58,7 @@ class GatewaySession:
 
 
 async def join_stream(port: int, session_id: str) -> bytes:
-    """What the session's stream tells until it ends; a connection of its own."""
+    """Read the session's stream to its end, on a connection of its own."""
     head = f"GET /sessions/{session_id}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Internal-Auth: {API_KEY}\r\n\r\n"
     async with open_session(port, session_id) as opened:
         opened.writer.write(head.encode())
@@ -64,7 +67,7 @@ async def join_stream(port: int, session_id: str) -> bytes:
 
 @asynccontextmanager
 async def open_session(port: int, session_id: str) -> AsyncIterator[GatewaySession]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=STREAM_LIMIT)
     try:
         yield GatewaySession(session_id, reader, writer)
     finally:
@@ -72,9 +75,9 @@ async def open_session(port: int, session_id: str) -> AsyncIterator[GatewaySessi
 
 
 def _parse_final_chunk(stream: bytes, expected: str) -> dict[str, Any]:
-    """The chunk before `done`. Raises RuntimeError if it is of another type."""
+    """Return the chunk before `done`. Raises RuntimeError if it is of another type."""
     lines = [line for line in stream.split(b"\n") if line.startswith(b"data: ")]
     chunk: dict[str, Any] = json.loads(lines[-2].removeprefix(b"data: ")) if len(lines) > 1 else {}
     if chunk.get("type") != expected:
-        raise RuntimeError(f"expected {expected}, got {stream[-500:]!r}")
+        raise RuntimeError(f"The stream should end with {expected}, but it ends with {stream[-500:]!r}")
     return chunk

@@ -1,4 +1,4 @@
-"""How long a user waits for the first word of a first message, with and without speculation."""
+"""Measure how long a user waits for the first word of a first message, with and without speculation."""
 
 import time
 from itertools import count
@@ -9,22 +9,23 @@ from benchmarks.process import MeasuredProcess
 from benchmarks.service import start_scripted_model, start_service
 
 MODEL_LATENCIES = [(0.1, 0.2), (0.3, 0.6), (0.8, 1.6)]
-"""Seconds of a model: to choose an agent, to the first word of an answer."""
+"""Seconds that a model takes to choose an agent, and to begin an answer: a fast, a usual and a slow model."""
 RIGHT_GUESS_TEXT, WRONG_GUESS_TEXT = "tokens 3", "tokens 3 why does the test fail?"
-"""What the words speak for whom the model chooses, and for another."""
+"""Two first messages. The keywords of the first lead to the agent that the model chooses, those of the second not."""
 NO_ROUTING_CACHE = {"routing_cache_size": "0"}
-"""Each message stands for one that nobody has sent before."""
+"""Each message stands for a new one, so no choice may come from the cache."""
 names = (f"word-{number}" for number in count())
 
 
 async def report_first_words(database: str, messages: int) -> None:
+    """Print the median waits, one line for each latency of the model."""
     print("\nTo the first word of a first message, ms\n")
     print("choice, word of the model     speculating   a wrong guess     without   speculating / without")
     for choice, word in MODEL_LATENCIES:
         async with start_scripted_model(choice, word) as url:
             async with start_service(database, url, speculative_routing="true", **NO_ROUTING_CACHE) as server:
                 right, wrong = [
-                    await _measure_median_wait(server, said, messages) for said in (RIGHT_GUESS_TEXT, WRONG_GUESS_TEXT)
+                    await _measure_median_wait(server, text, messages) for text in (RIGHT_GUESS_TEXT, WRONG_GUESS_TEXT)
                 ]
             async with start_service(database, url, **NO_ROUTING_CACHE) as server:
                 without = await _measure_median_wait(server, RIGHT_GUESS_TEXT, messages)
@@ -33,7 +34,7 @@ async def report_first_words(database: str, messages: int) -> None:
 
 
 async def _measure_median_wait(server: MeasuredProcess, content: str, messages: int) -> float:
-    """Seconds, the median."""
+    """Return the median wait in seconds. One more message, which is not counted, warms the service up."""
     await _measure_first_word(server, content)
     return median([await _measure_first_word(server, content) for _ in range(messages)])
 

@@ -1,9 +1,10 @@
-"""The scripted model: an OpenAI-compatible server, in a process of its own.
+"""Serve a scripted model: an OpenAI-compatible server, in a process of its own.
 
-`python -m benchmarks.model PORT [CHOICE WORD]`: the seconds it takes to choose an agent, and until its first word.
+`python -m benchmarks.model PORT [CHOICE WORD]`. CHOICE are the seconds that it takes to choose an agent, WORD those
+until its first word.
 
-Without tools it chooses the coder; after a tool's result it says a sentence; asked for "tokens N" it says N words, one
-every PACE seconds; asked to "wait N" it says a sentence after N seconds; asked for anything else it reads a file.
+Without tools it chooses the coder. After a tool's result it answers with a sentence. For "tokens N" it sends N words,
+one every TOKEN_SECONDS. For "wait N" it sends a sentence after N seconds. For anything else it reads a file.
 """
 
 import asyncio

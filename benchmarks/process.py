@@ -13,7 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_SECONDS = 30
-"""Seconds to start, and to stop."""
+"""Seconds to start, and to stop. A process that needs longer has failed; chosen, not measured."""
+POLL_SECONDS = 0.05
+"""Seconds between two attempts to connect. Restart times are printed to a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,16 @@ class MeasuredProcess:
     port: int
 
     def measure_cpu(self) -> float:
-        """Seconds on a CPU so far, of all its threads, those that ended as well."""
+        """Return the CPU seconds so far, of all its threads, including those that have ended."""
         return time.clock_gettime((~self.pid << 3) | 2)  # what clock_getcpuclockid(3) returns
 
     def measure_disk_writes(self) -> int:
-        """Bytes it caused to be written to disk so far."""
+        """Return the bytes that it has caused to be written to disk so far."""
         lines = Path(f"/proc/{self.pid}/io").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
 
     def measure_memory(self) -> int:
-        """Bytes that are resident."""
+        """Return the resident bytes."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
 
@@ -41,7 +43,10 @@ class MeasuredProcess:
 
 @asynccontextmanager
 async def start_process(*arguments: str, port: int, env: Mapping[str, str]) -> AsyncIterator[MeasuredProcess]:
-    """`python ARGUMENTS` from its first answer on its port until the block ends."""
+    """Run `python ARGUMENTS` until the block ends. The block begins when the port answers.
+
+    Raises RuntimeError if nothing listens on the port in time.
+    """
     child = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT, env={**os.environ, **env})
     try:
         await _wait_until_listening(child, port)
@@ -51,17 +56,17 @@ async def start_process(*arguments: str, port: int, env: Mapping[str, str]) -> A
 
 
 async def _wait_until_listening(child: asyncio.subprocess.Process, port: int) -> None:
-    for _ in range(TIMEOUT_SECONDS * 20):
+    for _ in range(int(TIMEOUT_SECONDS / POLL_SECONDS)):
         if child.returncode is not None:
             break
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_SECONDS)
         else:
             writer.close()
             return
-    raise RuntimeError(f"nothing listens on port {port}")
+    raise RuntimeError(f"Nothing listens on port {port}.")
 
 
 async def _stop_process(child: asyncio.subprocess.Process) -> None:

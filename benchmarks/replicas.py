@@ -1,4 +1,4 @@
-"""What several processes on one database do, and what a crash, a join and an open stream cost."""
+"""Measure several processes on one database, and the cost of a crash, a join and an open stream."""
 
 import time
 from collections.abc import Iterator
@@ -18,22 +18,30 @@ from benchmarks.process import MeasuredProcess
 from benchmarks.service import start_scripted_model, start_service
 
 SESSION_COUNT = 16
+"""Sessions at once. The aim for the CPU of a turn is set at this number."""
 LEASE_SECONDS = 2
-"""Seconds."""
+"""Seconds of the lease. Short, so that most of the measured time is the takeover and not the wait for the lease."""
 STREAM_COUNT = 1_000
+"""Open streams, the number that docs/operations.md gives the memory of."""
 WORD_COUNT = 300
+"""Words of the answer that a crash cuts off. They take 0.3 s, longer than the kill needs."""
+JOIN_COUNT = 50
+"""Joins of which the median counts; chosen, not measured."""
+WAIT_SECONDS = 120
+"""Seconds that the model is silent, longer than it takes to open all the streams."""
 
 
 async def report_replicas(turns: int) -> None:
+    """Print all of it, one line for each measurement."""
     with TemporaryDirectory() as folder, _start_postgres(Path(folder)) as postgres:
         sqlite = f"sqlite:///{Path(folder, 'bench.db')}"
         async with start_scripted_model() as model:
             print(f"\nMany processes, {SESSION_COUNT} sessions\n\ndatabase    workers   turns/s   KB written/turn")
             for database, workers in ((sqlite, 1), (postgres, 1), (postgres, 2)):
                 await _print_rate(database, model, workers, turns)
-            over, again = await _measure_takeover(postgres, model), await _measure_restart(sqlite, model)
-            print(f"\nTaken over from a killed replica    {over:.1f} s, with a lease of {LEASE_SECONDS} s")
-            print(f"Done again after a restart          {again:.1f} s, with the start of the process")
+            takeover, restart = await _measure_takeover(postgres, model), await _measure_restart(sqlite, model)
+            print(f"\nTaken over from a killed replica    {takeover:.1f} s, with a lease of {LEASE_SECONDS} s")
+            print(f"Done again after a restart          {restart:.1f} s, with the start of the process")
             async with start_service(sqlite, model) as server:
                 print(f"Joining a run that is over          {await _measure_join(server) * 1e3:.1f} ms")
                 megabytes = await _measure_stream_memory(server) / 2**20
@@ -57,7 +65,7 @@ async def _print_rate(database: str, model: str, workers: int, turns: int) -> No
 
 
 def _measure_bytes_written(database: str, server: MeasuredProcess) -> float:
-    """Bytes: to the file, or to Postgres's log."""
+    """Return the bytes written so far: to the SQLite file, or to the log of Postgres."""
     if database.startswith("sqlite"):
         return server.measure_disk_writes()
     engine = create_engine(make_url(database).set(drivername="postgresql+psycopg"))
@@ -66,7 +74,7 @@ def _measure_bytes_written(database: str, server: MeasuredProcess) -> float:
 
 
 async def _measure_takeover(database: str, model: str) -> float:
-    """Seconds from the death of a replica to the outcome on another one, less what the run takes."""
+    """Return the seconds from the death of a replica to the outcome on another one, less the time of the run itself."""
     async with (
         start_service(database, model, lease_seconds=str(LEASE_SECONDS)) as other,
         start_service(database, model, lease_seconds=str(LEASE_SECONDS)) as one,
@@ -81,7 +89,7 @@ async def _measure_takeover(database: str, model: str) -> float:
 
 
 async def _measure_restart(database: str, model: str) -> float:
-    """Seconds from the start of the next process to the outcome, less what the run takes."""
+    """Return the seconds from the start of the next process to the outcome, less the time of the run itself."""
     name = next(names)
     async with start_service(database, model) as first, open_session(first.port, name) as opened:
         await opened.execute_turn()
@@ -94,20 +102,21 @@ async def _measure_restart(database: str, model: str) -> float:
 
 
 async def _measure_stream_memory(server: MeasuredProcess) -> float:
-    """Bytes resident with so many clients that wait for their model."""
+    """Return the resident bytes with STREAM_COUNT clients that wait for their model."""
     async with AsyncExitStack() as stack:
         for _ in range(STREAM_COUNT):
             opened = await stack.enter_async_context(open_session(server.port, next(names)))
-            await opened.start_stream("wait 120", b"agent_switched")
+            await opened.start_stream(f"wait {WAIT_SECONDS}", b"agent_switched")
         return server.measure_memory()
 
 
 async def _measure_join(server: MeasuredProcess) -> float:
-    taken = []
+    """Return the median time, in seconds, to join a run that is over."""
+    latencies = []
     async with open_session(server.port, next(names)) as opened:
         await opened.execute_turn()
-        for _ in range(50):
+        for _ in range(JOIN_COUNT):
             started = time.perf_counter()
             await join_stream(server.port, opened.id)
-            taken.append(time.perf_counter() - started)
-    return median(taken)
+            latencies.append(time.perf_counter() - started)
+    return median(latencies)

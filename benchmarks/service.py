@@ -1,4 +1,4 @@
-"""The service under measurement, and the model it talks to, each in a process of its own."""
+"""Start the measured service and the model that it calls, each in a process of its own."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from benchmarks.process import MeasuredProcess, find_free_port, start_process
 
 @asynccontextmanager
 async def start_scripted_model(*latencies: float) -> AsyncIterator[str]:
-    """Its URL. `latencies`: seconds to choose an agent, and to the first word."""
+    """Yield the URL of a scripted model. `latencies` are the seconds to choose an agent, and to the first word."""
     port = find_free_port()
     async with start_process("-m", "benchmarks.model", str(port), *map(str, latencies), port=port, env={}):
         yield f"http://127.0.0.1:{port}"
@@ -17,7 +17,7 @@ async def start_scripted_model(*latencies: float) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def start_service(database: str, model: str, **overrides: str) -> AsyncIterator[MeasuredProcess]:
-    """`more`: settings, by their names in small letters."""
+    """Yield a service on `database` that calls the model at `model`. `overrides` are settings in lower case."""
     port = find_free_port()
     settings = {
         "internal_api_key": API_KEY,

@@ -1,4 +1,4 @@
-"""What a verdict costs: of ordinary commands, and of the worst of many hostile ones of 4 kB."""
+"""Measure the time of a verdict, for ordinary commands and for the worst of many hostile ones of 4 kB."""
 
 import random
 import time
@@ -9,6 +9,7 @@ from policy.commands import classify_command
 
 ORDINARY_COMMANDS_FILE = Path(__file__).parent.parent / "tests" / "corpus" / "read_only_commands.txt"
 HOSTILE_BYTES = 4090
+"""Bytes of a hostile command before its end. The whole stays just below the limit of `policy.shell`, 4096."""
 HOSTILE_BEGINNINGS = [
     "",
     "ls ",
@@ -30,17 +31,19 @@ HOSTILE_PIECES = [
 
 
 class VerdictCost(NamedTuple):
-    """Seconds a verdict."""
+    """Seconds of a verdict."""
 
     ordinary: float
+    """The mean over the ordinary commands."""
     worst: float
+    """The slowest of the hostile commands."""
 
 
 def measure_verdict_cost(hostile_count: int, seed: int = 1) -> VerdictCost:
-    """`hostile`: how many are tried; the same ones for a seed. The least of three runs counts."""
+    """Return the costs over `hostile_count` hostile commands. The same seed makes the same commands."""
     lines = ORDINARY_COMMANDS_FILE.read_text("utf-8").splitlines()
-    chance = random.Random(seed)
-    worst = max(_measure_command(_build_hostile_command(chance)) for _ in range(hostile_count))
+    random_source = random.Random(seed)
+    worst = max(_measure_command(_build_hostile_command(random_source)) for _ in range(hostile_count))
     return VerdictCost(sum(map(_measure_command, lines)) / len(lines), worst)
 
 
@@ -51,10 +54,11 @@ def _build_hostile_command(random_source: random.Random) -> str:
 
 
 def _measure_command(command: str) -> float:
+    """Return the least of three times, in seconds: other work on the machine only adds to a time."""
     return min(_time_classification(command) for _ in range(3))
 
 
 def _time_classification(command: str) -> float:
-    began = time.perf_counter()
+    started = time.perf_counter()
     classify_command({"command": command})
-    return time.perf_counter() - began
+    return time.perf_counter() - started
