@@ -47,7 +47,7 @@ UNFINISHED = {
     "Add 3 and 4.": "It is 7.",
 }
 """The requests of the runs that the old processes left, and what the model answers them with."""
-PAUSES = ["asks", "sent", "parallel", "budget"]
+PAUSES = ["asks", "sent", "parallel", "rejected", "budget"]
 
 
 @cache
@@ -216,7 +216,7 @@ async def test_a_stream_goes_on_after_the_event_that_its_reader_saw_last(old: Ol
 
 @pytest.mark.parametrize("decision", ["approve", "edit"])
 async def test_an_approval_is_given_and_the_call_runs(old: OldDatabase, decision: str) -> None:
-    edits = {"modified_arguments": {"content": "x = 2\n"}} if decision == "edit" else {}
+    edits: dict[str, Any] = {"modified_arguments": {"content": "x = 2\n"}} if decision == "edit" else {}
     arguments = {"path": "a.py", "content": "x = 2\n" if edits else "x = 1\n"}
     async with old.serve(say_text("Written.")) as (client, llm):
         session = client.open_session("asks")
@@ -276,6 +276,23 @@ async def test_the_second_of_two_parallel_calls_is_answered(old: OldDatabase) ->
     assert sorted(list_results(find_conversation(llm, "Read both"))) == ["of a", "of b"]
 
 
+async def test_a_rejected_call_is_refused_when_the_model_makes_it_again(old: OldDatabase) -> None:
+    again = call_tool("write_file", "", "call_3", path="a.py", content="x")
+    async with old.serve(again, say_text("Then not.")) as (client, llm):
+        session = client.open_session("rejected", parallel_tools=True)
+        error, answer = await session.send_result("of b", "call_2")
+        calls = (await session.get("/sessions/{id}/calls"))["calls"]
+    assert (error["metadata"]["code"], error["metadata"]["rule"]) == ("tool_denied", "user.rejected")
+    assert answer == text_chunk("Then not.")
+    assert [(call["call_id"], call["status"]) for call in calls] == [
+        ("call_1", "rejected"),
+        ("call_2", "answered"),
+        ("call_3", "refused"),
+    ]
+    rejection = "The user rejected this call. They said: Not this one."
+    assert list_results(find_conversation(llm, "Write a.py and read b.py")) == [rejection, "of b", rejection]
+
+
 async def test_the_own_question_of_the_service_is_approved(old: OldDatabase) -> None:
     (call_id,) = old.find_answer("budget", "/view")["pending_approvals"]
     async with old.serve(call_tool("read_file", "", "call_2", path="b.py"), say_text("All is read.")) as (client, llm):
@@ -303,6 +320,13 @@ async def test_the_own_question_of_the_service_is_rejected(old: OldDatabase) -> 
         assert await session.decide("reject", call_id) == [text_chunk(stop)]
         assert await session.send_text("Go on") == [text_chunk("Here I am.")]
         assert (await old.fetch_new(session))[1:] == [assistant(stop), user("Go on"), assistant("Here I am.")]
+
+
+async def test_a_model_does_not_hear_what_the_service_and_its_user_said(old: OldDatabase) -> None:
+    async with old.serve(say_text("Here I am.")) as (client, llm):
+        assert await client.open_session("stopped").send_text("Go on") == [text_chunk("Here I am.")]
+    conversation = find_conversation(llm, "Go on")
+    assert [message.content for message in conversation] == ["Read all of it", "", "x = 1", "Go on"]
 
 
 @pytest.mark.parametrize("way", ["message", "cancel"])
@@ -388,6 +412,18 @@ async def test_a_killed_run_of_a_result_is_taken_up(old: OldDatabase) -> None:
         assert await join_run(session) == [text_chunk("It holds x.")]
         assert await session.send_result("x = 1") == [text_chunk("It holds x.")]
         assert await old.fetch_new(session) == [result("x = 1", "read_file"), assistant("It holds x.")]
+
+
+async def test_an_outcome_that_was_not_stored_is_read_off_the_thread(old: OldDatabase) -> None:
+    """Tell again, without a model, the service's own question after a call that came a third time."""
+    async with old.serve() as (client, llm):
+        session = client.open_session("unstored")
+        *_, question = await join_run(session)
+        assert await old.fetch_new(session) == []
+        assert (await session.get("/sessions/{id}"))["current_agent"] == "ask"
+    assert question["content"].startswith("I was about to call calculator a third time")
+    assert question["metadata"]["repeated"] == {"tool_name": "calculator", "times": 3}
+    assert "Add 1 and 1." not in [find_request(prompt) for prompt in llm.prompts]
 
 
 async def test_a_queued_message_runs_after_the_one_before_it(old: OldDatabase) -> None:
@@ -531,4 +567,4 @@ async def test_the_audits_are_whole_and_go_on(old: OldDatabase) -> None:
         await deleted.send_text("Write b.py")
         await deleted.decide("approve")
         assert await deleted.send_result("written") == [text_chunk("Written as well.")]
-    assert old.verify() == "8 of 8 sessions are whole, 14 entries were read.\n"
+    assert old.verify() == "10 of 10 sessions are whole, 16 entries were read.\n"

@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 llm_server = import_module("tests.llm_server")
 process = import_module("tests.process")
 helpers = import_module("tests.service")
+storage = import_module("tests.storage")
 create_app = import_module("server").create_app
 calls, chooses, hangs, says = llm_server.calls, llm_server.chooses, llm_server.hangs, llm_server.says
 
@@ -58,9 +59,12 @@ NAMES = [
     "asks",
     "sent",
     "parallel",
+    "rejected",
     "budget",
+    "stopped",
     "granted",
     "edited",
+    "refused",
     "cancelled",
     "routed",
     "undone",
@@ -172,7 +176,7 @@ async def fill_postgres(folder: Path) -> dict[str, Any]:
 def dump(program: Path, url: str) -> bytes:
     options = ["--inserts", "--rows-per-insert=50", "--no-owner", "--no-privileges", "--schema=public"]
     lines = subprocess.check_output([program, *options, url]).splitlines(keepends=True)
-    return b"".join(filter(is_portable, lines))
+    return b"".join(line for line in lines if is_portable(line))
 
 
 def is_portable(line: bytes) -> bool:
@@ -195,9 +199,10 @@ def check_unfinished(rows: Callable[[Any], list[Any]]) -> None:
         ("killed-result", "running"),
         ("queued", "running"),
         ("queued", "queued"),
+        ("unstored", "running"),
     ], runs
     owners = rows("select id from sessions where owner is not null and lease_until is not null order by id")
-    assert [row[0] for row in owners] == ["killed", "killed-first", "killed-result", "queued"], owners
+    assert [row[0] for row in owners] == ["killed", "killed-first", "killed-result", "queued", "unstored"], owners
 
 
 async def fill(url: str, killed_in: str) -> dict[str, Any]:
@@ -283,6 +288,15 @@ async def leave_parallel(client: Any, script: Script) -> None:
     await session.result("of b", "call_2")
 
 
+async def leave_rejected(client: Any, script: Script) -> None:
+    """Leave two calls in one message, one of them rejected: the same call would be refused in this turn."""
+    session = client.session("rejected", parallel_tools=True)
+    write = calls("write_file", path="a.py", content="x")
+    script.add(chooses("coder"), write & calls("read_file", id="call_2", path="b.py"))
+    await session.user("Write a.py and read b.py")
+    await session.decide("reject", feedback="Not this one.")
+
+
 async def leave_at_budget(client: Any, script: Script) -> None:
     """Leave the service's own question: four fifths of the turn's tokens are used."""
     session = client.session("budget")
@@ -290,6 +304,15 @@ async def leave_at_budget(client: Any, script: Script) -> None:
     await session.user("Read all of it")
     (question,) = await session.result("x = 1")
     assert question["tool_name"] == "continue_work", question
+
+
+async def leave_stopped(client: Any, script: Script) -> None:
+    """Leave a turn that ended with the service's own question, rejected: the model is never told of that."""
+    session = client.session("stopped")
+    script.add(chooses("ask"), set_cost(calls("read_file", path="a.py"), 800))
+    await session.user("Read all of it")
+    (question,) = await session.result("x = 1")
+    await session.decide("reject", question["call_id"])
 
 
 async def leave_granted(client: Any, script: Script) -> None:
@@ -325,6 +348,12 @@ async def leave_edited(client: Any, script: Script) -> None:
     await session.decide("reject", "call_2", feedback="Not this one.")
     await session.result(None, "call_3", error="User rejected the call")
     await session.result("abc First", "call_4")
+
+
+async def leave_refused(client: Any, script: Script) -> None:
+    """Leave a call that the policy refused."""
+    script.add(calls("write_file", path="a.py", content="x"), says("I may not."))
+    await client.session("refused").switch("architect", content="Write a.py")
 
 
 async def leave_cancelled(client: Any, script: Script) -> None:
@@ -387,9 +416,12 @@ STORIES: list[Callable[[Any, Script], Awaitable[None]]] = [
     leave_asking,
     leave_sent,
     leave_parallel,
+    leave_rejected,
     leave_at_budget,
+    leave_stopped,
     leave_granted,
     leave_edited,
+    leave_refused,
     leave_cancelled,
     leave_routed,
     leave_undone,
@@ -401,16 +433,18 @@ STORIES: list[Callable[[Any, Script], Awaitable[None]]] = [
 async def leave_killed(url: str, environment: dict[str, str], llm: Any, script: Script) -> dict[str, Any]:
     """Leave four runs in a model call: a later one, a first, one that a message waits behind, one of a tool's result.
 
-    Return the histories before them.
+    The outcome of a fifth one was not stored. Return the histories before the four, and after the fifth.
     """
-    names = ("killed", "killed-first", "killed-result", "queued")
+    names = ("killed", "killed-first", "killed-result", "queued", "unstored")
     async with process.serving(url, **environment, lease_seconds=str(LEASE_SECONDS)) as service:
-        killed, first, result, queued = map(service.session, names)
+        killed, first, result, queued, unstored = map(service.session, names)
         for session in (killed, queued):
             script.add(chooses("ask"), says("Hi."))
             await session.user("Hello")
         script.add(chooses("ask"), calls("read_file", path="c.py"))
         await result.user("Read c.py")
+        script.add(chooses("ask"), *[calls("calculator", id=f"call_{n}", expr="1 + 1") for n in range(3)])
+        await unstored.user("Add 1 and 1.")
         requests = [
             await hang(llm, script, killed.user("Add 1 and 2."), calls("calculator", expr="1 + 2")),
             await hang(llm, script, first.user("Hello, who are you?"), chooses("ask")),
@@ -424,7 +458,18 @@ async def leave_killed(url: str, environment: dict[str, str], llm: Any, script: 
         await service.kill()
         await asyncio.wait(requests)
         assert all(request.exception() for request in requests)
+    storage.executed(url, FORGET_OUTCOME)
     return histories
+
+
+FORGET_OUTCOME = """
+update runs set status = 'running', events = null, usage = null, finished_at = null where session_id = 'unstored';
+update sessions set agent = 'orchestrator', message_count = 0, head = null, usage = null, unpruned = 0,
+    owner = (select owner from sessions where id = 'killed'),
+    lease_until = (select lease_until from sessions where id = 'killed')
+    where id = 'unstored';
+"""
+"""As if the process had been killed between a thread's last checkpoint and the transaction that stores the outcome."""
 
 
 async def leave_handed(url: str, environment: dict[str, str], llm: Any, script: Script) -> dict[str, Any]:
