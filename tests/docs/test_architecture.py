@@ -1,0 +1,126 @@
+"""The pages agree with the code: diagrams, numbers, paths, names, settings and commands."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from graph.settings import Settings
+from graph.studio import graph
+from sessions.runs.status import draw_transitions
+from tests.chaos.scenarios import SCENARIOS
+from tests.support.paths import PROJECT_ROOT
+
+ARCHITECTURE = PROJECT_ROOT / "docs" / "architecture.md"
+CODE_MAP = PROJECT_ROOT / "AGENTS.md"
+PAGES = [
+    str(path.relative_to(PROJECT_ROOT))
+    for path in sorted([*PROJECT_ROOT.glob("*.md"), *(PROJECT_ROOT / "docs").glob("*.md")])
+]
+HISTORY = "CHANGELOG.md"
+"""Names what was there before."""
+
+
+def draw_graph() -> str:
+    return graph.get_graph().draw_mermaid().strip()
+
+
+@pytest.mark.parametrize(
+    ("heading", "diagram"), [("The graph", draw_graph()), ("The states of a run", draw_transitions())]
+)
+def test_architecture_shows_the_current_diagram(heading: str, diagram: str) -> None:
+    section = read_page("docs/architecture.md").partition(f"\n## {heading}\n")[2]
+    shown = re.search(r"^```mermaid\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert shown, f"docs/architecture.md needs a Mermaid diagram under the heading {heading!r}"
+    assert shown[1].strip() == diagram, (
+        f"the code has changed; put this under the heading {heading!r} of docs/architecture.md:\n{diagram}"
+    )
+
+
+def test_architecture_shows_the_current_numbers() -> None:
+    """The rows `| [NAME](file) | value |` have the values of the code."""
+    row = re.compile(r"^\| \[`(\w+)`\]\(\.\./([\w/]+)\.py\) \| ([\d.]+) \|", re.MULTILINE)
+    rows = row.findall(read_page("docs/architecture.md"))
+    current = [(name, module, str(getattr(import_module(module.replace("/", ".")), name))) for name, module, _ in rows]
+    assert rows == current, "put the current values into docs/architecture.md"
+    assert len(rows) > 10
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_names_that_exist(page: str) -> None:
+    """A link to code is written [`name`](path): the file contains the name."""
+    for text, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", read_page(page)):
+        path, _, anchor = target.partition("#")
+        file = ((PROJECT_ROOT / page).parent / path).resolve() if path else PROJECT_ROOT / page
+        if "://" in target:
+            continue
+        assert file.exists(), f"{page} links to {target}, which does not exist"
+        if anchor:
+            assert anchor in list_anchors(file), f"{page} links to {target}, which has no such heading"
+        if file.suffix == ".py" and text.startswith("`"):
+            name = text.strip("`").rpartition(".")[2]
+            assert re.search(rf"\b{name}\b", file.read_text("utf-8")), f"{page}: {path} has no {name}"
+
+
+def list_anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.casefold()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != HISTORY])
+def test_paths_in_the_pages_exist(page: str) -> None:
+    """A path in backticks starts at the root of the project. In "`name` in `path`" the file contains the name."""
+    roots = {path.name for path in PROJECT_ROOT.iterdir()}
+    named = set(re.findall(r"`([\w.-]+/[\w./-]*)`", read_page(page)))
+    paths = {path for path in named if path.split("/")[0] in roots or path.endswith((".py", ".md", ".yaml"))}
+    assert {path for path in paths if not (PROJECT_ROOT / path).exists()} == set()
+    for name, path in re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", read_page(page)):
+        assert re.search(rf"\b{name}\b", (PROJECT_ROOT / path).read_text("utf-8")), f"{page}: {path} has no {name}"
+
+
+def test_code_map_names_every_room() -> None:
+    """The map has a row for each package and for each module beside the packages of graph and sessions."""
+    missing = [room for room in list_rooms() if f"`{room}`" not in read_page("AGENTS.md")]
+    assert not missing, f"name these rooms in the first table of AGENTS.md: {missing}"
+
+
+def list_rooms() -> Iterator[str]:
+    for room in ("api", "cli", "ide", "nodes", "policy", "prompts"):
+        yield f"{room}/"
+    for room in ("graph", "sessions"):
+        for path in sorted((PROJECT_ROOT / room).iterdir()):
+            if (path / "__init__.py").exists():
+                yield f"{path.relative_to(PROJECT_ROOT)}/"
+            elif path.suffix == ".py" and path.name != "__init__.py":
+                yield str(path.relative_to(PROJECT_ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != HISTORY])
+def test_settings_in_the_pages_exist(page: str) -> None:
+    """The first column of a table of settings names fields of `Settings`."""
+    tables = re.findall(r"^\| setting\b.*\n(?:\|.*\n)+", read_page(page), re.MULTILINE)
+    first_cells = [row.split("|")[1] for table in tables for row in table.splitlines()]
+    named = {name for cell in first_cells for name in re.findall(r"`([A-Z_]+)`", cell)}
+    assert named - {name.upper() for name in Settings.model_fields} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_the_pages_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT_ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^    |\n)make ([a-z-]+)", read_page(page)))
+    assert named - targets == set()
+
+
+def test_chaos_scenarios_in_the_operations_page_exist() -> None:
+    cells = re.findall(r"chaos ((?:`[a-z-]+`(?:, )?)+)", read_page("docs/operations.md"))
+    named = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
+    assert named - SCENARIOS.keys() == set()
+    assert len(named) > 5
+
+
+@cache
+def read_page(page: str) -> str:
+    return (PROJECT_ROOT / page).read_text("utf-8")
