@@ -1,6 +1,6 @@
-"""Asking the model's service: retries until the first word, then the words as they come; another model if one is down.
+"""Request completions from the model service: retry until the first word, then pass the words on as they come.
 
-Reading an answer is `stream`, what is said when there is none `fault`.
+If a model is down, the request goes to the fallback model. `decoder` reads an answer; `faults` names what went wrong.
 """
 
 import asyncio
@@ -23,23 +23,33 @@ from graph.settings import Settings
 log = logging.getLogger("agent_runtime.llm")
 
 DRAIN_SECONDS = 0.25
-"""For the end of a stream after its [DONE]: a connection read to its end can be used again."""
+"""Longest wait for the end of a stream after its [DONE]: a connection that was read to its end can be reused. Chosen,
+not measured."""
+MIN_JITTER, MAX_JITTER = 0.5, 1.0
+"""Random share of the delay that a retry waits, so that requests that failed together are not repeated together."""
+FALLBACK_TIME_SHARE = 1 / 2
+"""Share of the total time that a model has for its first word if a fallback follows: each of the two gets as much."""
 
 
 class RequestLimits(NamedTuple):
-    """Seconds, and times."""
+    """The limits of one request. Times are in seconds."""
 
     total: float
+    """For all attempts together."""
     first_byte: float
+    """From the request to the first byte of its answer."""
     idle: float
+    """The longest silence within an answer."""
     retries: int
     delay: float
-    """Before the first further attempt."""
+    """Before the first retry; doubled for each one after it."""
 
 
 class ModelClient:
+    """A client of one model service, with a circuit breaker for each model."""
+
     def __init__(self, url: str, client: Callable[[], httpx.AsyncClient], settings: Settings) -> None:
-        """`client`: that of the running event loop."""
+        """`client` returns the HTTP client of the running event loop."""
         self._url, self.client = url, client
         self._limits = RequestLimits(
             settings.llm_timeout_seconds,
@@ -54,17 +64,18 @@ class ModelClient:
     async def stream_completion(
         self, models: Sequence[str], request: Callable[[str], bytes]
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """Pieces of the text, then one chunk with the rest, of the first model that answers.
+        """Yield pieces of the text, then one chunk with the rest, of the first model that answers.
 
-        A model that another one follows has half of the time for its first piece. Raises AgentRuntimeError.
+        `models` are tried in order; `request` returns the body for a model. A model that another one follows has half
+        of the time for its first piece. Raises AgentRuntimeError.
         """
-        began = _read_clock()
-        deadline = began + self._limits.total
-        for model, later in zip(models, [*models[1:], ""], strict=True):
-            first = began + self._limits.total / 2 if later else deadline
+        start = _read_clock()
+        deadline = start + self._limits.total
+        for model, fallback in zip(models, [*models[1:], ""], strict=True):
+            first_deadline = start + self._limits.total * FALLBACK_TIME_SHARE if fallback else deadline
             started = False
             try:
-                async with aclosing(self._stream_with_retry(model, request(model), first, deadline)) as chunks:
+                async with aclosing(self._stream_with_retry(model, request(model), first_deadline, deadline)) as chunks:
                     async for chunk in chunks:
                         started = True
                         yield chunk
@@ -72,23 +83,23 @@ class ModelClient:
             except Fault as fault:
                 if started:
                     raise _convert_late_fault(fault) from None
-                if not later or not fault.can_fall_back:
+                if not fallback or not fault.can_fall_back:
                     raise fault.error from None
-                log.warning("model %s does not answer; %s is asked", model, later)
+                log.warning("model %s does not answer; the request goes to %s", model, fallback)
 
     async def _stream_with_retry(
         self, model: str, request: bytes, first_deadline: float, deadline: float
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """Again as long as nothing was yielded. Raises Fault."""
+        """Stream the answer of one model; retry as long as nothing was yielded. Raises Fault."""
         breaker = self._breakers.setdefault(model, CircuitBreaker(model, self._failures, self._seconds))
         for attempt in count():
             started = False
             try:
-                with breaker.guard_attempt() as speaks:
+                with breaker.guard_attempt() as record_first_word:
                     async with aclosing(self._stream_once(request, first_deadline, deadline)) as chunks:
                         async for chunk in chunks:
                             if not started:
-                                speaks()
+                                record_first_word()
                             started = True
                             yield _add_model_name(chunk, model)
                 return
@@ -106,12 +117,14 @@ class ModelClient:
             await asyncio.sleep(wait)
 
     def _compute_delay(self, attempt: int) -> float:
-        jitter: float = random.uniform(0.5, 1.0)  # noqa: S311
+        """Return the seconds before the retry that follows attempt number `attempt`, from 0."""
+        jitter: float = random.uniform(MIN_JITTER, MAX_JITTER)  # noqa: S311
         return self._limits.delay * 2.0**attempt * jitter
 
     async def _stream_once(
         self, request: bytes, first_deadline: float, deadline: float
     ) -> AsyncGenerator[AIMessageChunk, None]:
+        """Stream the answer to one attempt. Raises Fault."""
         answer = CompletionDecoder()
         try:
             received = self._receive_bytes(request, lambda: deadline if answer.has_begun else first_deadline, deadline)
@@ -130,57 +143,61 @@ class ModelClient:
     async def _receive_bytes(
         self, request: bytes, limit: Callable[[], float], deadline: float
     ) -> AsyncGenerator[bytes, None]:
-        """The timeout is set anew for each read: across a yield it would strike whoever reads this.
+        """Yield the bytes of an answer. Raises Fault for a status that is an error.
 
-        `limit`: how long one may go on, as things stand.
+        `limit` returns the current time limit. Each read has a timeout of its own: one that spans a `yield` would
+        cancel the caller.
         """
         client = self.client()
-        begins_by = min(limit(), _read_clock() + self._limits.first_byte)
-        async with _enforce_deadline(begins_by, deadline):
+        next_read_by = min(limit(), _read_clock() + self._limits.first_byte)
+        async with _enforce_deadline(next_read_by, deadline):
             response = await client.send(client.build_request("POST", self._url, content=request), stream=True)
         try:
             if not response.is_success:
                 raise fault_from_status(response.status_code, response.headers.get("retry-after", ""))
-            received, by = response.aiter_bytes(), begins_by
+            pieces = response.aiter_bytes()
             while True:
-                async with _enforce_deadline(by, deadline):
-                    data = await anext(received, None)
+                async with _enforce_deadline(next_read_by, deadline):
+                    data = await anext(pieces, None)
                 if data is None:
                     return
                 yield data
-                by = min(limit(), _read_clock() + self._limits.idle)
+                next_read_by = min(limit(), _read_clock() + self._limits.idle)
         finally:
             await response.aclose()
 
 
 @asynccontextmanager
 async def _enforce_deadline(moment: float, deadline: float) -> AsyncIterator[None]:
-    """Raises TimeoutError at the deadline, httpx.ReadTimeout at a moment before it."""
+    """Raise TimeoutError if the block reaches `deadline`, httpx.ReadTimeout if it reaches an earlier `moment`."""
     try:
         async with asyncio.timeout_at(min(moment, deadline)):
             yield
     except TimeoutError:
         if moment >= deadline:
             raise
-        raise httpx.ReadTimeout("silence") from None
+        raise httpx.ReadTimeout("the service was silent") from None
 
 
 def _read_clock() -> float:
+    """Return the time of the running event loop, in seconds."""
     return asyncio.get_running_loop().time()
 
 
 def _add_model_name(chunk: AIMessageChunk, model: str) -> AIMessageChunk:
-    """The last one tells who answered."""
+    """Add the name of the model that answered to the last chunk."""
     if chunk.chunk_position == "last":
         chunk.response_metadata["model_name"] = model
     return chunk
 
 
 def _convert_late_fault(fault: Fault) -> AgentRuntimeError:
+    """Return the error of a fault after the first word: an answer that could not be completed is incomplete."""
     return make_incomplete_fault(fault.cause).error if isinstance(fault.error, LLMUnavailable) else fault.error
 
 
 async def _drain_stream(stream: AsyncIterator[bytes]) -> None:
+    """Read the rest of a stream, for a short time and whatever it holds."""
     with suppress(httpx.HTTPError, httpx.StreamError, OSError):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in stream:

@@ -1,4 +1,4 @@
-"""Reading one answer of a model: bytes in; text out as it comes, the tool calls whole at the end."""
+"""Decode one answer of a model: bytes go in, text comes out piece by piece, and the tool calls whole at the end."""
 
 import json
 from typing import Any
@@ -20,15 +20,16 @@ from graph.llm.tool_calls import ToolCallAssembler
 from graph.sanitize import UNSTORABLE, sanitize_value
 
 MAX_BYTES = 8 * 1024 * 1024
+"""Bytes of one answer. Bounds the memory of an answer that does not end. Chosen, not measured."""
 PROXY_FAULT = "[Error] LiteLLM proxy unavailable"
-"""How the proxy in use begins an assistant text that is none."""
+"""The beginning of an assistant text that reports a fault of the proxy in use, with HTTP status 200."""
 
 
 class CompletionDecoder:
-    """SSE or one JSON document: the first byte tells, whatever was asked for and whatever the headers say.
+    """A decoder for an answer in SSE or in one JSON document. Every method raises Fault for bytes that are no answer.
 
-    Every method raises Fault for what is no answer. Tool calls are not passed on piece by piece: half of one is of no
-    use to anybody, and an answer that breaks off within them can still be asked for again.
+    The first byte shows the format, whatever the request and the headers say. Tool calls are returned whole: half of
+    one is useless, and an answer that breaks off within them can still be requested again.
     """
 
     def __init__(self) -> None:
@@ -47,16 +48,16 @@ class CompletionDecoder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything of it has come: a comment or a blank is only a sign of life."""
+        """Return whether a part of the answer has come. Comments and blank lines are not a part of it."""
         return bool(self._document or self._events)
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything has been said, though the stream may go on."""
+        """Return whether the answer is complete. The stream may still be open."""
         return self.is_done or bool(self._finish_reason)
 
     def feed(self, data: bytes) -> str:
-        """The text in it that may be shown."""
+        """Decode more bytes, and return the text in them that may be shown."""
         self._size += len(data)
         if self._size > MAX_BYTES:
             sentence = "The model's answer is too large. Ask for less in one step."
@@ -67,7 +68,7 @@ class CompletionDecoder:
         return self._release_text("".join([self._decode_line(line) for line in self._split_lines()]))
 
     def finish(self) -> AIMessageChunk:
-        """What is left of the text, the tool calls and the usage. To be called when nothing more comes."""
+        """Return the rest of the text, the tool calls and the usage. Call this once, at the end of the stream."""
         text = self._release_text(
             self._read_document() if self._document else "".join(map(self._decode_line, self._split_lines(b"\n")))
         )
@@ -95,7 +96,10 @@ class CompletionDecoder:
         return bool(self._document)
 
     def _split_lines(self, end: bytes = b"") -> list[bytes]:
-        """Only at newlines, and before decoding: JSON may hold U+2028 and its like."""
+        """Return the whole lines of the buffer, and keep the rest.
+
+        Lines end at newlines only, and are split before they are decoded: JSON may hold U+2028 and its like.
+        """
         self._buffer += end
         newline = self._buffer.rfind(b"\n", self._searched)
         self._searched = len(self._buffer) if newline < 0 else 0
@@ -116,7 +120,7 @@ class CompletionDecoder:
         return ""
 
     def _decode_data(self, data: bytes) -> str:
-        """One event is one line nearly always; what cannot be read yet may go on in the next one."""
+        """Return the text of one `data:` line. A line that is no JSON may be continued by the next one."""
         if self.is_done or not data:
             return ""
         if data.startswith(b"[DONE]"):
@@ -150,7 +154,7 @@ class CompletionDecoder:
         return self._decode_choice(choice) if isinstance(choice, dict) else ""
 
     def _decode_choice(self, choice: dict[str, Any]) -> str:
-        if choice.get("index"):  # one more than was asked for
+        if choice.get("index"):  # a second choice, which was not requested
             return ""
         if isinstance(reason := choice.get("finish_reason"), str):
             self._finish_reason = reason or self._finish_reason
@@ -162,7 +166,10 @@ class CompletionDecoder:
         return extract_text(part.get("content") or part.get("refusal"))
 
     def _release_text(self, text: str) -> str:
-        """Holds back what could still become the proxy's report of a fault, and half of a surrogate pair."""
+        """Return the text that may be shown. Raises Fault for the proxy's report of a fault.
+
+        Held back are the beginning of a text that may become such a report, and half of a surrogate pair.
+        """
         text, self._pending_text = self._pending_text + text, ""
         if not self._has_released_text:
             start = text.lstrip()
@@ -178,7 +185,7 @@ class CompletionDecoder:
 
 
 def _join_surrogates(text: str) -> str:
-    """`clean`, once the halves of surrogate pairs that came in two pieces are one character again."""
+    """Return the text with surrogate pairs joined to one character, and with lone surrogates replaced."""
     if UNSTORABLE.search(text):
         text = sanitize_value(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
     return text

@@ -1,4 +1,4 @@
-"""What can go wrong between us and the model, in sentences for the user."""
+"""The faults of a model call, with sentences for the user."""
 
 import re
 from datetime import UTC, datetime
@@ -10,11 +10,12 @@ import httpx
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
 
 MAX_RETRY_AFTER_SECONDS = 30.0
-"""Seconds; a service that asks for a longer break is taken at its word, and the user is told."""
+"""Longest `Retry-After` that a retry waits for; the user waits meanwhile. After a longer one the call fails, and the
+error says when to try again. Chosen, not measured."""
 
 
 class Fault(Exception):
-    """One attempt that failed: what the user would be told, what the log says, and whether another one may help."""
+    """A failed attempt: the error for the user, the cause for the log, and whether another attempt may help."""
 
     def __init__(
         self,
@@ -26,7 +27,11 @@ class Fault(Exception):
         is_down: bool | None = None,
         can_fall_back: bool | None = None,
     ) -> None:
-        """`down`: whether it says that the service is; `elsewhere`: whether another model may help. Both as `retry`."""
+        """Describe a failed attempt.
+
+        `wait`: seconds before a retry may begin. `is_down`: the fault shows that the model is down. `can_fall_back`:
+        another model may answer. Both default to `is_retryable`.
+        """
         super().__init__(cause)
         self.error, self.cause, self.is_retryable, self.wait = error, cause, is_retryable, wait
         self.is_down = is_retryable if is_down is None else is_down
@@ -52,6 +57,7 @@ def make_unavailable_fault(cause: str) -> Fault:
 
 
 def fault_from_status(status: int, retry_after: str = "") -> Fault:
+    """Return the fault of an HTTP status. `retry_after` is the value of that header."""
     cause = f"status {status}"
     if status in (408, 429) or status >= 500:
         wait = _parse_retry_after(retry_after.strip())
@@ -70,7 +76,7 @@ def fault_from_status(status: int, retry_after: str = "") -> Fault:
 
 
 def _parse_retry_after(retry_after: str) -> float:
-    """Of a `Retry-After`: seconds, or the time of an HTTP date."""
+    """Return the seconds of a `Retry-After` header, which holds seconds or an HTTP date; 0 if it is neither."""
     if re.fullmatch(r"\d+(\.\d+)?", retry_after):
         return float(retry_after)
     try:
@@ -81,7 +87,10 @@ def _parse_retry_after(retry_after: str) -> float:
 
 
 def fault_from_error_object(error: Any) -> Fault:
-    """`error` as services put it into an answer of status 200; its text may hold anything and is not repeated."""
+    """Return the fault of an `error` object in an answer of status 200.
+
+    The text of the object may hold anything, so it is not repeated.
+    """
     code = str(error.get("code") or error.get("status") or "") if isinstance(error, dict) else ""
     if re.fullmatch(r"[45]\d\d", code):
         return fault_from_status(int(code))
@@ -89,6 +98,7 @@ def fault_from_error_object(error: Any) -> Fault:
 
 
 def fault_from_transport(error: Exception) -> Fault:
+    """Return the fault of a connection that failed, was silent for too long or broke."""
     cause = type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Fault(LLMUnavailable("The model service could not be reached. Try again in a moment."), cause)

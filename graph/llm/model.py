@@ -1,4 +1,4 @@
-"""The chat model over the LLM proxy, and how it is opened. Asking the service is `service`."""
+"""The chat model over the LLM proxy, and the opening of it. `client` sends the requests."""
 
 import asyncio
 import json
@@ -22,15 +22,23 @@ from graph.llm.openai_format import messages_to_json
 from graph.offline import OfflineModel
 from graph.settings import OFFLINE_MODEL, Settings
 
+MAX_IDLE_CONNECTIONS = 64
+"""Connections that stay open for the next call. Chosen, not measured; more can be in use at a time."""
+IDLE_CONNECTION_SECONDS = 30
+"""Seconds that an idle connection stays open. Chosen, not measured."""
+
 
 class ProxyModel(BaseChatModel):
-    """Async only. What is bound to it (temperature, tools, model, ...) goes into the request as it is."""
+    """A chat model behind an OpenAI-compatible service. It is async only.
+
+    Bound options (temperature, tools, model, ...) go into the request unchanged.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     model: str
     fallback: str = ""
-    """Who is asked when a model is down; empty: nobody."""
+    """Name of the model that answers when another one is down; empty: there is none."""
     service: ModelClient = Field(repr=False, exclude=True)
 
     @property
@@ -48,8 +56,8 @@ class ProxyModel(BaseChatModel):
         tool_choice: str | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        described = [tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in tools]
-        return self.bind(tools=described, tool_choice=tool_choice, **kwargs)
+        specifications = [tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=specifications, tool_choice=tool_choice, **kwargs)
 
     def _generate(
         self,
@@ -81,7 +89,7 @@ class ProxyModel(BaseChatModel):
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # BaseChatModel.astream tells it of each chunk
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # BaseChatModel.astream reports each chunk to it
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         async with aclosing(self._stream_completion(messages, {"stop": stop, **kwargs}, streaming=True)) as chunks:
@@ -94,15 +102,16 @@ class ProxyModel(BaseChatModel):
         first = options.pop("model", None) or self.model
         models = [first, *([self.fallback] if self.fallback not in ("", first) else [])]
         body = _build_body(options, streaming)
-        told = messages_to_json(messages)
-        return self.service.stream_completion(models, lambda model: _encode_request(model, body, told))
+        encoded = messages_to_json(messages)
+        return self.service.stream_completion(models, lambda model: _encode_request(model, body, encoded))
 
 
 def _build_body(options: dict[str, Any], streaming: bool) -> dict[str, Any]:
-    given = {name: value for name, value in options.items() if value is not None and value != []}
-    if "tools" not in given:
-        given.pop("parallel_tool_calls", None)  # refused without tools
-    return {**given, "stream": streaming, **({"stream_options": {"include_usage": True}} if streaming else {})}
+    """Return the fields of a request but for its model and messages."""
+    body = {name: value for name, value in options.items() if value is not None and value != []}
+    if "tools" not in body:
+        body.pop("parallel_tool_calls", None)  # services refuse it without tools
+    return {**body, "stream": streaming, **({"stream_options": {"include_usage": True}} if streaming else {})}
 
 
 def _encode_request(model: str, body: dict[str, Any], messages: str) -> bytes:
@@ -111,6 +120,7 @@ def _encode_request(model: str, body: dict[str, Any], messages: str) -> bytes:
 
 @asynccontextmanager
 async def open_model(settings: Settings) -> AsyncIterator[BaseChatModel]:
+    """Open the model that the settings name. Raises ValueError for an address that is none."""
     if settings.llm_model == OFFLINE_MODEL:
         yield OfflineModel()
         return
@@ -119,11 +129,14 @@ async def open_model(settings: Settings) -> AsyncIterator[BaseChatModel]:
 
 
 def make_studio_model(settings: Settings) -> BaseChatModel:
-    """For LangGraph Studio, which has no start and end to open and close a client in: one per event loop, at need."""
+    """Return a model for LangGraph Studio, which has no start and no end to open and close a client in.
+
+    Each event loop gets an HTTP client at its first request.
+    """
     if settings.llm_model == OFFLINE_MODEL:
         return OfflineModel()
     clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
-    certificates = httpx.create_ssl_context(trust_env=False)  # reads files: not in an event loop
+    certificates = httpx.create_ssl_context(trust_env=False)  # reads files, which blocks an event loop
 
     def client() -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -135,14 +148,17 @@ def make_studio_model(settings: Settings) -> BaseChatModel:
 
 
 def build_endpoint(base: str) -> str:
-    """Raises ValueError for what is no address, so that it is seen at start-up."""
+    """Return the URL of chat completions below the address `base`.
+
+    Raises ValueError for a text that is no address, so that a start-up fails with it.
+    """
     root = base.strip().rstrip("/").removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")
     try:
         url = httpx.URL(f"{root}/v1/chat/completions")
     except httpx.InvalidURL:
         url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("AGENT_RUNTIME__LLM_PROXY_URL is no http or https address.")
+        raise ValueError("AGENT_RUNTIME__LLM_PROXY_URL must be an http or https address.")
     return str(url)
 
 
@@ -161,7 +177,11 @@ def _make_http_client(settings: Settings, certificates: Any = True) -> httpx.Asy
         timeout=httpx.Timeout(
             settings.llm_idle_timeout_seconds, read=None, connect=settings.llm_connect_timeout_seconds
         ),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30),
+        limits=httpx.Limits(
+            max_connections=None,  # a call never waits for a connection
+            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
+            keepalive_expiry=IDLE_CONNECTION_SECONDS,
+        ),
         follow_redirects=False,
         trust_env=False,
         verify=certificates,
@@ -169,11 +189,11 @@ def _make_http_client(settings: Settings, certificates: Any = True) -> httpx.Asy
 
 
 def _build_headers(settings: Settings) -> dict[bytes, bytes]:
-    """Our own key never goes to a service that has a key of its own."""
-    own, foreign = settings.internal_api_key.get_secret_value(), settings.llm_api_key.get_secret_value()
+    """Return the headers of every request. The internal key never goes to a service with a key of its own."""
+    internal_key, llm_key = settings.internal_api_key.get_secret_value(), settings.llm_api_key.get_secret_value()
     headers = {b"Content-Type": b"application/json", b"Accept-Encoding": b"identity"}
-    if foreign:
-        headers[b"Authorization"] = f"Bearer {foreign}".encode()
-    elif own:
-        headers[b"X-Internal-Auth"] = own.encode()
+    if llm_key:
+        headers[b"Authorization"] = f"Bearer {llm_key}".encode()
+    elif internal_key:
+        headers[b"X-Internal-Auth"] = internal_key.encode()
     return headers

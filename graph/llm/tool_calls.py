@@ -1,4 +1,4 @@
-"""The tool calls of one answer, put together from whatever pieces the service sends them in."""
+"""Assemble the tool calls of one answer from the pieces that the service sends."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,12 @@ from graph.llm.faults import Fault
 from graph.sanitize import is_deeper_than, sanitize_value
 
 MAX_CALLS = 128
+"""Tool calls of one answer. Bounds what one answer can start; chosen, not measured."""
 MAX_DEPTH = 64
+"""Levels of objects and lists in arguments: recursive code has stack enough for them. Chosen, not measured."""
+MAX_PLAIN_ARGUMENTS = 200
+"""Characters of broken arguments that are kept as the model wrote them. Chosen, not measured: a text this short costs
+LangChain no time, and a refusal quotes as many to the model."""
 
 
 @dataclass
@@ -23,36 +28,39 @@ class PartialToolCall:
 
 
 class ToolCallAssembler:
+    """The tool calls of one answer so far."""
+
     def __init__(self) -> None:
         self._calls: list[PartialToolCall] = []
         self._calls_by_index: dict[int, PartialToolCall] = {}
 
     def add_parts(self, parts: Any, is_complete: bool) -> None:
-        """`parts` is the value of `tool_calls`: of a message, where each is a call, or of a delta."""
+        """Add the value of `tool_calls`: of a message, where each part is a whole call, or of a delta."""
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
                 self._add_part(part, is_complete)
 
     def build_calls(self) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-        good: list[ToolCall] = []
-        bad: list[InvalidToolCall] = []
+        """Return the calls whose arguments are a JSON object, and the others."""
+        valid: list[ToolCall] = []
+        invalid: list[InvalidToolCall] = []
         for call in self._calls:
             raw = "".join(call.arguments)
             arguments = parse_arguments(raw)
             if arguments is not None:
-                good.append(tool_call(name=call.name, args=arguments, id=call.id))
+                valid.append(tool_call(name=call.name, args=arguments, id=call.id))
             else:
                 error = "The arguments are not a JSON object."
-                bad.append(
+                invalid.append(
                     invalid_tool_call(
                         name=call.name, args=quote_arguments(sanitize_value(raw)), id=call.id, error=error
                     )
                 )
-        return good, bad
+        return valid, invalid
 
     def _add_part(self, part: dict[str, Any], is_complete: bool) -> None:
-        said = part.get("function")
-        function: dict[str, Any] = said if isinstance(said, dict) else {}
+        value = part.get("function")
+        function: dict[str, Any] = value if isinstance(value, dict) else {}
         call_id, name, arguments = (
             _coerce_text(part.get("id")),
             _coerce_text(function.get("name")),
@@ -65,7 +73,7 @@ class ToolCallAssembler:
             call.arguments.append(arguments)
 
     def _find_or_start(self, index: Any, call_id: str, name: str, arguments: str) -> PartialToolCall:
-        """The call that a delta goes on with. Some services number no call, some number every call 0."""
+        """Return the call that a delta continues, or a new one. Some services number no call, some every call 0."""
         if not isinstance(index, int):
             last = self._calls[-1] if self._calls else None
             return last if last and not _is_next_call(last, call_id, name) else self._start_call()
@@ -89,7 +97,10 @@ def _is_next_call(last: PartialToolCall, call_id: str, name: str) -> bool:
 
 
 def _is_new_object(call: PartialToolCall, arguments: str) -> bool:
-    """Whether they begin anew after an object: two calls of one number and id, not one whose name is said again."""
+    """Return whether the arguments begin a second object.
+
+    It shows two calls of the same number and id. A service that only repeats the name sends no second object.
+    """
     return bool(call.arguments) and call.arguments[-1].rstrip().endswith("}") and arguments.lstrip().startswith("{")
 
 
@@ -102,7 +113,10 @@ def _coerce_text(value: Any) -> str:
 
 
 def parse_arguments(raw: str) -> dict[str, Any] | None:
-    """None unless it is a JSON object. Nothing at all is one, and so is one with bare newlines in its strings."""
+    """Return the arguments, or None if the text is not a JSON object or nested too deeply.
+
+    An empty text and `null` are an empty object. Bare newlines in strings are accepted.
+    """
     try:
         value = json.loads(raw, strict=False) if raw.strip() else {}
     except (ValueError, RecursionError):
@@ -113,8 +127,9 @@ def parse_arguments(raw: str) -> dict[str, Any] | None:
 
 
 def quote_arguments(raw: str) -> str:
-    """langchain repairs half JSON when chunks are added up, in quadratic time, and half a call must never run.
+    """Return broken arguments in a form that LangChain does not repair.
 
-    As a JSON string it stays what it is; what is short and cannot be taken for an object stays as the model wrote it.
+    LangChain completes half JSON when it adds up chunks, in quadratic time; half a call must never run. A JSON string
+    stays as it is. A short text that cannot be taken for an object needs no quotes.
     """
-    return json.dumps(raw) if len(raw) > 200 or raw.lstrip().startswith("{") else raw
+    return json.dumps(raw) if len(raw) > MAX_PLAIN_ARGUMENTS or raw.lstrip().startswith("{") else raw
