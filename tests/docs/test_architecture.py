@@ -1,6 +1,7 @@
 """The pages agree with the code: diagrams, numbers, paths, names, settings and commands."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -88,9 +89,10 @@ def test_code_map_names_every_room() -> None:
 
 
 def list_rooms() -> Iterator[str]:
-    for room in ("api", "cli", "ide", "nodes", "policy", "prompts"):
-        yield f"{room}/"
-    for room in ("graph", "sessions"):
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))
+    parted = ("graph", "sessions")
+    yield from (f"{room}/" for room in project["tool"]["importlinter"]["root_packages"] if room not in parted)
+    for room in parted:
         for path in sorted((PROJECT_ROOT / room).iterdir()):
             if (path / "__init__.py").exists():
                 yield f"{path.relative_to(PROJECT_ROOT)}/"
