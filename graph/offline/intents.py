@@ -1,4 +1,4 @@
-"""Which requests the offline model understands: patterns, and the stories they begin."""
+"""Match a request of the offline model with an intent, and start its story."""
 
 import re
 from collections.abc import Callable
@@ -9,23 +9,26 @@ from graph.offline.turn import Story, Turn
 
 
 class Intent(NamedTuple):
+    """A kind of request that the offline model understands."""
+
     agent: str
-    """Who can do all of the story."""
+    """The agent whose tools are enough for the whole story."""
     pattern: str
-    """Of the request's beginning, politeness aside; its groups are the story's arguments."""
+    """A pattern for the beginning of the request, after polite words. Its groups are the story's arguments."""
     story: Callable[..., Story]
 
 
 def start_story(turn: Turn) -> tuple[str, Story]:
+    """Return the story of the first intent that matches, with its agent; the default is a question to the user."""
     request = re.sub(POLITE_PREFIX, "", turn.request[:MAX_MATCHED_CHARS].strip(), flags=re.IGNORECASE)
     for agent, pattern, story in INTENTS:
-        if found := re.match(pattern, request, re.IGNORECASE | re.DOTALL):
-            return agent, story(turn, **found.groupdict())
+        if match := re.match(pattern, request, re.IGNORECASE | re.DOTALL):
+            return agent, story(turn, **match.groupdict())
     return "coder", stories.clarify(turn)
 
 
 MAX_MATCHED_CHARS = 2_000
-"""Characters of a request that are looked at."""
+"""Characters of a request that are matched. Bounds the time of the patterns; chosen, not measured."""
 POLITE_PREFIX = (
     r"^(?:(?:please|can you|could you|would you|i (?:want|need)(?: you)? to|let's|now|then|also|ok|hi|hello"
     r"|пожалуйста|можешь|можете|давай|теперь|затем|нужно|надо|привет|as (?:an? |the )?\w+|как архитектор)\b[\s,:]*)+"

@@ -1,7 +1,7 @@
-"""The offline model `fake-llm`: no key, no network, the same answer each time. Enough to see each agent at work.
+"""The offline model `fake-llm`: no key, no network, the same answer each time. It shows each agent at work.
 
-Without tools it is the classifier, or who summarises. With tools it tells the story that fits the user's last message
-(`intents`) up to the next call that has no result yet.
+Without tools it classifies or summarises. With tools it runs the story that fits the user's last message (`intents`),
+up to the next call that has no result yet.
 """
 
 import json
@@ -25,8 +25,13 @@ from graph.routing.classifier import classify_by_keywords
 from graph.settings import OFFLINE_MODEL
 from prompts import SUMMARY_PROMPT
 
+MAX_SUMMARY_LINE = 200
+"""Characters of a request that a summary keeps: one line of the user's words. Chosen, not measured."""
+
 
 class OfflineModel(BaseChatModel):
+    """A deterministic chat model without a network."""
+
     @property
     def _llm_type(self) -> str:
         return OFFLINE_MODEL
@@ -80,6 +85,7 @@ class OfflineModel(BaseChatModel):
 
 
 def generate_reply(messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] | None) -> AIMessage:
+    """Return the answer to a conversation. Without tools it is a choice of an agent or a summary."""
     if tools is None:
         message = AIMessage(_summarize(messages) if _is_summary_request(messages) else _classify_request(messages))
     else:
@@ -94,23 +100,24 @@ def _is_summary_request(messages: Sequence[BaseMessage]) -> bool:
 
 
 def _summarize(messages: Sequence[BaseMessage]) -> str:
-    """What the user asked for, one line each."""
-    told = [found for line in str(messages[-1].text).split("\n") if (found := _parse_line(line))]
-    before = [each["summary so far"] for each in told if "summary so far" in each]
-    requests = [f"- {each['text'][:200]}" for each in told if each.get("from") == "user"]
+    """Return the earlier summary and the user's requests, one line each."""
+    lines = [parsed for line in str(messages[-1].text).split("\n") if (parsed := _parse_line(line))]
+    before = [line["summary so far"] for line in lines if "summary so far" in line]
+    requests = [f"- {line['text'][:MAX_SUMMARY_LINE]}" for line in lines if line.get("from") == "user"]
     return "\n".join([*before, *requests]) or "-"
 
 
 def _parse_line(line: str) -> dict[str, Any]:
-    """A line of JSON; nothing of one that was cut."""
+    """Return the JSON object in a line; empty for a line that was cut."""
     try:
-        found: dict[str, Any] = json.loads(line)
+        parsed: dict[str, Any] = json.loads(line)
     except ValueError:
         return {}
-    return found
+    return parsed
 
 
 def _classify_request(messages: Sequence[BaseMessage]) -> str:
+    """Return the choice that the keywords make as the classifier's JSON; `null` if the prompt names no agents."""
     system = "\n".join(str(m.text) for m in messages if isinstance(m, SystemMessage))
     team = re.findall(r"(?m)^- (\w+): ", system)
     choice = classify_by_keywords(_extract_request(messages), team) if team else None
@@ -120,17 +127,18 @@ def _classify_request(messages: Sequence[BaseMessage]) -> str:
 
 
 def _build_turn(messages: Sequence[BaseMessage], tools: set[str]) -> Turn:
-    asked = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=-1)
-    since = messages[asked + 1 :]
+    """Return the turn since the user's last message, with the results of its calls."""
+    start = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=-1)
+    since = messages[start + 1 :]
     calls = {call["id"]: call for m in since if isinstance(m, AIMessage) for call in m.tool_calls}
-    done = [
+    results = [
         CallResult(
             StoryCall(calls[m.tool_call_id]["name"], calls[m.tool_call_id]["args"]), str(m.text), m.status == "error"
         )
         for m in since
         if isinstance(m, ToolMessage) and m.tool_call_id in calls
     ]
-    return Turn(_extract_request(messages), frozenset(tools), done)
+    return Turn(_extract_request(messages), frozenset(tools), results)
 
 
 def _extract_request(messages: Sequence[BaseMessage]) -> str:
@@ -146,13 +154,14 @@ def _build_message(step: StoryCall | str, messages: Sequence[BaseMessage]) -> AI
 
 
 def _count_usage(messages: Sequence[BaseMessage], message: AIMessage) -> UsageMetadata:
-    """In words."""
-    read = sum(len(str(m.text).split()) for m in messages)
+    """Count words in place of tokens."""
+    sent = sum(len(str(m.text).split()) for m in messages)
     written = len(str(message.text).split()) + sum(len(json.dumps(call["args"]).split()) for call in message.tool_calls)
-    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+    return UsageMetadata(input_tokens=sent, output_tokens=written, total_tokens=sent + written)
 
 
 def _split_chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
+    """Yield the message word by word, then one chunk with its calls and its usage."""
     for word in re.findall(r"\s*\S+|\s+$", str(message.text)):
         yield ChatGenerationChunk(message=AIMessageChunk(content=word))
     calls = [

@@ -1,4 +1,4 @@
-"""What the offline model does: each function is the course of one kind of request (see `turn`)."""
+"""The stories of the offline model: each generator function handles one kind of request (see `turn`)."""
 
 import json
 import re
@@ -7,8 +7,16 @@ from pathlib import PurePosixPath
 
 from graph.offline.turn import CallFailed, Story, StoryCall, Turn
 
+PREVIEW_LINES = 5
+"""Lines of a file that a preview shows. Chosen, not measured: enough to recognise it."""
+TAIL_LINES = 10
+"""Last lines of a command's output: test runners put the result there. Chosen, not measured."""
+MAX_NAME_WORDS = 5
+"""Words of a request that make the name of a design file. Chosen, not measured."""
+
 
 def finish_turn(text: str) -> Story:
+    """Complete the turn with this text as its result."""
     yield StoryCall("attempt_completion", {"result": text})
     return text
 
@@ -16,11 +24,9 @@ def finish_turn(text: str) -> Story:
 def preview_file(turn: Turn, path: str) -> Story:
     text = (yield StoryCall("read_file", {"path": path})).text
     lines, words = text.splitlines(), len(text.split())
-    first = "\n".join([f"> {line}" for line in lines if line.strip()][:5])
-    counted = turn.localize(
-        f"{path}: {len(lines)} lines, {words} words.", f"{path}: строк: {len(lines)}, слов: {words}."
-    )
-    return f"{counted}\n\n{first}".strip()
+    first = "\n".join([f"> {line}" for line in lines if line.strip()][:PREVIEW_LINES])
+    size = turn.localize(f"{path}: {len(lines)} lines, {words} words.", f"{path}: строк: {len(lines)}, слов: {words}.")
+    return f"{size}\n\n{first}".strip()
 
 
 def list_folder(turn: Turn, path: str | None = None) -> Story:
@@ -29,9 +35,9 @@ def list_folder(turn: Turn, path: str | None = None) -> Story:
 
 
 def describe_project(turn: Turn) -> Story:
-    listed = (yield StoryCall("list_files", {"path": "."})).text
-    readme = re.search(r"\bREADME\.\w+", listed, re.IGNORECASE)
-    about = (yield from preview_file(turn, readme[0])) if readme else listed
+    files = (yield StoryCall("list_files", {"path": "."})).text
+    readme = re.search(r"\bREADME\.\w+", files, re.IGNORECASE)
+    about = (yield from preview_file(turn, readme[0])) if readme else files
     return turn.localize(f"What can be seen from here. {about}", f"Что видно отсюда. {about}")
 
 
@@ -68,26 +74,27 @@ def create_folder(turn: Turn, path: str) -> Story:
 
 def run_command(turn: Turn, tests: str | None, quoted: str | None, bare: str | None) -> Story:
     command = "python -m pytest -q" if tests else (quoted or bare or "").strip()
-    done = yield StoryCall(
+    result = yield StoryCall(
         "execute_command", {"command": command}, turn.localize(f"I will run `{command}`.", f"Выполню `{command}`.")
     )
-    code = re.search(r"exit[ _]?code\W{0,4}(-?\d+)", done.content, re.IGNORECASE)
-    ended = turn.localize(f", exit code {code[1]}", f", код возврата {code[1]}") if code else ""
-    tail = "\n".join(done.text.splitlines()[-10:])
-    return (yield from finish_turn(f"`{done.call.args['command']}`{ended}:\n\n{tail}"))
+    code = re.search(r"exit[ _]?code\W{0,4}(-?\d+)", result.content, re.IGNORECASE)
+    exit_code = turn.localize(f", exit code {code[1]}", f", код возврата {code[1]}") if code else ""
+    tail = "\n".join(result.text.splitlines()[-TAIL_LINES:])
+    return (yield from finish_turn(f"`{result.call.args['command']}`{exit_code}:\n\n{tail}"))
 
 
 def debug_failure(turn: Turn) -> Story:
-    named = re.search(NAME_PATTERN, turn.request, re.IGNORECASE)
-    query = next(filter(None, named.groups())) if named else "def test_"
+    name = re.search(NAME_PATTERN, turn.request, re.IGNORECASE)
+    query = next(filter(None, name.groups())) if name else "def test_"
     place = re.search(r"([\w./-]+\.[A-Za-z]\w{0,4})\b", (yield StoryCall("search_in_code", {"query": query})).text)
     if not place:
         return turn.localize(f"I found no `{query}` in the code.", f"В коде нет `{query}`.")
     finding = _describe_finding(turn, place[1], query, (yield StoryCall("read_file", {"path": place[1]})).text)
     if not re.search(r"\bfix|\brepair|исправ|почин", turn.request, re.IGNORECASE):
         return (yield from finish_turn(finding))
-    told = (yield StoryCall("switch_mode", {"mode": "coder", "reason": finding}, finding)).content
-    return turn.localize(NO_REPAIR, NO_REPAIR_RU) if told else f"{finding}\n\n{turn.localize(NO_REPAIR, NO_REPAIR_RU)}"
+    no_repair = turn.localize(NO_REPAIR, NO_REPAIR_RU)
+    was_handed_over = (yield StoryCall("switch_mode", {"mode": "coder", "reason": finding}, finding)).content
+    return no_repair if was_handed_over else f"{finding}\n\n{no_repair}"
 
 
 def _describe_finding(turn: Turn, path: str, query: str, text: str) -> str:
@@ -103,7 +110,7 @@ def _describe_finding(turn: Turn, path: str, query: str, text: str) -> str:
 
 def write_design(turn: Turn, what: str) -> Story:
     what = re.split(r"[,.?!\n]| and (?:implement|build|code)| и (?:реализ|напиш|сдела)", what)[0].strip()
-    slug = "-".join(re.findall(r"\w+", what.casefold())[:5]) or "design"
+    slug = "-".join(re.findall(r"\w+", what.casefold())[:MAX_NAME_WORDS]) or "design"
     text = turn.localize(DESIGN_TEMPLATE, DESIGN_TEMPLATE_RU).format(title=what[:1].upper() + what[1:])
     arguments = {"path": f"docs/{slug}.md", "content": text, "create_dirs": True}
     saying = turn.localize(f"I will write the design to docs/{slug}.md.", f"Запишу проект в docs/{slug}.md.")
@@ -140,11 +147,14 @@ def clarify(turn: Turn) -> Story:
 
 
 def draft_content(path: str, body: str) -> str:
-    """Of a new file: what it is to print, in its language; what follows `with` or a colon, as it is; or a heading."""
+    """Return the content of a new file.
+
+    It is a program that prints the text of a request to print, the text after `with` or a colon, or a heading.
+    """
     name = PurePosixPath(path)
-    printed, given = re.search(PRINT_REQUEST, body, REGEX_FLAGS), re.match(CONTENT_REQUEST, body, REGEX_FLAGS)
-    text = _strip_quotes((printed or given or [body, body])[1])
-    form = (PRINT_TEMPLATES if printed else CONTENT_TEMPLATES if given else DEFAULT_TEMPLATES).get(
+    to_print, content = re.search(PRINT_REQUEST, body, REGEX_FLAGS), re.match(CONTENT_REQUEST, body, REGEX_FLAGS)
+    text = _strip_quotes((to_print or content or [body, body])[1])
+    form = (PRINT_TEMPLATES if to_print else CONTENT_TEMPLATES if content else DEFAULT_TEMPLATES).get(
         name.suffix, "{text}\n" if text else ""
     )
     quoted, shell = json.dumps(text, ensure_ascii=False), shlex.quote(text)
