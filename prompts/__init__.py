@@ -1,6 +1,6 @@
-"""The team. One markdown file is one agent: who it is, when it is called, what it may do, how it works.
+"""The agents and the prompts. One Markdown file is one agent: its name, its description, its permissions, its prompt.
 
-A file that cannot work stops start-up: it raises ValueError, naming the file and what is wrong with it.
+An invalid file stops the start-up: importing this module raises ValueError, which names the file and the mistake.
 """
 
 from pathlib import Path
@@ -14,40 +14,41 @@ PROMPTS_DIR = Path(__file__).parent
 ORCHESTRATOR = "orchestrator"
 UNIVERSAL = "universal"
 RESERVED_NAMES = {"permission", "approval", "ide", "local"}
-"""Names of the graph that no agent can have."""
+"""Names of the graph's service nodes; no agent can have one of them."""
 
 
 class Agent(BaseModel):
-    """The front matter of an agent's file, and below it the prompt."""
+    """One agent: the front matter of its file, and the prompt below it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     title: str
-    """What people call it."""
+    """The name that people read."""
     description: str = Field(min_length=20)
-    """When it should be chosen: all that the classifier knows of it."""
+    """The requests that it should get. The classifier knows nothing else of it."""
     tools: tuple[str, ...] = Field(min_length=1)
     may_write: tuple[str, ...] = ("*",)
-    """Globs, ignoring case, of which one must match the whole path or the file's name."""
+    """Globs of the files that it may write. One must match the whole path or the file's name; case does not matter."""
     read_only_commands: bool = False
-    """A command that is not proven read-only needs approval, whatever else is configured."""
+    """True: a command that is not proven read-only needs approval, whatever else is configured."""
     model: str | None = Field(None, min_length=1)
-    """Its name at the proxy, in place of LLM_MODEL."""
+    """Name of its model at the proxy, in place of LLM_MODEL."""
     temperature: float | None = Field(None, ge=0, le=2)
     prompt: str = Field(min_length=20)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What its model calls ask for beyond the settings."""
-        given = {"model": self.model, "temperature": self.temperature}
-        return {name: value for name, value in given.items() if value is not None}
+        """The options of its model calls beyond the settings."""
+        options = {"model": self.model, "temperature": self.temperature}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 def load_agent(path: Path, name: str | None = None) -> Agent:
+    """Return the agent of a file; its name is the file's, unless another one is passed. Raises ValueError."""
     try:
         if path.stem in RESERVED_NAMES | {ORCHESTRATOR}:
-            raise ValueError("the graph has a box of this name; choose another")
+            raise ValueError("the graph has a node of this name; choose another")
         front_matter, prompt = _split_front_matter(path.read_text(encoding="utf-8"))
         return Agent(**front_matter, name=name or path.stem, prompt=prompt)
     except (ValidationError, ValueError, TypeError, yaml.YAMLError) as error:
@@ -62,30 +63,33 @@ def _split_front_matter(text: str) -> tuple[dict[str, Any], str]:
 
 
 def check_template(path: Path, text: str, name: str) -> None:
-    """Raises ValueError for a text whose one placeholder is another."""
+    """Check that `$name` is the only placeholder of a text. Raises ValueError."""
     template = Template(text)
     if not template.is_valid() or template.get_identifiers() != [name]:
         raise ValueError(f"{path}: write ${name} where it belongs and no other placeholder; $$ is a dollar sign")
 
 
 AGENTS = {path.stem: load_agent(path) for path in sorted((PROMPTS_DIR / "agents").glob("*.md"))}
-"""The specialists, by name."""
+"""The specialists by name."""
 CLASSIFIER = load_agent(PROMPTS_DIR / "classifier.md", name=ORCHESTRATOR)
-"""The orchestrator; its prompt is the classifier's, `$agents` in it is the team."""
+"""The orchestrator. Its prompt is the classifier's; `$agents` stands for the list of specialists."""
 check_template(PROMPTS_DIR / "classifier.md", CLASSIFIER.prompt, "agents")
 SUMMARY_PROMPT = (PROMPTS_DIR / "summary.md").read_text(encoding="utf-8").strip()
-"""How a conversation is summarised; `$words` is how long."""
+"""The prompt that summarises a conversation; `$words` stands for the length."""
 check_template(PROMPTS_DIR / "summary.md", SUMMARY_PROMPT, "words")
 TITLE_PROMPT = (PROMPTS_DIR / "title.md").read_text(encoding="utf-8").strip()
-"""How a session is named after its first message."""
+"""The prompt that names a session after its first message."""
 
 
 def select_team(multi_agent: bool) -> dict[str, Agent]:
-    """The specialists that can be chosen: universal alone, or all the others. Raises ValueError if there are none."""
-    chosen = {name: agent for name, agent in AGENTS.items() if (name == UNIVERSAL) != multi_agent}
-    if not chosen:
+    """Return the specialists that can be chosen: universal alone, or all the others.
+
+    Raises ValueError if there are none.
+    """
+    team = {name: agent for name, agent in AGENTS.items() if (name == UNIVERSAL) != multi_agent}
+    if not team:
         raise ValueError(f"{PROMPTS_DIR / 'agents'} has no agent for MULTI_AGENT_MODE={str(multi_agent).lower()}")
-    return chosen
+    return team
 
 
 def _validate_agent_name(name: str) -> str:

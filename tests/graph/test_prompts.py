@@ -119,7 +119,7 @@ def test_agent_is_loaded_from_its_file(tmp_path: Path) -> None:
 def test_name_of_a_graph_node_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.md"
     path.write_text(f"---\n{FRONT_MATTER}---\nYou are an agent of the team.\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"the graph has a box of this name"):
+    with pytest.raises(ValueError, match=r"the graph has a node of this name"):
         load_agent(path)
 
 
