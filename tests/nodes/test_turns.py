@@ -21,7 +21,7 @@ from tests.support.service import (
 
 def get_tool_contents(llm: Any) -> list[str]:
     """What the model was told of its calls, in its last request."""
-    return [str(message.content) for message in llm.heard[-1] if isinstance(message, ToolMessage)]
+    return [str(message.content) for message in llm.prompts[-1] if isinstance(message, ToolMessage)]
 
 
 async def test_a_question_is_routed_and_answered(tmp_path: Path) -> None:
