@@ -1,1 +1,1 @@
-"""Questions to the gate, to the audit and to the routing, at the command line."""
+"""The command line: the gate's verdicts, the audit, the routing and the picture of the graph."""

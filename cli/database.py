@@ -1,4 +1,4 @@
-"""The tables of the service, read while it may run."""
+"""Read the service's database, also while the service runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,10 @@ from graph.settings import Settings
 
 @contextmanager
 def open_connection(settings: Settings) -> Iterator[Connection]:
-    """Raises ValueError if an SQLite file is not there: connecting would make it."""
+    """Open a connection to the database that the settings name.
+
+    Raises ValueError if an SQLite file does not exist: connecting would create it.
+    """
     url = make_url(settings.db_url)
     driver = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql+psycopg"
     if driver == "sqlite" and not Path(url.database or "").exists():

@@ -1,4 +1,4 @@
-"""`python -m cli route`: whom a request would go to and why, how often that is right, what users then changed."""
+"""`python -m cli route`: explain the routing of a request, score it on labelled requests, report the users' changes."""
 
 import argparse
 import asyncio
@@ -18,54 +18,53 @@ from prompts import select_team
 from sessions.store import routings
 
 MAX_CONCURRENT_REQUESTS = 4
-"""Requests that the model is asked about at a time."""
+"""Requests that the model classifies at a time. Chosen, not measured: most services limit the rate of requests."""
 TEAM = select_team(multi_agent=True)
 
 
 class LabelledRequest(NamedTuple):
+    """A request, and the agent that it should go to."""
+
     agent: str
     text: str
     groups: tuple[str, ...]
-    """What else is said of it: its language, how hard it is."""
+    """Its other labels, such as its language and its difficulty."""
 
 
 def add_arguments(commands: Any) -> None:
-    route: argparse.ArgumentParser = commands.add_parser("route", help="who answers a request")
-    asked = route.add_subparsers(dest="asked", required=True)
-    explain = asked.add_parser("explain", help="whom the words of a request speak for, and why")
+    route: argparse.ArgumentParser = commands.add_parser("route", help="explain and score the choice of an agent")
+    subcommands = route.add_subparsers(dest="command", required=True)
+    explain = subcommands.add_parser("explain", help="print the agent that the words of a request speak for, and why")
     explain.add_argument("text")
-    evaluate = asked.add_parser("eval", help="how often labelled requests go where they should")
-    evaluate.add_argument("file", type=Path, help="a line each: AGENT TAB REQUEST, with any columns between; or JSON")
-    evaluate.add_argument("--model", action="store_true", help="ask the configured model as well: it may cost money")
-    asked.add_parser("overrides", help="what users changed by hand, from the database")
-
-
-def run_command(options: argparse.Namespace) -> int:
-    return {"explain": _explain_routing, "eval": _evaluate_routing, "overrides": _report_overrides}[options.asked](
-        options
-    )
+    explain.set_defaults(run=_explain_routing)
+    evaluate = subcommands.add_parser("eval", help="print how often labelled requests go to the right agent")
+    evaluate.add_argument("file", type=Path, help="one line each: AGENT TAB REQUEST, with any columns between; or JSON")
+    evaluate.add_argument("--model", action="store_true", help="score the configured model as well; it may cost money")
+    evaluate.set_defaults(run=_evaluate_routing)
+    overrides = subcommands.add_parser("overrides", help="print the choices that users changed, from the database")
+    overrides.set_defaults(run=_report_overrides)
 
 
 def _explain_routing(options: argparse.Namespace) -> int:
-    said = explain_scores(options.text, TEAM)
-    print(f"agent:      {said['agent']}\nconfidence: {said['confidence']}\nreason:     {said['reasoning']}\n")
+    scores = explain_scores(options.text, TEAM)
+    print(f"agent:      {scores['agent']}\nconfidence: {scores['confidence']}\nreason:     {scores['reasoning']}\n")
     print(_format_line("", TEAM))
-    for each in said["evidence"]:
+    for each in scores["evidence"]:
         clue = f"{each['clue']} ({each['words']})" if each["words"] else each["clue"]
         print(_format_line(clue[:44], [each["points"].get(agent, "") for agent in TEAM]))
-    print(_format_line("points", said["points"].values()))
+    print(_format_line("points", scores["points"].values()))
     return 0
 
 
 def _evaluate_routing(options: argparse.Namespace) -> int:
-    """Always 0: what is good enough is not for it to say."""
+    """Return 0 whatever the score is: the tests decide which score is good enough."""
     requests = [*_read_requests(options.file)]
     settings = Settings()
     _print_report("By the words alone", [(each, classify_by_keywords(each.text, TEAM).agent) for each in requests])
     if options.model:
-        answered = asyncio.run(_classify_by_model(settings, requests))
-        _print_report(f"By {settings.llm_model}", [(each, agent) for each, agent in answered if agent])
-        print(f"{sum(not agent for _, agent in answered)} of {len(requests)} got no usable answer of it.\n")
+        choices = asyncio.run(_classify_by_model(settings, requests))
+        _print_report(f"By {settings.llm_model}", [(each, agent) for each, agent in choices if agent])
+        print(f"{sum(not agent for _, agent in choices)} of {len(requests)} got no usable answer of it.\n")
     try:
         _report_overrides(options)
     except (ValueError, SQLAlchemyError):
@@ -76,40 +75,40 @@ def _evaluate_routing(options: argparse.Namespace) -> int:
 async def _classify_by_model(
     settings: Settings, requests: Sequence[LabelledRequest]
 ) -> list[tuple[LabelledRequest, str]]:
-    """With no agent where it gave no usable answer."""
-    turns = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
+    """Return each request with the model's choice; the agent is empty if the model gave no usable answer."""
+    slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
     async with open_model(settings) as llm:
 
-        async def chosen(each: LabelledRequest) -> tuple[LabelledRequest, str]:
-            async with turns:
-                choice = await classify(llm, each.text, TEAM)
-            return each, choice.agent if choice.method == "llm" else ""
+        async def choose_agent(request: LabelledRequest) -> tuple[LabelledRequest, str]:
+            async with slots:
+                choice = await classify(llm, request.text, TEAM)
+            return request, choice.agent if choice.method == "llm" else ""
 
-        return await asyncio.gather(*map(chosen, requests))
+        return await asyncio.gather(*map(choose_agent, requests))
 
 
 def _read_requests(path: Path) -> Iterator[LabelledRequest]:
-    """Raises ValueError, naming the line."""
+    """Yield the requests of a file. Raises ValueError, which names the line."""
     for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
-            found = _parse_json_line(line) if line.startswith("{") else _parse_columns(line)
+            request = _parse_json_line(line) if line.startswith("{") else _parse_columns(line)
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}:{number}: write AGENT TAB REQUEST, or JSON with agent and text") from None
-        if found.agent not in TEAM:
+        if request.agent not in TEAM:
             raise ValueError(f"{path}:{number}: there is no such agent; there are {', '.join(TEAM)}")
-        yield found
+        yield request
 
 
 def _parse_json_line(line: str) -> LabelledRequest:
-    read = json.loads(line)
-    groups = tuple(value for name, value in read.items() if name not in ("agent", "text") and isinstance(value, str))
-    return LabelledRequest(read["agent"], str(read["text"]), groups)
+    row = json.loads(line)
+    groups = tuple(value for name, value in row.items() if name not in ("agent", "text") and isinstance(value, str))
+    return LabelledRequest(row["agent"], str(row["text"]), groups)
 
 
 def _parse_columns(line: str) -> LabelledRequest:
-    """`\\n` in a request stands for the end of a line."""
+    """Parse a line of columns; `\\n` in a request stands for the end of a line. Raises ValueError."""
     agent, *groups, text = line.split("\t")
     if not agent or not text:
         raise ValueError
@@ -137,14 +136,13 @@ def _report_overrides(_: argparse.Namespace) -> int:
         rows = [*routings.list_all_routings(connection)]
     changed = [row for row in rows if row["override"]]
     print(f"Users changed {len(changed)} of {len(rows)} choices by hand.")
-    for kind, those in _group_by_kind(rows):
-        print(f"  {kind}: {sum(bool(row['override']) for row in those)} of {len(those)}")
+    for kind, members in _group_by_kind(rows):
+        print(f"  {kind}: {sum(bool(row['override']) for row in members)} of {len(members)}")
     _print_matrix("was given to, changed to", Counter((row["agent"], row["override"]) for row in changed))
-    asked = [row for row in rows if row["method"] != "keywords"]
-    print(
-        f"The words alone agree with the model in {_format_share([row['agent'] == row['expected'] for row in asked])}."
-    )
-    _print_matrix("by the words, by the model", Counter((row["expected"], row["agent"]) for row in asked))
+    by_model = [row for row in rows if row["method"] != "keywords"]
+    agreement = _format_share([row["agent"] == row["expected"] for row in by_model])
+    print(f"The words alone agree with the model in {agreement}.")
+    _print_matrix("by the words, by the model", Counter((row["expected"], row["agent"]) for row in by_model))
     return 0
 
 

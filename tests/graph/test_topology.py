@@ -14,7 +14,7 @@ README = PROJECT_ROOT / "README.md"
 def test_readme_shows_the_current_graph() -> None:
     (shown,) = re.findall(r"^```mermaid\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     drawn = graph.get_graph().draw_mermaid().strip()
-    assert shown.strip() == drawn, f"the graph has changed; put this into README.md:\n{drawn}"
+    assert shown.strip() == drawn, "the graph has changed: run `make picture`"
 
 
 def test_nodes_are_the_specialists_and_the_five_service_nodes() -> None:
