@@ -2,7 +2,6 @@
 
 import json
 import re
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -15,6 +14,7 @@ from langchain_core.runnables import Runnable
 
 from graph import wire
 from graph.conversation import refusal_message
+from graph.per_message_cache import PerMessageStore
 from graph.sanitize import sanitize_value
 from graph.tools.catalog import TOOLS, ToolExecutor, executor_of
 
@@ -75,7 +75,7 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
     return Reply(message, answers)
 
 
-_call_ids_cache: dict[int, tuple[Any, frozenset[str | None]]] = {}
+_call_ids: PerMessageStore[frozenset[str | None]] = PerMessageStore()
 """By the message that was the last one: the ids of all calls up to it, for as long as it lives."""
 
 
@@ -83,13 +83,12 @@ def _collect_call_ids(history: Sequence[AnyMessage]) -> set[str | None]:
     """A conversation is not walked through again for each answer."""
     taken: set[str | None] = set()
     for message in reversed(history):
-        if known := _call_ids_cache.pop(id(message), None):
-            taken |= known[1]
+        if (known := _call_ids.pop(message)) is not None:
+            taken |= known
             break
         taken |= {call["id"] for call in message.tool_calls} if isinstance(message, AIMessage) else set()
     if history:
-        key = id(history[-1])
-        _call_ids_cache[key] = (weakref.ref(history[-1], lambda _: _call_ids_cache.pop(key, None)), frozenset(taken))
+        _call_ids.put(history[-1], frozenset(taken))
     return taken
 
 

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from string import Template
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from graph import wire
-from graph.context.token_count import estimate_message_tokens, estimate_overhead
+from graph.context.token_count import estimate_overhead
 from graph.context.transcript import build_transcript
 from graph.context.truncation import truncate_to_tokens
 from graph.context.window import (
@@ -28,7 +29,8 @@ from graph.context.window import (
 )
 from graph.sanitize import sanitize_value
 from graph.state import INITIAL_WINDOW, State, WindowState
-from graph.usage.call import estimate_tokens, usage_of
+from graph.usage.call import usage_of
+from graph.usage.tokens import estimate_tokens
 from prompts import SUMMARY_PROMPT, Agent
 
 log = logging.getLogger("agent_runtime.memories")
@@ -136,7 +138,7 @@ class Summarizer:
             before.is_under_way or (not before.result() and len(messages) < before.message_count + RETRY_AFTER_MESSAGES)
         ):
             return
-        room = self._budget - estimate_message_tokens(SystemMessage(SUMMARY_PROMPT))
+        room = self._budget - estimate_tokens(SystemMessage(SUMMARY_PROMPT))
         told = build_transcript(messages, found.memory, found.summarize_upto, int(COMPACTION_THRESHOLD * room))
         prompt = Template(SUMMARY_PROMPT).substitute(words=limit_summary_tokens(self._compute_room(agent)) * 2 // 5)
         # in a context of its own: the callbacks and the streams of this run are not the summary's
@@ -158,7 +160,8 @@ class Summarizer:
             log.warning("thread %s was not summarised: %r", thread, error)
             return None
         text = truncate_to_tokens(str(sanitize_value(answer.text)).strip(), limit_summary_tokens(self._budget))
-        cost = usage_of(answer, lambda: estimate_tokens(sent), agent=agent.name, purpose="summary")
+        size = partial(estimate_tokens, *sent, with_envelope=False)
+        cost = usage_of(answer, size, agent=agent.name, purpose="summary")
         return Summary(text, cost) if text else None
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from graph.context.token_count import PerMessageCache
+from graph.per_message_cache import PerMessageCache
 from graph.usage.tokens import estimate_text_tokens
 
 MAX_OLD_RESULT_CHARS = 1_200

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
-from graph.context.token_count import estimate_message_tokens, get_message_tokens
+from graph.context.token_count import get_message_tokens
 from graph.context.truncation import (
     MIN_TRUNCATED_CHARS,
     truncate_message,
@@ -19,7 +19,7 @@ from graph.context.truncation import (
 )
 from graph.conversation import starts_step
 from graph.state import INITIAL_WINDOW, WindowState
-from graph.usage.tokens import BYTES_PER_TOKEN
+from graph.usage.tokens import BYTES_PER_TOKEN, estimate_tokens
 
 MIN_CONVERSATION_TOKENS = 1_000
 """Tokens for the conversation, without which nothing sensible can be sent."""
@@ -132,7 +132,7 @@ def _truncate_all(messages: Sequence[AnyMessage], memory: WindowState, room: int
         most = room * BYTES_PER_TOKEN
         while most >= MIN_TRUNCATED_CHARS:
             sent = _build_messages(messages, window, room, most)
-            if sum(map(estimate_message_tokens, sent)) <= room:
+            if estimate_tokens(*sent) <= room:
                 return sent
             most = most * 3 // 4
     return sent

@@ -1,37 +1,38 @@
-"""Messages in the OpenAI chat format: what the model is sent, and what clients read as a session's history."""
+"""Convert messages to the OpenAI chat format: for the model, and for the history that clients read."""
 
 import json
 import re
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
+from graph.per_message_cache import PerMessageCache
+
 _INVALID_NAME_CHARS = re.compile(r"[^A-Za-z0-9_-]")
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
-_json_cache: dict[int, tuple[Any, str]] = {}
 
 
 def messages_to_json(messages: Sequence[BaseMessage]) -> str:
     """Their `to_openai`s as a JSON list. Each is encoded once in its life: a conversation is sent at every step."""
-    return f"[{', '.join([known[1] if (known := _json_cache.get(id(m))) else _encode_and_cache(m) for m in messages])}]"
-
-
-def _encode_and_cache(message: BaseMessage) -> str:
-    key = id(message)
-    encoded = json.dumps(_fill_empty_content(to_openai(message)))
-    _json_cache[key] = (weakref.ref(message, lambda _: _json_cache.pop(key, None)), encoded)
-    return encoded
+    return f"[{', '.join(_encode_message.map(messages))}]"
 
 
 def _fill_empty_content(message: dict[str, Any]) -> dict[str, Any]:
-    """Nothing said is said as an empty text: the templates of local models fall over null."""
+    """Return the message with an empty text in place of null: the templates of local models fail on null."""
     return message if message["content"] is not None else {**message, "content": ""}
 
 
+@PerMessageCache
+def _encode_message(message: BaseMessage) -> str:
+    return json.dumps(_fill_empty_content(to_openai(message)))
+
+
 def to_openai(message: BaseMessage) -> dict[str, Any]:
-    """Always valid: services refuse a whole conversation for one odd tool name, or for arguments that are no object."""
+    """Return a message that every service accepts. Raises TypeError for a type that no conversation has.
+
+    Services refuse a whole conversation for one odd tool name, or for arguments that are not an object.
+    """
     match message:
         case SystemMessage():
             return {"role": "system", "content": extract_text(message.content)}
@@ -47,11 +48,11 @@ def to_openai(message: BaseMessage) -> dict[str, Any]:
                 "tool_call_id": message.tool_call_id,
                 **name,
             }
-    raise TypeError(f"A {type(message).__name__} has no place in a conversation.")
+    raise TypeError(f"a conversation cannot hold a {type(message).__name__}")
 
 
 def extract_text(content: Any) -> str:
-    """A message's text; of a list of blocks the texts, joined."""
+    """Return the text of a message; the texts of a list of blocks are joined."""
     if isinstance(content, str):
         return content
     blocks = content if isinstance(content, list) else []

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from string import Template
 from typing import Any
 
@@ -17,7 +18,8 @@ from graph.routing.keywords import KEYWORDS
 from graph.routing.patterns import normalize
 from graph.routing.scoring import MAX_REQUEST_CHARS, ClueMatch, match_clues, sum_points
 from graph.sanitize import sanitize_value
-from graph.usage.call import build_usage, build_usage_metadata, estimate_tokens, usage_of
+from graph.usage.call import build_usage, build_usage_metadata, usage_of
+from graph.usage.tokens import estimate_tokens
 from prompts import CLASSIFIER, ORCHESTRATOR, Agent
 
 
@@ -34,6 +36,7 @@ async def classify(
     if cache and (before := cache.get(_make_cache_key(text, team, cache.model))):
         return before
     request = [SystemMessage(build_classifier_prompt(team)), HumanMessage(text[:MAX_REQUEST_CHARS])]
+    size = partial(estimate_tokens, *request, with_envelope=False)
     try:
         answer = await llm.bind(**{"temperature": 0.3, **CLASSIFIER.parameters}).ainvoke(request)
     except AgentRuntimeError:
@@ -41,14 +44,14 @@ async def classify(
     except asyncio.CancelledError:
         on_usage(
             build_usage(
-                build_usage_metadata(estimate_tokens(request), 0),
+                build_usage_metadata(size(), 0),
                 agent=ORCHESTRATOR,
                 purpose="classification",
                 estimated=True,
             )
         )
         raise
-    on_usage(usage_of(answer, lambda: estimate_tokens(request), agent=ORCHESTRATOR, purpose="classification"))
+    on_usage(usage_of(answer, size, agent=ORCHESTRATOR, purpose="classification"))
     choice = _parse_choice(str(answer.text), team)
     if cache and choice:
         cache.put(_make_cache_key(text, team, cache.model), choice)

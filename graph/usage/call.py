@@ -1,14 +1,13 @@
 """What a model call costs, as the graph tells it."""
 
-import json
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from graph import wire
-from graph.usage.tokens import estimate_text_tokens
+from graph.usage.tokens import estimate_tokens
 
 Purpose = Literal["answer", "classification", "speculation", "summary", "title"]
 """What a model was asked for; a speculation is an answer that was begun and dropped."""
@@ -37,7 +36,7 @@ def usage_of(answer: AIMessage, estimate_sent: Callable[[], int], *, agent: str,
     if usage and usage["total_tokens"]:
         return build_usage(usage, agent=agent, purpose=purpose, model=model)
     return build_usage(
-        build_usage_metadata(estimate_sent(), estimate_tokens([answer])),
+        build_usage_metadata(estimate_sent(), estimate_tokens(answer, with_envelope=False)),
         agent=agent,
         purpose=purpose,
         model=model,
@@ -49,15 +48,3 @@ def build_usage_metadata(input_tokens: int, output_tokens: int) -> UsageMetadata
     return UsageMetadata(
         input_tokens=input_tokens, output_tokens=output_tokens, total_tokens=input_tokens + output_tokens
     )
-
-
-def estimate_tokens(messages: Iterable[BaseMessage]) -> int:
-    """About how many tokens they are."""
-    return sum(
-        estimate_text_tokens(message.text) + sum(map(_estimate_call_tokens, getattr(message, "tool_calls", ())))
-        for message in messages
-    )
-
-
-def _estimate_call_tokens(call: Any) -> int:
-    return estimate_text_tokens(call["name"]) + estimate_text_tokens(json.dumps(call["args"], ensure_ascii=False))

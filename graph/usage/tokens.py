@@ -1,9 +1,50 @@
-"""How long a text is for a model, without its tokenizer."""
+"""Estimate how many tokens a text or a message has. No tokenizer is called."""
 
+import json
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+# English has about four bytes a token, code three, Cyrillic more. Three estimates rather too many than too few.
+# Dense data (hex, base64) can have fewer than three and is then estimated too low: see CONTEXT_TOKENS.
 BYTES_PER_TOKEN = 3
-"""Prose has more; dense data (hex, base64) can have less, and is estimated too low."""
+
+# The role and the JSON around a message and around a call. Chosen, not measured; rather too many than too few.
+TOKENS_PER_MESSAGE = 8
+TOKENS_PER_CALL = 16
 
 
 def estimate_text_tokens(text: str) -> int:
-    """Estimated, rather too many than too few: English has about four bytes a token, code three, Cyrillic more."""
+    """Return the estimated tokens of a text, rounded up; 0 for an empty one."""
     return (len(text.encode(errors="replace")) + BYTES_PER_TOKEN - 1) // BYTES_PER_TOKEN
+
+
+def estimate_tokens(*messages: BaseMessage, with_envelope: bool = True) -> int:
+    """Return the estimated tokens of the messages together.
+
+    With the envelope they count as parts of a prompt: roles, names and ids included. Without it only their texts and
+    their calls count, which is all that a model writes itself.
+    """
+    estimate = _estimate_with_envelope if with_envelope else _estimate_content
+    return sum(map(estimate, messages))
+
+
+def _estimate_with_envelope(message: BaseMessage) -> int:
+    names = f"{message.name or ''}{getattr(message, 'tool_call_id', '')}"
+    of_calls = sum(
+        TOKENS_PER_CALL + estimate_text_tokens(f"{call['id']}{call['name']}{_to_json(call['args'])}")
+        for call in getattr(message, "tool_calls", ())
+    )
+    return TOKENS_PER_MESSAGE + estimate_text_tokens(str(message.content)) + estimate_text_tokens(names) + of_calls
+
+
+def _estimate_content(message: BaseMessage) -> int:
+    of_calls = sum(
+        estimate_text_tokens(call["name"]) + estimate_text_tokens(_to_json(call["args"]))
+        for call in getattr(message, "tool_calls", ())
+    )
+    return estimate_text_tokens(message.text) + of_calls
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

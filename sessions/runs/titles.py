@@ -1,6 +1,7 @@
 """Title a session: its first message at once, later a better title from the model, while nobody waits."""
 
 import logging
+from functools import partial
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -11,8 +12,9 @@ from graph.db.retry import DATABASE_ERRORS
 from graph.errors import AgentRuntimeError
 from graph.sanitize import escape_invisible
 from graph.usage import totals
-from graph.usage.call import estimate_tokens, usage_of
+from graph.usage.call import usage_of
 from graph.usage.meter import Meter
+from graph.usage.tokens import estimate_tokens
 from prompts import ORCHESTRATOR, TITLE_PROMPT
 from sessions.runs.run import RunHandle
 from sessions.store import leases
@@ -43,9 +45,8 @@ class Titles:
             await run.finished.wait()
             prompt = [SystemMessage(TITLE_PROMPT), HumanMessage(content_of(message)[:MAX_PROMPT_CHARACTERS])]
             answer = await self._title_model.ainvoke(prompt)
-            cost = self._meter.price_call(
-                usage_of(answer, lambda: estimate_tokens(prompt), agent=ORCHESTRATOR, purpose="title")
-            )
+            size = partial(estimate_tokens, *prompt, with_envelope=False)
+            cost = self._meter.price_call(usage_of(answer, size, agent=ORCHESTRATOR, purpose="title"))
             title = extract_title(str(answer.text))
             await self._database.transact(lambda connection: store_title(connection, run, title, cost))
         except (AgentRuntimeError, *DATABASE_ERRORS) as error:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
-from graph.context.token_count import estimate_message_tokens
 from graph.context.transcript import build_transcript
 from graph.context.truncation import truncate_text
 from graph.context.window import (
@@ -22,6 +21,7 @@ from graph.context.window import (
 )
 from graph.llm.openai_format import to_openai
 from graph.state import INITIAL_WINDOW, WindowState
+from graph.usage.tokens import estimate_tokens
 from tests.support.conversations import check_conversation
 from tests.support.properties import draw_from_seed, search_settings
 
@@ -54,7 +54,7 @@ def draw_call(dice: Random) -> dict:  # type: ignore[type-arg]
 def check_fits(sent: Sequence[AnyMessage], room: int) -> None:
     assert sent[0].type == "human"
     assert check_conversation([to_openai(message) for message in sent]) == []
-    assert sum(map(estimate_message_tokens, sent)) <= room
+    assert estimate_tokens(*sent) <= room
 
 
 @search_settings()
@@ -93,7 +93,7 @@ def apply_summary(messages: Sequence[AnyMessage], memory: WindowState, upto: int
 @given(turns=st.lists(draw_from_seed(draw_turn), min_size=1, max_size=6), room=ROOM_SIZES)
 def test_conversation_that_fits_is_sent_unchanged(turns: list[list[AnyMessage]], room: int) -> None:
     messages = [message for turn in turns for message in turn]
-    while sum(map(estimate_message_tokens, messages)) > COMPACTION_THRESHOLD * room:
+    while estimate_tokens(*messages) > COMPACTION_THRESHOLD * room:
         room *= 2
     found = fit_context(messages, INITIAL_WINDOW, room)
     assert (list(found.messages), found.memory, found.summarize_upto) == (messages, INITIAL_WINDOW, 0)
@@ -110,7 +110,7 @@ def test_window_moves_rarely_and_only_grows_in_between() -> None:
             assert found.messages[: len(sent)] == sent
         moves += found.memory != memory
         memory, sent = found.memory, list(found.messages)
-    assert sum(map(estimate_message_tokens, conversation)) > 7 * 20_000
+    assert estimate_tokens(*conversation) > 7 * 20_000
     assert moves < 30
 
 
@@ -172,7 +172,7 @@ def test_summary_is_quoted_and_cannot_imitate_the_user() -> None:
     assert strip_service_note(str(found.messages[0].content)) == "What does 1.py hold?"
     assert list(found.messages[1:]) == messages[5:]
     long = fit_context(messages, WindowState(summary="x" * 90_000, upto=4, start=4, short=4), 20_000)
-    assert estimate_message_tokens(long.messages[0]) < limit_summary_tokens(20_000) + 200
+    assert estimate_tokens(long.messages[0]) < limit_summary_tokens(20_000) + 200
 
 
 def test_undo_drops_a_summary_of_undone_messages() -> None:

@@ -10,10 +10,11 @@ import pytest
 from langchain_core.messages import BaseMessage
 
 from graph.context.summaries import RETRY_AFTER_MESSAGES, Summarizer
-from graph.context.token_count import estimate_message_tokens, estimate_overhead
+from graph.context.token_count import estimate_overhead
 from graph.context.window import OMISSION_NOTE, SUMMARY_NOTE, strip_service_note
 from graph.errors import LLMUnavailable
 from graph.settings import Settings
+from graph.usage.tokens import estimate_tokens
 from prompts import AGENTS
 from server import create_app
 from tests.support.conversations import check_conversation, check_model_input
@@ -42,9 +43,9 @@ def check_all_fit(llm: ScriptedModel) -> None:
     for heard in llm.prompts:
         check_model_input(heard)
         if heard[0].content == agent.prompt:
-            assert estimate_overhead(agent) + sum(map(estimate_message_tokens, heard[1:])) <= CONTEXT_BUDGET  # type: ignore[arg-type]
+            assert estimate_overhead(agent) + estimate_tokens(*heard[1:]) <= CONTEXT_BUDGET
     for heard in llm.summary_prompts:
-        assert sum(map(estimate_message_tokens, heard)) <= CONTEXT_BUDGET  # type: ignore[arg-type]
+        assert estimate_tokens(*heard) <= CONTEXT_BUDGET
 
 
 def extract_summary(heard: list[BaseMessage]) -> str:
