@@ -1,6 +1,7 @@
-"""May this agent do this, and must a human agree? Pure functions over rules as data; nothing here runs anything.
+"""Decide whether an agent may make a call, and whether the user must approve it.
 
-What is not proven harmless asks; what an agent may not do is refused; unknown means no.
+Pure functions over rules as data; nothing here runs anything. A call that is not proven harmless requires approval. A
+call that the agent may not make is denied, and so is a call that no rule knows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,21 +27,23 @@ __all__ += ["evaluate_policy", "load_policy"]
 
 
 class Verdict(NamedTuple):
+    """The decision on one call."""
+
     decision: Decision
     rule: str
     """The stable id of the rule that decided."""
     reason: str
-    """A sentence for the user, and for the model when it is refused."""
+    """A sentence for the user. The model reads it too if the call is denied."""
     is_mutating: bool = False
-    """Whether it may change something; if it passes unasked, that is written into the audit."""
+    """True if the call may change something. If it is auto-approved, the audit records it."""
     always_asks: bool = False
-    """Whether no grant may answer for the user."""
+    """True if no grant may approve the call in the user's place."""
     warning: str | None = None
-    """What the user should know about what it changes."""
+    """A sentence about the path that the call changes, if the policy warns of it."""
 
 
 class AgentPermissions(Protocol):
-    """What is asked of an agent's file."""
+    """The part of an agent's file that the policy reads."""
 
     @property
     def name(self) -> str: ...
@@ -61,38 +64,45 @@ PATTERN_ARGUMENTS = {"list_files": "pattern", "search_in_code": "file_pattern"}
 """The argument of each tool that is a glob of names inside the workspace."""
 
 WRITE_TOOLS = {"write_file", "create_directory"}
+"""The tools that change the path they name."""
+
+MAX_QUOTED_CHARACTERS = 200
+"""Characters of a path that a reason quotes. It keeps the sentence readable; chosen, not measured."""
 
 
 def evaluate_policy(policy: Policy, agent: AgentPermissions, tool: str, arguments: Mapping[str, Any]) -> Verdict:
-    """Of a call whose arguments fit the tool's schema."""
+    """Return the verdict on a call. Its arguments must fit the tool's schema.
+
+    The limits of the agent and of the workspace come first. No rule can extend them.
+    """
     return _find_denial(agent, tool, arguments) or _apply_rules(policy, agent, tool, arguments)
 
 
 def _find_denial(agent: AgentPermissions, tool: str, arguments: Mapping[str, Any]) -> Verdict | None:
-    who = agent.title.removesuffix(" Agent")
+    title = agent.title.removesuffix(" Agent")
     if tool not in agent.tools:
-        return Verdict("deny", "agent.tool", f"{who} may not use {tool}; it may use {', '.join(agent.tools)}.")
+        return Verdict("deny", "agent.tool", f"{title} may not use {tool}; it may use {', '.join(agent.tools)}.")
     path = arguments.get(PATH_ARGUMENTS.get(tool, ""))
-    if path is not None and (wrong := find_path_error(path)):
-        return Verdict("deny", "path.outside", f"The path {_quote_ascii(path)} is refused: {wrong}.")
+    if path is not None and (error := find_path_error(path)):
+        return Verdict("deny", "path.outside", f"The path {_quote_ascii(path)} is refused: {error}.")
     pattern = arguments.get(PATTERN_ARGUMENTS.get(tool, ""))
-    if pattern is not None and (wrong := find_pattern_error(pattern)):
-        return Verdict("deny", "pattern.outside", f"The pattern {_quote_ascii(pattern)} is refused: {wrong}.")
+    if pattern is not None and (error := find_pattern_error(pattern)):
+        return Verdict("deny", "pattern.outside", f"The pattern {_quote_ascii(pattern)} is refused: {error}.")
     if tool in WRITE_TOOLS and agent.may_write != ("*",) and not _may_write(str(path), agent.may_write):
         globs = ", ".join(agent.may_write)
         return Verdict(
-            "deny", "agent.may_write", f"{who} may write only {globs} files; {_quote_ascii(path)} is not one."
+            "deny", "agent.may_write", f"{title} may write only {globs} files; {_quote_ascii(path)} is not one."
         )
     return None
 
 
 def _apply_rules(policy: Policy, agent: AgentPermissions, tool: str, arguments: Mapping[str, Any]) -> Verdict:
-    reading = classify_command(arguments) if tool == "execute_command" else None
+    command = classify_command(arguments) if tool == "execute_command" else None
     path = arguments.get("path", ".") if tool in PATH_ARGUMENTS else None
-    rule = policy.find_rule(PolicyInput(agent=agent.name, tool=tool, path=path, command=reading and reading.kind))
+    rule = policy.find_rule(PolicyInput(agent=agent.name, tool=tool, path=path, command=command and command.kind))
     verdict = Verdict(rule.decision, rule.id, rule.reason, is_mutating=tool in WRITE_TOOLS)
-    if reading:
-        verdict = _restrict_command(verdict, reading, agent)
+    if command:
+        verdict = _restrict_command(verdict, command, agent)
         verdict = _check_working_folder(verdict, arguments.get("cwd"))
     if verdict.decision == "ask" and not policy.enabled and not verdict.always_asks:
         return verdict._replace(decision="allow", rule="approval.off", reason="The policy has switched approvals off.")
@@ -100,24 +110,24 @@ def _apply_rules(policy: Policy, agent: AgentPermissions, tool: str, arguments: 
     return verdict._replace(warning=warning, reason=f"{verdict.reason} {warning}") if warning else verdict
 
 
-def _restrict_command(verdict: Verdict, reading: CommandClassification, agent: AgentPermissions) -> Verdict:
-    if reading.kind is CommandClass.READ_ONLY:
+def _restrict_command(verdict: Verdict, command: CommandClassification, agent: AgentPermissions) -> Verdict:
+    if command.kind is CommandClass.READ_ONLY:
         return verdict
     verdict = verdict._replace(is_mutating=True)
     if verdict.decision != "deny" and agent.read_only_commands:
-        why = "The command is not proven read-only, so it needs the user's approval."
-        verdict = verdict._replace(decision="ask", rule="agent.read_only_commands", reason=why, always_asks=True)
-    if verdict.decision == "ask" and reading.why:
-        return verdict._replace(reason=f"{verdict.reason} What is not known of it: {reading.why}.")
+        reason = "The command is not proven read-only, so it needs the user's approval."
+        verdict = verdict._replace(decision="ask", rule="agent.read_only_commands", reason=reason, always_asks=True)
+    if verdict.decision == "ask" and command.why:
+        return verdict._replace(reason=f"{verdict.reason} It is not proven, because {command.why}.")
     return verdict
 
 
 def _check_working_folder(verdict: Verdict, cwd: object) -> Verdict:
-    """A folder that is not proven to be inside the workspace is asked for, whatever else is allowed."""
-    if cwd is None or verdict.decision == "deny" or verdict.always_asks or not (wrong := find_path_error(cwd)):
+    """Require approval if the folder is not proven to be inside the workspace, whatever else is allowed."""
+    if cwd is None or verdict.decision == "deny" or verdict.always_asks or not (error := find_path_error(cwd)):
         return verdict
-    why = f"The command would run in {_quote_ascii(cwd)}: {wrong}. So it needs the user's approval."
-    return verdict._replace(decision="ask", rule="path.cwd", reason=why, always_asks=True)
+    reason = f"The command would run in {_quote_ascii(cwd)}: {error}. So it needs the user's approval."
+    return verdict._replace(decision="ask", rule="path.cwd", reason=reason, always_asks=True)
 
 
 def _may_write(path: str, globs: Sequence[str]) -> bool:
@@ -127,5 +137,5 @@ def _may_write(path: str, globs: Sequence[str]) -> bool:
 
 
 def _quote_ascii(text: object) -> str:
-    """As ASCII, so that no character of it plays a trick on who reads it."""
-    return ascii(text if not isinstance(text, str) else text[:200])
+    """Return the text as an ASCII literal, so that none of its characters can deceive the reader."""
+    return ascii(text if not isinstance(text, str) else text[:MAX_QUOTED_CHARACTERS])

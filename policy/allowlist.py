@@ -1,7 +1,6 @@
-"""The programs that are known to only read, and how they may be called. The notation is that of `policy.forms`.
+"""List the programs that are known to only read, and the permitted calls of each.
 
-A client that splits a chain itself gives the words of all its commands to the first program: `sed -n 5p a | grep -i b`
-would edit two files in place. ALONE names the words that no first program of a chain may get that way; None: no word.
+Add a program with the options that are harmless on GNU, BSD and BusyBox alike, in the notation of `policy.signatures`.
 """
 
 PROGRAM_SIGNATURES: dict[str, str] = {
@@ -165,6 +164,11 @@ FORBIDDEN_TRAILING_WORDS: dict[str, str | None] = {
     "uniq": None,
     "xxd": None,
 }
+"""Patterns of the words that a program must not get from the later commands of its chain. None: it must get no word.
+
+A client that splits a chain itself gives the words of all its commands to the first program. `sed -n 5p a | grep -i b`
+would then edit two files in place. A program that is not listed may get every word but a path outside the workspace.
+"""
 
 VERSION_OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["bash", "cc", "clang", "clang++", "cmake", "curl", "docker", "g++", "gcc", "git"], ("--version",)),
@@ -173,4 +177,7 @@ VERSION_OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["node", "php"], ("--version", "-v")),
     **dict.fromkeys(["java", "javac"], ("--version", "-version")),
 }
-"""Programs that are known to only say what they are. Not those that a project can swap: npm, yarn, go, cargo."""
+"""The options with which a program only prints its version.
+
+Programs that a project can replace are not listed: npm, yarn, go, cargo.
+"""

@@ -1,4 +1,4 @@
-"""Is this command proven to only read? What is not in the tables is not proven."""
+"""Prove that a command only reads. A command that the tables do not contain is not proven."""
 
 import re
 from collections.abc import Mapping
@@ -8,25 +8,29 @@ from typing import Any, NamedTuple
 from policy.allowlist import FORBIDDEN_TRAILING_WORDS, PROGRAM_SIGNATURES, VERSION_OPTIONS
 from policy.expressions import EXPRESSION_CHECKS, check_git
 from policy.paths import find_path_error
-from policy.shell import ShellCommand, ShellWord, Unproven, parse_commands, tokenize_without_shell
+from policy.shell import ShellCommand, ShellWord, Unproven, parse_commands, quote_word, tokenize_without_shell
 from policy.signatures import OUTSIDE_WORKSPACE, check_signature, parse_signature
 
 
 class CommandClass(StrEnum):
+    """The result of the proof."""
+
     READ_ONLY = "read_only"
     GIT_READ = "git_read"
-    """Only reads as far as git goes; but git may run what the repository's own configuration names."""
+    """Git itself only reads. But it may run programs that the repository's own configuration names."""
     UNPROVEN = "unproven"
 
 
 class CommandClassification(NamedTuple):
+    """The class of a command, and the reason if it is not proven."""
+
     kind: CommandClass
     why: str = ""
-    """Of an unproven one, as the end of a sentence."""
+    """The end of a sentence that begins "It is not proven, because". Empty for a command that is proven."""
 
 
 def classify_command(arguments: Mapping[str, Any]) -> CommandClassification:
-    """Of the arguments of execute_command."""
+    """Classify the arguments of execute_command."""
     try:
         return CommandClassification(_classify_arguments(arguments))
     except Unproven as error:
@@ -38,9 +42,9 @@ def _classify_arguments(arguments: Mapping[str, Any]) -> CommandClass:
     if not isinstance(line, str) or not line.strip():
         raise Unproven("it is empty")
     if arguments.get("shell"):
-        raise Unproven("it asks for a shell")
-    if cwd is not None and (wrong := find_path_error(cwd)):
-        raise Unproven(f"of its folder, {wrong}")
+        raise Unproven("it requests a shell")
+    if cwd is not None and (error := find_path_error(cwd)):
+        raise Unproven(f"its folder may be outside the workspace: {error}")
     chain = parse_commands(line)
     kinds = {_classify_invocation(command) for command in chain}
     for split in tokenize_without_shell(line):
@@ -49,7 +53,7 @@ def _classify_arguments(arguments: Mapping[str, Any]) -> CommandClass:
 
 
 def _classify_invocation(command: ShellCommand) -> CommandClass:
-    """Raises Unproven."""
+    """Return READ_ONLY or GIT_READ. Raises Unproven."""
     name, *words = _extract_texts(command)
     if words in ([option] for option in VERSION_OPTIONS.get(name, ())):
         return CommandClass.READ_ONLY
@@ -63,7 +67,7 @@ def _classify_invocation(command: ShellCommand) -> CommandClass:
     if name in PROGRAM_SIGNATURES:
         check_signature(parse_signature(PROGRAM_SIGNATURES[name]), command)
     elif name not in EXPRESSION_CHECKS:
-        raise Unproven(f"{name[:40]!r} is not a program that is known to only read")
+        raise Unproven(f"{quote_word(name)} is not a program that is known to only read")
     return CommandClass.READ_ONLY
 
 
@@ -72,14 +76,18 @@ def _extract_texts(command: ShellCommand) -> list[str]:
 
 
 def _check_plain_parse(parsed: list[list[str]], chain: list[ShellCommand]) -> None:
-    """As a client reads it that splits it itself, and runs each command, or the first one with all the words."""
-    ours = [_extract_texts(command) for command in chain]
+    """Check the words of a client that uses no shell. Raises Unproven.
+
+    Such a client splits the line itself. It runs each command of the chain, or the first one with all the words.
+    `chain` is the same line as a shell reads it.
+    """
+    shell_words = [_extract_texts(command) for command in chain]
     for number, words in enumerate(parsed):
-        if parsed != ours:
+        if parsed != shell_words:
             _classify_invocation(ShellCommand(_make_literal_words(words), is_piped=number > 0))
-    program, rest = ours[0][0], [word for words in parsed[1:] for word in words]
-    peril = FORBIDDEN_TRAILING_WORDS.get(program, "")
-    if rest and (peril is None or any(_is_dangerous_word(word, peril, program) for word in rest)):
+    program, rest = shell_words[0][0], [word for words in parsed[1:] for word in words]
+    forbidden = FORBIDDEN_TRAILING_WORDS.get(program, "")
+    if rest and (forbidden is None or any(_is_dangerous_word(word, forbidden, program) for word in rest)):
         raise Unproven(f"a client that uses no shell would give all of it to {program}")
 
 
@@ -88,10 +96,15 @@ def _make_literal_words(words: list[str]) -> list[ShellWord]:
 
 
 PRINTING_PROGRAMS = {"echo", "printf", "true", "false"}
+"""Programs that open no file, so a path among their words does no harm."""
 
 
-def _is_dangerous_word(word: str, dangerous_pattern: str, program: str) -> bool:
-    if dangerous_pattern and re.match(dangerous_pattern, word):
+def _is_dangerous_word(word: str, forbidden: str, program: str) -> bool:
+    """Return whether the program could do harm with a word of a later command.
+
+    `forbidden` is a pattern of its words, empty for none.
+    """
+    if forbidden and re.match(forbidden, word):
         return True
     glued = word[2:] if word.startswith("-") else ""
     return program not in PRINTING_PROGRAMS and bool(

@@ -1,10 +1,10 @@
-"""Programs whose arguments are a language: find, test, echo and others, and the reads of git."""
+"""Check programs whose arguments are a language: find, test, echo and others, and the reads of git."""
 
 import re
 from collections.abc import Callable
 
 from policy.paths import find_path_error
-from policy.shell import ShellCommand, ShellWord, Unproven
+from policy.shell import ShellCommand, ShellWord, Unproven, quote_word
 from policy.signatures import VALUE_CHECKS, check_signature, parse_signature
 
 FIND_ARGUMENTS = {
@@ -21,10 +21,14 @@ FIND_ARGUMENTS = {
     "-perm": "[-/+]?[0-7ugoarwxst=,+-]{1,20}",
     **dict.fromkeys(["-newer", "-anewer", "-cnewer", "-samefile"], "/"),
 }
-"""What may follow the folders; the pattern of its argument, `.` for any, `/` for a path."""
+"""The words that may follow the folders, each with the pattern of its argument.
+
+Empty: it has no argument. `.` is any argument, `/` a path.
+"""
 
 
 def check_find(command: ShellCommand) -> None:
+    """Check the arguments of find. Raises Unproven if one may write, run a program, or leave the workspace."""
     words = [word._replace(text=FIND_ESCAPES.get(word.text, word.text)) for word in command.words[1:]]
     while words and words[0].text in ("-L", "-H", "-P", "-E"):
         words.pop(0)
@@ -34,27 +38,27 @@ def check_find(command: ShellCommand) -> None:
     for word in rest:
         pattern = FIND_ARGUMENTS.get(word.text)
         if pattern is None or word.is_glob:
-            raise Unproven(f"find's {word.text[:40]!r} is not known to only read")
+            raise Unproven(f"find's {quote_word(word.text)} is not known to only read")
         if pattern:
             _check_argument(pattern, next(rest, ShellWord("")))
 
 
 FIND_ESCAPES = {"\\(": "(", "\\)": ")", "\\!": "!"}
-"""As a client gives them that uses no shell; find refuses them then."""
+"""Escaped words, as a client passes them that uses no shell. find refuses them, so they do no harm."""
 
 
 def _check_argument(pattern: str, word: ShellWord) -> None:
     if word.is_glob or not word.text:
-        raise Unproven(f"{word.text[:40]!r} could become several words; quote it")
+        raise Unproven(f"{quote_word(word.text)} could become several words; quote it")
     if pattern == "/":
         _require_kind("PATH", word)
     elif pattern != "." and not re.fullmatch(pattern, word.text):
-        raise Unproven(f"{word.text[:40]!r} is not proven harmless there")
+        raise Unproven(f"{quote_word(word.text)} is not proven harmless there")
 
 
 def _require_kind(kind: str, word: ShellWord) -> None:
     if not VALUE_CHECKS[kind](word):
-        raise Unproven(f"{word.text[:40]!r} is not proven to be inside the workspace")
+        raise Unproven(f"{quote_word(word.text)} is not proven to be inside the workspace")
 
 
 UNARY_OPERATORS = {"-" + letter for letter in "bcdefghLprsSuwxknz"}
@@ -63,7 +67,10 @@ NUMERIC_OPERATORS = {"-eq", "-ne", "-lt", "-le", "-gt", "-ge"}
 
 
 def check_test(command: ShellCommand) -> None:
-    """Some shells compute what stands where a number is expected, and may run commands for it."""
+    """Check each part of a test. Raises Unproven if one is not known to only read.
+
+    Some shells evaluate a word where a number is expected, and may run commands in it.
+    """
     words = [word.text for word in command.words[1:]]
     if any(word.is_glob for word in command.words[1:]):
         raise Unproven("a glob could become several words")
@@ -76,47 +83,50 @@ def check_test(command: ShellCommand) -> None:
 def _check_test_part(words: list[str]) -> None:
     match words:
         case [operator, value] if operator in ("-n", "-z"):
-            fine = True
+            is_safe = True
         case [operator, value] if operator in UNARY_OPERATORS:
-            fine = not find_path_error(value)
+            is_safe = not find_path_error(value)
         case [left, operator, right] if operator in NUMERIC_OPERATORS:
-            fine = all(re.fullmatch(r"-?\d{1,18}", value) for value in (left, right))
+            is_safe = all(re.fullmatch(r"-?\d{1,18}", value) for value in (left, right))
         case [left, ("-nt" | "-ot" | "-ef"), right]:
-            fine = not find_path_error(left) and not find_path_error(right)
+            is_safe = not find_path_error(left) and not find_path_error(right)
         case [left, operator, right] if operator in BINARY_OPERATORS:
-            fine = left not in UNARY_OPERATORS
+            is_safe = left not in UNARY_OPERATORS
         case _:
-            fine = False
-    if not fine:
+            is_safe = False
+    if not is_safe:
         raise Unproven("not each part of the test is known to only read")
 
 
 def check_echo(command: ShellCommand) -> None:
+    """Check the words of echo. Raises Unproven if a glob could become an option."""
     if any(word.is_glob and re.match(r"[*?\[]", word.text) for word in command.words):
         raise Unproven("a glob could become an option")
 
 
 def _require_first_option(command: ShellCommand, options: set[str]) -> None:
+    """Check the first word after the program. Raises Unproven if it is none of the options."""
     if len(command.words) < 2 or command.words[1].text not in options:
         raise Unproven("it runs a program unless its first option forbids it")
 
 
 def check_printf(command: ShellCommand) -> None:
+    """Check the words of printf. Raises Unproven if one could be evaluated, or the format could be an option."""
     check_echo(command)
     if any(re.search(r"[$`\[]", word.text) for word in command.words):
-        raise Unproven("some shells compute what stands in brackets")
+        raise Unproven("some shells evaluate brackets")
     if len(command.words) < 2 or command.words[1].text.startswith("-") or command.words[1].is_glob:
         raise Unproven("its first operand could be an option")
 
 
 def _forbid_pattern(pattern: str, why: str) -> Callable[[ShellCommand], None]:
-    """A condition besides the form of the table."""
+    """Return a check that raises Unproven with the reason `why` if a word matches the pattern."""
 
-    def look(command: ShellCommand) -> None:
+    def check_words(command: ShellCommand) -> None:
         if any(re.search(pattern, word.text) for word in command.words[1:]):
             raise Unproven(why)
 
-    return look
+    return check_words
 
 
 EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
@@ -130,6 +140,7 @@ EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
     "tree": _forbid_pattern(r"^-[^-]*[IP].|^-[^-]+[IP]", "tree takes the letters after -I and -P for options"),
     "printf": check_printf,
 }
+"""Checks by program. A program that has a signature too must pass both."""
 
 COMMIT_SIGNATURE = (
     "-#pisuzRwb -n# -S: -G: -U# -M? -C? --all --branches --tags --remotes --oneline --graph --stat=? --shortstat "
@@ -174,11 +185,14 @@ VALUE_CHECKS["LIST"] = lambda word: word.text == "list"
 
 
 def check_git(command: ShellCommand) -> None:
-    """Its reads; what a repository's own configuration may run then is not looked at here."""
+    """Check the arguments of git. Raises Unproven if the command is not a known read.
+
+    The programs that the repository's own configuration may run are not checked here.
+    """
     words = command.words[1:]
     while words and words[0].text in ("--no-pager", "-P", "--no-optional-locks", "--literal-pathspecs"):
         words = words[1:]
     name = words[0].text if words else ""
     if name not in GIT_SIGNATURES or words[0].is_glob:
-        raise Unproven(f"git {name[:40]!r} is not known to only read")
+        raise Unproven(f"git {quote_word(name)} is not known to only read")
     check_signature(parse_signature(GIT_SIGNATURES[name]), ShellCommand(words, is_piped=False))

@@ -1,4 +1,4 @@
-"""Globs over paths of the workspace, in time that grows with the product of the lengths."""
+"""Match globs with paths of the workspace. The time grows with the product of the lengths, not faster."""
 
 import unicodedata
 from fnmatch import fnmatchcase
@@ -6,17 +6,23 @@ from functools import lru_cache
 
 
 def matches_glob(path: str, glob: str) -> bool:
-    """`*` and `?` stay within a name, `**` stands for any folders; a glob without a slash is one of the name."""
+    """Return whether the path matches. `*` and `?` match within a name, `**` matches any folders.
+
+    A glob without a slash is compared with the last name of the path only.
+    """
     return _matches_parts(*_align_parts(path, glob))
 
 
 def matches_whole_path(path: str, glob: str) -> bool:
-    """The same, but a glob without a slash is one of the whole path."""
+    """Match as `matches_glob` does, but compare a glob without a slash with the whole path."""
     return _matches_parts(normalize_path(path).split("/"), normalize_path(glob).split("/"))
 
 
 def matches_any_case(path: str, glob: str) -> bool:
-    """As `matches`, also for names that some file system takes for one: in any case, in any form of Unicode."""
+    """Match as `matches_glob` does, and also names that some file system takes for the same.
+
+    Those differ in case, or in the form of Unicode.
+    """
     names, pattern = _align_parts(path, glob)
     return _matches_parts(names, pattern) or _matches_parts([*map(_fold_case, names)], [*map(_fold_case, pattern)])
 
@@ -27,7 +33,7 @@ def _align_parts(path: str, glob: str) -> tuple[list[str], list[str]]:
 
 
 def normalize_path(path: str) -> str:
-    """Without what changes nothing: empty names and dots."""
+    """Return the path without the parts that change nothing: empty names and single dots."""
     return "/".join(name for name in path.split("/") if name not in ("", ".")) or "."
 
 
@@ -37,7 +43,10 @@ def _fold_case(text: str) -> str:
 
 
 def _matches_parts(names: list[str], pattern: list[str]) -> bool:
-    """Each `**` first takes nothing, then a name more at each failure; only the last one is ever tried again."""
+    """Match name by name, without recursion.
+
+    Each `**` first matches no name, then one name more after each failure. Only the last `**` is tried again.
+    """
     name = part = 0
     star, resume = -1, 0
     while name < len(names):
@@ -53,6 +62,6 @@ def _matches_parts(names: list[str], pattern: list[str]) -> bool:
     return all(rest == "**" for rest in pattern[part:])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # a few hundred kB; the names of a workspace repeat; chosen, not measured
 def _matches_name(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern)

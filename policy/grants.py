@@ -1,4 +1,7 @@
-"""What a user allows in advance: calls that look like one they approved. Pure; a grant never overrides a denial."""
+"""Match calls with grants: approvals that the user gave in advance, for calls like one they approved.
+
+Pure functions. A grant never overrides a denial.
+"""
 
 import re
 from collections.abc import Mapping
@@ -10,23 +13,28 @@ from policy.shell import Unproven, parse_commands, tokenize_without_shell
 from policy.signatures import OUTSIDE_WORKSPACE
 
 MAX_PATTERN_LENGTH = 4096
-"""Characters of a pattern."""
+"""Characters of a pattern, as many as a command has bytes at most (`policy.shell`)."""
 
 
 class Grant(NamedTuple):
+    """An approval in advance."""
+
     id: str
     agent: str
     tool: str
     pattern: str
-    """Of write_file and create_directory: a glob of whole paths. Of execute_command: the words as globs."""
+    """For write_file and create_directory a glob of whole paths, for execute_command a glob for each word."""
     is_exact: bool = False
-    """Whether the pattern is no glob: it is the call itself."""
+    """True if the pattern is no glob, but the path or the command of the call itself."""
     cwd: str | None = None
-    """Where the approved command ran; elsewhere it is another one."""
+    """The folder of the approved command. In another folder it is another command."""
     shell: bool = False
+    """True if a shell runs the command."""
     uses_left: int | None = None
+    """The calls that it still covers. None: any number."""
 
     def covers(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
+        """Return whether the grant approves this call. The caller counts its uses."""
         if (agent, tool) != (self.agent, self.tool):
             return False
         if tool != "execute_command":
@@ -39,10 +47,11 @@ class Grant(NamedTuple):
 
 
 GRANTABLE_TOOLS = {"write_file", "create_directory", "execute_command"}
+"""The tools whose calls may need approval."""
 
 
 def propose_pattern(tool: str, arguments: Mapping[str, Any]) -> str | None:
-    """The narrowest pattern of a call: the same path, the same command. None: such a call cannot be granted."""
+    """Return the narrowest pattern of a call: its path or its command. None: such a call cannot be granted."""
     if tool not in GRANTABLE_TOOLS:
         return None
     text = (
@@ -54,30 +63,36 @@ def propose_pattern(tool: str, arguments: Mapping[str, Any]) -> str | None:
 
 
 def create_grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | None, **terms: Any) -> Grant:
-    """Raises ValueError with a sentence if the call, or the pattern, cannot be granted."""
-    narrow = propose_pattern(tool, arguments)
-    if narrow is None:
-        raise ValueError(f"A call of {tool} like this cannot be remembered; decide on it alone.")
+    """Return the grant for calls like this one, by its narrowest pattern if `pattern` is None.
+
+    Raises ValueError, with a sentence for the user, if the call or the pattern cannot be granted.
+    """
+    narrowest = propose_pattern(tool, arguments)
+    if narrowest is None:
+        raise ValueError(f"A call of {tool} like this cannot be remembered; decide on this call only.")
     cwd, shell = arguments.get("cwd"), bool(arguments.get("shell"))
-    exact = pattern in (None, narrow)
-    found = Grant("", agent, tool, pattern or narrow, exact, cwd, shell, **terms)
-    if pattern and not exact and tool == "execute_command" and re.match(r"\s*\S*[*?\[]", pattern):
+    is_exact = pattern in (None, narrowest)
+    grant = Grant("", agent, tool, pattern or narrowest, is_exact, cwd, shell, **terms)
+    if pattern and not is_exact and tool == "execute_command" and re.match(r"\s*\S*[*?\[]", pattern):
         raise ValueError("The pattern must name the program; use * for the words after it only.")
-    if not found.covers(agent, tool, arguments):
+    if not grant.covers(agent, tool, arguments):
         raise ValueError(
-            f"The pattern does not match the call that you decide on; the narrowest that does is {narrow!a}."
+            f"The pattern does not match the call that you decide on; the narrowest that does is {narrowest!a}."
         )
-    return found
+    return grant
 
 
 def _is_same_command(pattern: str, command: str) -> bool:
-    """Word by word, when it is one plain command, whoever reads it. A last * stands for any words."""
+    """Match word by word. A last `*` matches any number of words.
+
+    The command must be one plain command, for a shell and for clients that use none.
+    """
     try:
-        (only,) = parse_commands(command)
+        (parsed,) = parse_commands(command)
     except (Unproven, ValueError):
         return False
-    words = [word.text for word in only.words]
-    if any(word.is_glob for word in only.words) or any(split != [words] for split in tokenize_without_shell(command)):
+    words = [word.text for word in parsed.words]
+    if any(word.is_glob for word in parsed.words) or any(split != [words] for split in tokenize_without_shell(command)):
         return False
     parts = pattern.split()
     if parts and parts[-1] == "*":

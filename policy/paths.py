@@ -1,4 +1,4 @@
-"""Is this a path inside the workspace? A lexical check, for any client system; links are the IDE's to resolve."""
+"""Prove that a path is inside the workspace, on any client system. The check is lexical: the IDE resolves links."""
 
 import re
 import unicodedata
@@ -7,24 +7,29 @@ from textsafety import HIDDEN_CATEGORIES
 
 WINDOWS_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 LOOKALIKES = set("∕⁄⧸╱⟋／＼⧵⧹∖╲⟍﹨．․﹒‥…：﹕︓꞉∶")
+"""Characters that look like a slash, a backslash, a dot or a colon. Some systems turn them into one."""
+MAX_PATH_BYTES = 4096
+"""Bytes of a path: Linux opens no longer one (PATH_MAX)."""
+MAX_NAME_BYTES = 255
+"""Bytes of a name in it: the usual file systems have no longer one (NAME_MAX)."""
 
 SCRIPT_JOINERS = re.compile(r"(?<=[^\x00-\u02ff\u2000-\u20ff])[\u200c\u200d](?=[^\x00-\u02ff\u2000-\u20ff])")
-"""The joiners that some scripts are written with, and emoji are made of; between other characters they only hide."""
+"""The joiners that some scripts and emoji need. Between other characters they are invisible and do nothing."""
 
 
 def find_path_error(path: object) -> str | None:
-    """Why the path is refused, as the end of a sentence; None if it names something inside the workspace."""
+    """Return why the path is refused, as the end of a sentence. None: it names something inside the workspace."""
     if not isinstance(path, str) or not path.strip():
         return "it is empty"
-    if len(path.encode("utf-8", "replace")) > 4096:
+    if len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES:
         return "it is too long"
     if any(unicodedata.category(char) in HIDDEN_CATEGORIES for char in SCRIPT_JOINERS.sub("", path)):
         return "it holds control or invisible characters"
-    if wrong := next((why for pattern, why in PATH_ERRORS if re.search(pattern, path)), None):
-        return wrong
+    if error := next((why for pattern, why in PATH_ERRORS if re.search(pattern, path)), None):
+        return error
     if LOOKALIKES & set(path):
         return "it holds a look-alike of a separator or a dot"
-    return next((wrong for part in path.split("/") if (wrong := _find_name_error(part))), None)
+    return next((error for part in path.split("/") if (error := _find_name_error(part))), None)
 
 
 PATH_ERRORS = (
@@ -36,6 +41,7 @@ PATH_ERRORS = (
     (r"%[0-9A-Fa-f]{2}", "it holds a percent-escape"),
     (r"[*?\[\]<>|\"{}]", "it holds a wildcard or a character that no portable name has"),
 )
+"""Patterns of a whole path, and the reason that each gives. The first match decides."""
 
 
 def _find_name_error(part: str) -> str | None:
@@ -45,7 +51,7 @@ def _find_name_error(part: str) -> str | None:
         return "'..' could leave the workspace"
     if part != part.strip() or part.endswith("."):
         return "a name in it begins or ends with a space, or ends with a dot"
-    if len(part.encode()) > 255:
+    if len(part.encode()) > MAX_NAME_BYTES:
         return "a name in it is too long"
     if WINDOWS_RESERVED.match(part):
         return "it holds a name that Windows reserves"
@@ -55,5 +61,5 @@ def _find_name_error(part: str) -> str | None:
 
 
 def find_pattern_error(pattern: str) -> str | None:
-    """The same of a glob: without its wildcards it must be such a path."""
+    """Return why the glob is refused, as `find_path_error` does. Without its wildcards it must be such a path."""
     return find_path_error(re.sub(r"[*?\[\]{}!]", "x", pattern))

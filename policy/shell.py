@@ -1,7 +1,7 @@
-"""A command line as words: as a shell reads it, and as a client that splits it itself does.
+"""Read a command line as words: as a shell does, and as a client does that splits it itself.
 
 Only a small part of the shell's language is read at all. Two readers must agree on it: the tokens below and
-tree-sitter's grammar of bash; the tokens come first, since the grammar takes half a second for some 4 kB.
+tree-sitter's grammar of bash. The tokens come first, since the grammar takes half a second for some lines of 4 kB.
 """
 
 import re
@@ -12,28 +12,43 @@ import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
 MAX_COMMAND_BYTES = 4096
-"""Bytes."""
+"""Bytes of a command line. The time of the grammar grows faster than the line; chosen, not measured."""
 MAX_PIECES = 400
+"""Words, quotes, spaces and operators of a line, more than a line that people write has; chosen, not measured."""
 MAX_COMMANDS = 24
+"""Commands of a chain, more than a line that people write has; chosen, not measured."""
 
 
 class Unproven(Exception):
-    """Nothing is known of the command; `str(error)` says why, as the end of a sentence."""
+    """The command is not proven to only read; `str(error)` says why, as the end of a sentence."""
 
 
 class ShellWord(NamedTuple):
+    """A word of a command."""
+
     text: str
-    """Without its quotes."""
+    """The word without its quotes."""
     is_glob: bool = False
-    """Whether a shell would look for names that match it."""
+    """True if a shell would look for names that match it."""
     is_literal: bool = False
-    """Whether no shell reads it."""
+    """True if no shell reads it, so that nothing in it is expanded."""
+
+
+MAX_QUOTED_CHARACTERS = 40
+"""Characters of a word that a reason quotes. It keeps the sentence on one line; chosen, not measured."""
+
+
+def quote_word(text: str) -> str:
+    """Return the beginning of a word as a Python literal, for the reason of Unproven."""
+    return repr(text[:MAX_QUOTED_CHARACTERS])
 
 
 class ShellCommand(NamedTuple):
+    """One command of a chain."""
+
     words: list[ShellWord]
     is_piped: bool = False
-    """Whether its input is another command's output."""
+    """True if its input is the output of another command."""
 
 
 SPACE_PATTERN = r"(?P<space>[ \t]+)"
@@ -58,38 +73,41 @@ OPERATORS = {"&&", "||", "|", ";"}
 
 
 def parse_commands(line: str) -> list[ShellCommand]:
-    """As a shell reads it. Raises Unproven for all that is more than words, quotes and a chain."""
+    """Return the commands of the line as a shell reads it.
+
+    Raises Unproven if the line holds more than words, quotes and the operators of a chain.
+    """
     if len(line.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
         raise Unproven("it is longer than 4 kB")
     if not line.replace("\t", " ").isprintable():
         raise Unproven("it holds a line break or a character that cannot be seen")
     tokens = _tokenize_shell_line(line)
-    found = _build_chain(tokens)
+    chain = _build_chain(tokens)
     if [*_iterate_leaves(_parse_tree(line))] != ["".join(raw for _, raw in token) for token in tokens]:
         raise Unproven("its grammar is not that of a plain command")
-    return found
+    return chain
 
 
 ShellToken = list[tuple[str, str]]
-"""The pieces of a word, or an operator alone: kind and text."""
+"""The pieces of a word, or one operator. A piece is its kind, a name of PIECE_PATTERNS or "operator", and its text."""
 
 
 def _tokenize_shell_line(line: str) -> list[ShellToken]:
     tokens: list[ShellToken] = []
-    fresh, position, pieces = True, 0, 0
+    starts_word, position, pieces = True, 0, 0
     while position < len(line):
-        found = PIECE_REGEX.match(line, position)
+        piece = PIECE_REGEX.match(line, position)
         pieces += 1
-        if found is None or pieces > MAX_PIECES:
-            raise Unproven(_describe_syntax(line[position:]) if found is None else "it has too many words")
-        kind, position = found.lastgroup or "", found.end()
-        if fresh and kind != "space":
+        if piece is None or pieces > MAX_PIECES:
+            raise Unproven(_describe_syntax(line[position:]) if piece is None else "it has too many words")
+        kind, position = piece.lastgroup or "", piece.end()
+        if starts_word and kind != "space":
             tokens.append([])
-        if kind == "operator" and not fresh:
+        if kind == "operator" and not starts_word:
             tokens.append([])
         if kind != "space":
-            tokens[-1].append((kind, found[0]))
-        fresh = kind in ("space", "operator")
+            tokens[-1].append((kind, piece[0]))
+        starts_word = kind in ("space", "operator")
     return tokens
 
 
@@ -100,28 +118,31 @@ def _describe_syntax(rest: str) -> str:
 
 
 def _build_chain(tokens: list[ShellToken]) -> list[ShellCommand]:
-    found = [ShellCommand([])]
+    chain = [ShellCommand([])]
     for token in tokens:
         kind, raw = token[0]
         if kind == "operator":
-            found.append(ShellCommand([], is_piped=raw == "|"))
+            chain.append(ShellCommand([], is_piped=raw == "|"))
         else:
-            found[-1].words.append(_parse_word(token))
-    if len(found) > 1 and not found[-1].words:
-        found.pop()  # a chain may end with a semicolon
-    if not all(command.words for command in found):
+            chain[-1].words.append(_parse_word(token))
+    if len(chain) > 1 and not chain[-1].words:
+        chain.pop()  # a chain may end with a semicolon
+    if not all(command.words for command in chain):
         raise Unproven("it holds an empty command")
-    if len(found) > MAX_COMMANDS:
+    if len(chain) > MAX_COMMANDS:
         raise Unproven("it is a chain of too many commands")
-    if not all(PROGRAM_NAME.fullmatch(command.words[0].text) for command in found):
+    if not all(PROGRAM_NAME.fullmatch(command.words[0].text) for command in chain):
         raise Unproven("a program is named in a way that is not known")
-    if any(command.words[0].text == "[" and not _is_plain_test(command) for command in found):
+    if any(command.words[0].text == "[" and not _is_plain_test(command) for command in chain):
         raise Unproven("it holds brackets or globs in brackets")
-    return found
+    return chain
 
 
 def _is_plain_test(command: ShellCommand) -> bool:
-    """Of others the grammar takes long to find out what they are."""
+    """Return whether the words between `[` and `]` hold no bracket and no glob.
+
+    The grammar needs a long time for other tests.
+    """
     return not any(word.is_glob or "]" in word.text or "[" in word.text for word in command.words[1:-1])
 
 
@@ -129,13 +150,15 @@ PROGRAM_NAME = re.compile(r"[a-z][a-z0-9_+.-]*|\[")
 
 
 EXPANDING_START = re.compile(r"[~=#]")
+"""The start of a home folder (~), of a program's path in zsh (=) or of a comment (#)."""
 EXPANDING_TILDE = re.compile(r"[=:]~")
+"""A home folder inside a word, as in an assignment."""
 
 
 def _parse_word(token: ShellToken) -> ShellWord:
-    seen = [(kind, raw) for kind, raw in token if raw not in ("''", '""')]
-    kind, raw = seen[0] if seen else token[0]
-    if kind == "plain" and EXPANDING_START.match(raw) and not (len(seen) == 1 and raw in ("=", "==")):
+    pieces = [(kind, raw) for kind, raw in token if raw not in ("''", '""')]
+    kind, raw = pieces[0] if pieces else token[0]
+    if kind == "plain" and EXPANDING_START.match(raw) and not (len(pieces) == 1 and raw in ("=", "==")):
         raise Unproven("it holds a home folder, a comment, or the path of a program")
     plain = [raw for kind, raw in token if kind == "plain"]
     if any(EXPANDING_TILDE.search(raw) or ("!" in raw and len(token) + len(raw) > 2 and raw != "!=") for raw in plain):
@@ -175,7 +198,7 @@ def _parse_tree(line: str) -> Node:
 
 
 def _iterate_leaves(node: Node) -> Iterator[str]:
-    """The words and operators of the tree, in order. Raises Unproven for what is neither."""
+    """Yield the words and operators of the tree, in order. Raises Unproven for anything else."""
     if node.has_error or node.is_missing:
         raise Unproven("it is no valid command")
     if node.type in LEAF_NODE_TYPES or not node.is_named:
@@ -192,21 +215,21 @@ PLAIN_PART = re.compile(rf"&&|\|\||[|;&]|(?:{QUOTED_STRING}|[^\s'\"|;&])+")
 
 
 def tokenize_without_shell(line: str) -> list[list[list[str]]]:
-    """The words of each command, as clients take them that use no shell: quotes of a kind, or of both alike.
+    """Return the commands of the line, each as its words, in the two ways of clients that use no shell.
 
-    A backslash is a backslash to them.
+    The first way takes two kinds of quotes, the second takes both kinds for one. A backslash has no meaning.
     """
     return [_tokenize_plain_line(line), _tokenize_plain_line(line.replace('"', "'"))]
 
 
 def _tokenize_plain_line(line: str) -> list[list[str]]:
-    found: list[list[str]] = [[]]
+    commands: list[list[str]] = [[]]
     for word in PLAIN_PART.findall(line):
         if word in OPERATORS | {"&"}:
-            found.append([])
+            commands.append([])
         else:
-            found[-1].append(_unquote_word(word))
-    return [words for words in found if words]
+            commands[-1].append(_unquote_word(word))
+    return [words for words in commands if words]
 
 
 def _unquote_word(word: str) -> str:

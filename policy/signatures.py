@@ -1,14 +1,19 @@
-"""How a program may be called for it to only read: a form, written as one line.
+"""Check how a program is called. A signature is one line that lists the calls with which it only reads.
 
-    -abc        letters that may follow one dash, alone or joined        --long     a long option
-    -A# -e:     a letter whose value follows, glued or as the next word  --long=#   the same of a long option
-    --long=?    a value that may be left out, glued only                 -#         a dash and a number
-    <           options before operands only; !-l  this letter must be there
-                                               -e:SED     a value of a kind of its own
-    PATH NAME   operands, in their order; with ? one or none, with + one or more, with * any number
-    FILE        as PATH; without one the program reads its input, which it may in a pipe only
+    -abc         letters that follow one dash, alone or joined
+    -A# -e:      a letter with a value, glued to it or as the next word
+    -e:SED       a letter with a value of the kind SED
+    -#           a dash and a number
+    !-vV         letters, one of which must be there
+    --long       a long option
+    --long=#     a long option with a value, after `=` or as the next word
+    --long=?     a long option whose value may be left out, or follows `=`
+    <            no option may follow an operand
+    PATH NAME    operands, in this order; with ? none or one, with + one or more, with * any number
+    FILE         a PATH that may be left out in a pipe only, since the program reads its input then
 
-`#` is a number, `:` any text. `-e` and `--regexp`, `--expression`, `--files` stand for the first operand.
+`#` is a number, `:` any text, `?` any text or none. `-e`, `--regexp`, `--expression` and `--files` replace the first
+operand if it is a text or a script.
 """
 
 import re
@@ -18,36 +23,48 @@ from typing import NamedTuple
 
 from policy import script_subsets
 from policy.paths import find_path_error, find_pattern_error
-from policy.shell import ShellCommand, ShellWord, Unproven
+from policy.shell import ShellCommand, ShellWord, Unproven, quote_word
 
 FIRST_OPERAND_KINDS = {"TEXT", "SED"}
+"""The kinds of a first operand that an option can stand for."""
 FIRST_OPERAND_OPTIONS = {"-e", "--regexp", "--expression", "--files", "--type-list"}
+"""With one of these options the first operand is left out."""
 RECURSIVE_OPTIONS = {"-r", "-R", "--recursive", "--dereference-recursive"}
+"""With one of these options a program that gets no file reads the folder, not its input."""
+MAX_OPERANDS = 999
+"""Any number: a line has fewer words (MAX_PIECES of `policy.shell`)."""
 
 
 class Operand(NamedTuple):
+    """A position of a signature: words of one kind, and how many."""
+
     kind: str
+    """A name of VALUE_CHECKS."""
     least: int
     most: int
 
 
 class Signature(NamedTuple):
+    """The permitted calls of a program."""
+
     options: Mapping[str, str]
-    """The kind of each one's value; empty: it has none."""
+    """The kind of each option's value, a name of VALUE_CHECKS. Empty: it has no value."""
     required_options: frozenset[str]
+    """At least one of these must be there, if there are any."""
     operands: tuple[Operand, ...]
     options_first: bool = False
-    """Some systems take an option behind an operand for another operand; here that would be written to."""
+    """True if no option may follow an operand. Some systems take it for an operand, to which the program writes."""
 
 
 @cache
 def parse_signature(line: str) -> Signature:
+    """Parse a line in the notation of this module."""
     options: dict[str, str] = {}
-    needed: set[str] = set()
+    required: set[str] = set()
     operands: list[Operand] = []
     for item in line.split():
         if item.startswith("!"):
-            needed |= {f"-{letter}" for letter in item[2:]}
+            required |= {f"-{letter}" for letter in item[2:]}
         item = item.lstrip("!")
         if item == "<":
             continue
@@ -57,108 +74,117 @@ def parse_signature(line: str) -> Signature:
             options |= _parse_options(item)
         else:
             operands.append(_parse_operand(item))
-    return Signature(options, frozenset(needed), tuple(operands), "<" in line.split())
+    return Signature(options, frozenset(required), tuple(operands), "<" in line.split())
 
 
 OPTION_PATTERN = re.compile(r"(--[\w-]+|-\w)(=?)([#:?]|)(.*)")
 
 
 def _parse_options(item: str) -> dict[str, str]:
-    found = OPTION_PATTERN.fullmatch(item)
-    if found and (found[3] or found[1].startswith("--")):
-        return {found[1]: (found[4] or found[3])}
+    option = OPTION_PATTERN.fullmatch(item)
+    if option and (option[3] or option[1].startswith("--")):
+        return {option[1]: (option[4] or option[3])}
     return dict.fromkeys((f"-{letter}" for letter in item[1:]), "")
 
 
 def _parse_operand(item: str) -> Operand:
-    kind, how = (item[:-1], item[-1]) if item[-1] in "?*+" else (item, "")
-    least, most = {"": (1, 1), "?": (0, 1), "*": (0, 999), "+": (1, 999)}[how]
+    kind, repeat = (item[:-1], item[-1]) if item[-1] in "?*+" else (item, "")
+    least, most = {"": (1, 1), "?": (0, 1), "*": (0, MAX_OPERANDS), "+": (1, MAX_OPERANDS)}[repeat]
     return Operand(kind, least, most)
 
 
 def check_signature(signature: Signature, command: ShellCommand) -> None:
-    """Raises Unproven if the command is called in another way."""
-    seen, operands = _parse_words(signature, command.words[1:])
-    if signature.required_options and not signature.required_options & seen:
+    """Check that the signature permits the command. Raises Unproven, with the reason, if it does not."""
+    used, operands = _parse_words(signature, command.words[1:])
+    if signature.required_options and not signature.required_options & used:
         raise Unproven(f"without {' or '.join(sorted(signature.required_options))} it may change something")
-    wanted = list(signature.operands)
-    stands_first = wanted and wanted[0].kind in FIRST_OPERAND_KINDS
-    if stands_first and any(
-        signature.options[name] or name.startswith("--")
-        for name in FIRST_OPERAND_OPTIONS & seen & signature.options.keys()
-    ):
-        wanted.pop(0)
-    if command.is_piped or RECURSIVE_OPTIONS & seen:
-        wanted = [each._replace(least=0) if each.kind == "FILE" else each for each in wanted]
-    for number, (kind, least, most) in enumerate(wanted):
-        taken = min(most, max(0, len(operands) - sum(later.least for later in wanted[number + 1 :])))
-        if taken < least:
+    expected = list(signature.operands)
+    if expected and expected[0].kind in FIRST_OPERAND_KINDS and _replaces_first_operand(signature, used):
+        expected.pop(0)
+    if command.is_piped or RECURSIVE_OPTIONS & used:
+        expected = [each._replace(least=0) if each.kind == "FILE" else each for each in expected]
+    _check_operands(expected, operands)
+
+
+def _replaces_first_operand(signature: Signature, used: set[str]) -> bool:
+    """Return whether an option in use stands for the first operand. A letter does so only if it has a value."""
+    names = FIRST_OPERAND_OPTIONS & used & signature.options.keys()
+    return any(signature.options[name] or name.startswith("--") for name in names)
+
+
+def _check_operands(expected: Sequence[Operand], operands: list[ShellWord]) -> None:
+    """Give each position as many of the operands as it may have, and leave enough for the later positions."""
+    for number, (kind, least, most) in enumerate(expected):
+        count = min(most, max(0, len(operands) - sum(later.least for later in expected[number + 1 :])))
+        if count < least:
             raise Unproven("an operand is missing")
-        for word in operands[:taken]:
+        for word in operands[:count]:
             if word.is_glob and most == 1:
-                raise Unproven(f"{_quote_word(word)} could become several words")
+                raise Unproven(f"{quote_word(word.text)} could become several words")
             _check_value(kind, word)
-        del operands[:taken]
+        operands = operands[count:]
     if operands:
-        raise Unproven(f"the operand {_quote_word(operands[0])} is one too many")
+        raise Unproven(f"the operand {quote_word(operands[0].text)} is one too many")
 
 
 def _parse_words(signature: Signature, words: Sequence[ShellWord]) -> tuple[set[str], list[ShellWord]]:
-    seen: set[str] = set()
+    """Return the options in use, whose values are checked here, and the operands."""
+    used: set[str] = set()
     operands: list[ShellWord] = []
     rest = iter(words)
     for word in rest:
         if word.text == "--":
             operands += [each._replace(text=f"./{each.text}") if each.text[:1] in "*?[-" else each for each in rest]
         elif word.text.startswith("-") and word.text != "-" and operands and signature.options_first:
-            raise Unproven(f"the option {_quote_word(word)} stands after an operand")
+            raise Unproven(f"the option {quote_word(word.text)} stands after an operand")
         elif word.text.startswith("--"):
             name, glued, value = word.text.partition("=")
             _check_long_option(signature, name, word._replace(text=value) if glued else None, rest)
-            seen.add(name)
+            used.add(name)
         elif word.text.startswith("-") and word.text != "-":
-            seen |= _check_short_options(signature, word, rest)
+            used |= _check_short_options(signature, word, rest)
         else:
             operands.append(word)
-    return seen, operands
+    return used, operands
 
 
 def _check_long_option(signature: Signature, name: str, value: ShellWord | None, rest: Iterator[ShellWord]) -> None:
     kind = signature.options.get(name)
     if kind is None or (value is not None and not kind):
-        raise Unproven(f"the option {_quote_word(ShellWord(name))} is not known")
+        raise Unproven(f"the option {quote_word(name)} is not known")
     if kind and kind != "?":
         _check_value(kind, value if value is not None else next(rest, ShellWord("")))
 
 
 def _check_short_options(signature: Signature, word: ShellWord, rest: Iterator[ShellWord]) -> set[str]:
-    seen: set[str] = set()
+    used: set[str] = set()
     if word.is_glob:
-        raise Unproven(f"{_quote_word(word)} could become another option")
+        raise Unproven(f"{quote_word(word.text)} could become another option")
     if "-#" in signature.options and re.fullmatch(r"-\d{1,9}", word.text):
-        return seen
-    for place, letter in enumerate(word.text[1:], start=2):
+        return used
+    for position, letter in enumerate(word.text[1:], start=2):
         kind = signature.options.get(f"-{letter}")
         if kind is None:
-            raise Unproven(f"the option {_quote_word(word)} is not known")
-        seen.add(f"-{letter}")
+            raise Unproven(f"the option {quote_word(word.text)} is not known")
+        used.add(f"-{letter}")
         if kind == "?":
             break
         if kind:
-            glued = word.text[place:]
+            glued = word.text[position:]
             _check_value(kind, ShellWord(glued) if glued else next(rest, ShellWord("")))
             break
-    return seen
+    return used
 
 
 def _check_value(kind: str, word: ShellWord) -> None:
     if word.is_glob and kind not in ("PATH", "FILE", ":", "?"):
-        raise Unproven(f"{_quote_word(word)} could become several words")
+        raise Unproven(f"{quote_word(word.text)} could become several words")
     if not VALUE_CHECKS[kind](word):
-        raise Unproven(f"{_quote_word(word)} is not proven harmless there")
+        raise Unproven(f"{quote_word(word.text)} is not proven harmless there")
 
 
 def _is_path(word: ShellWord) -> bool:
+    """Return whether the word, and each name that it expands to, is inside the workspace."""
     if word.is_literal:
         return not OUTSIDE_WORKSPACE.search(word.text)
     if word.is_glob:
@@ -169,11 +195,11 @@ def _is_path(word: ShellWord) -> bool:
 OUTSIDE_WORKSPACE = re.compile(
     r"^[/~]|^\\\\|(^|[/\\=])\.\.([/\\]|$)|=[/~]|^[A-Za-z]:|(^|[/\\])\.git([/\\]|$)", re.IGNORECASE
 )
-"""What a path inside the workspace cannot hold, even where nobody expands it."""
+"""The parts that no path inside the workspace has, even where no shell expands it."""
 
 
 def is_safe_glob(glob: str) -> bool:
-    """Whether nothing it matches can be taken for an option, for the folder above, or for the repository's data."""
+    """Return whether no match can be taken for an option, for the folder above, or for the repository's data."""
     return not re.match(r"[*?\[]", glob) and not re.search(r"(^|/)\.[^/]*[*?\[]", glob)
 
 
@@ -186,7 +212,7 @@ def _make_matcher(pattern: str) -> Callable[[ShellWord], bool]:
 
 
 VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
-    "#": _make_matcher(r"[+-]?\d{1,9}[bkKmMG]?"),
+    "#": _make_matcher(r"[+-]?\d{1,9}[bkKmMG]?"),  # 9 digits: what every program reads into 32 bits
     ":": lambda word: bool(word.text) and not word.text.startswith("-") and _is_text(word),
     "?": lambda word: True,
     "PATH": _is_path,
@@ -195,7 +221,7 @@ VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
     "OBJECT": lambda word: not word.text.startswith("@") and _is_path(word),
     "DAY": _make_matcher(r"(?!.*TZ).*([A-Za-z@:]|\d-).*"),
     "TEXT": lambda word: True,
-    "NUMBER": _make_matcher(r"\d{1,6}(\.\d{1,6})?"),
+    "NUMBER": _make_matcher(r"\d{1,6}(\.\d{1,6})?"),  # bounds the lines of seq; chosen, not measured
     "NAME": _make_matcher(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"),
     "DATE": _make_matcher(r"\+[^\x00-\x1f]*"),
     "PS": _make_matcher(r"[aAfjlrTuwx]{1,6}"),
@@ -204,17 +230,14 @@ VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
     "AWK": lambda word: script_subsets.is_safe_awk(word.text),
     "JQ": lambda word: script_subsets.is_safe_jq(word.text),
 }
+"""The check of each kind of value; `policy.expressions` adds its own."""
 
 
 def _is_revision(text: str) -> bool:
-    """A commit, a range, a file of a commit, or a path."""
+    """Return whether the text is a commit, a range, a file of a commit, or a path, and stays in the workspace."""
     revision, colon, path = text.partition(":")
     if colon and (not revision or find_path_error(path)):
         return False
     return bool(re.fullmatch(r"[\w@./^~+-]+", revision)) and not find_path_error(
         revision.replace("@", "").replace("^", "") or "x"
     )
-
-
-def _quote_word(word: ShellWord) -> str:
-    return repr(word.text[:40])

@@ -43,8 +43,8 @@ def test_unproven_command_is_not_read_only(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ({"command": "ls", "shell": True}, "it asks for a shell"),
-        ({"command": "ls", "cwd": "../.."}, "of its folder, '..' could leave the workspace"),
+        ({"command": "ls", "shell": True}, "it requests a shell"),
+        ({"command": "ls", "cwd": "../.."}, "its folder may be outside the workspace: '..' could leave the workspace"),
         ({"command": ["ls"]}, "it is empty"),
         ({"command": None}, "it is empty"),
         ({}, "it is empty"),

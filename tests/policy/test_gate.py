@@ -185,7 +185,7 @@ def test_pattern_that_could_leave_the_workspace_is_denied(pattern: str) -> None:
         (".github/workflows/ci.yml", "It is run by continuous integration, with its rights and its secrets."),
         (".env", "It may hold keys or other secrets, or decide who may log in."),
         ("home/.ssh/config", "It may hold keys or other secrets, or decide who may log in."),
-        (".vscode/tasks.json", "Tools run what it names without being asked."),
+        (".vscode/tasks.json", "Tools run the programs that it names without asking the user."),
         ("src/main.py", None),
     ],
 )
