@@ -1,4 +1,7 @@
-"""What became of each tool call that a client had to act on. Each function is a few statements of a transaction."""
+"""The rows of tool calls that a client had to act on.
+
+Each function executes a few statements in the caller's transaction.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,24 +24,29 @@ STATUS_BY_DECISION = {
     "cancel": "cancelled",
     "expire": "expired",
 }
+"""The status of a call after a decision, in the words of the audit."""
 OPEN_STATUSES = {"asked", "sent"}
+"""The call waits for its client: for a decision, or for the result."""
 CLOSED_STATUSES = {"rejected", "cancelled", "expired"}
+"""The decision answered the call as well: no result follows."""
+OVERDUE_BATCH = 100
+"""Overdue calls of one round, each of which starts a run of the model; the next round continues. Not measured."""
 
 
 def record_open(connection: Connection, session_id: str, open_calls: Iterable[OpenCall]) -> None:
-    """Those that a thread waits for: asked of a human, or sent to the IDE."""
+    """Store the calls of a pause: `asked` if they wait for a decision, `sent` if the IDE has to run them."""
     for each in open_calls:
         status = "asked" if each.call.requires_approval else "sent"
-        known = connection.execute(SELECT_CALL, {"session": session_id, "call": each.call.call_id}).mappings().first()
-        if known is None or known["proposed_at"] != each.created_at:
+        row = connection.execute(SELECT_CALL, {"session": session_id, "call": each.call.call_id}).mappings().first()
+        if row is None or row["proposed_at"] != each.created_at:
             _insert_call(connection, session_id, each, status)
-        elif known["status"] != status:
-            sent = {"sent_at": known["sent_at"] or utc_timestamp()} if status == "sent" else {}
+        elif row["status"] != status:
+            sent = {"sent_at": row["sent_at"] or utc_timestamp()} if status == "sent" else {}
             _update_call(connection, session_id, each.call.call_id, status=status, answered_at=None, **sent)
 
 
 def _insert_call(connection: Connection, session_id: str, open_call: OpenCall, status: str) -> None:
-    """In place of an earlier call of the same id, which a user took back."""
+    """Insert a call, in place of an earlier one of the same id whose turn was undone."""
     delete_calls(connection, session_id, [open_call.call.call_id])
     connection.execute(
         insert(calls),
@@ -60,15 +68,16 @@ def _insert_call(connection: Connection, session_id: str, open_call: OpenCall, s
 
 
 def record_decisions(connection: Connection, session_id: str, entries: Iterable[Mapping[str, Any]]) -> None:
-    """By entries of the audit."""
+    """Store the decisions of audit entries in the rows of their calls."""
     for entry in entries:
         status = STATUS_BY_DECISION[entry["decision"]]
-        closed = {"answered_at": entry["timestamp"]} if status in CLOSED_STATUSES else {}
-        about = {"decision": entry["decision"], "decided_by": entry["decided_by"], "decided_at": entry["timestamp"]}
-        _update_call(connection, session_id, entry["call_id"], status=status, **about, **closed)
+        decision = {"decision": entry["decision"], "decided_by": entry["decided_by"], "decided_at": entry["timestamp"]}
+        closing = {"answered_at": entry["timestamp"]} if status in CLOSED_STATUSES else {}
+        _update_call(connection, session_id, entry["call_id"], status=status, **decision, **closing)
 
 
 def record_result(connection: Connection, session_id: str, call_id: str, status: str = "answered") -> None:
+    """Mark a call as closed now: answered, or rejected in the IDE."""
     _update_call(connection, session_id, call_id, status=status, answered_at=utc_timestamp())
 
 
@@ -77,31 +86,35 @@ def _update_call(connection: Connection, session_id: str, call_id: str, **values
 
 
 def list_calls(connection: Connection, session_id: str) -> dict[str, dict[str, Any]]:
-    """By call id."""
+    """Return the calls of a session by call id, without the id of the session."""
     rows = connection.execute(select(calls).where(calls.c.session_id == session_id)).mappings()
     return {row["call_id"]: {name: row[name] for name in PUBLIC_COLUMNS} for row in rows}
 
 
 def filter_open_calls(connection: Connection, session_id: str, open_calls: Iterable[OpenCall]) -> list[OpenCall]:
-    """Those of a pause that wait for their client: not those whose answer a run works on."""
-    waited_for = list(open_calls)
-    mine = and_(calls.c.session_id == session_id, calls.c.call_id.in_([each.call.call_id for each in waited_for]))
-    closed = connection.scalars(select(calls.c.call_id).where(mine, calls.c.status.not_in(OPEN_STATUSES))).all()
-    return [each for each in waited_for if each.call.call_id not in closed]
+    """Return the calls of a pause that wait for their client, without those whose answer a run works on."""
+    candidates = list(open_calls)
+    rows = and_(calls.c.session_id == session_id, calls.c.call_id.in_([each.call.call_id for each in candidates]))
+    closed = connection.scalars(select(calls.c.call_id).where(rows, calls.c.status.not_in(OPEN_STATUSES))).all()
+    return [each for each in candidates if each.call.call_id not in closed]
 
 
 def delete_calls(connection: Connection, session_id: str, call_ids: Iterable[str]) -> None:
+    """Delete the rows of these calls of a session."""
     connection.execute(calls.delete().where(calls.c.session_id == session_id, calls.c.call_id.in_(list(call_ids))))
 
 
 def find_overdue_approvals(connection: Connection, seconds: float) -> list[str]:
-    """The sessions with an approval that is open for longer than that."""
-    late = and_(calls.c.status == "asked", calls.c.proposed_at < timestamp_ago(seconds), SESSION_EXISTS)
-    return list(connection.scalars(select(calls.c.session_id).where(late).distinct()))
+    """Return the ids of sessions with an approval that has been open for more than `seconds`."""
+    is_late = and_(calls.c.status == "asked", calls.c.proposed_at < timestamp_ago(seconds), SESSION_EXISTS)
+    return list(connection.scalars(select(calls.c.session_id).where(is_late).distinct()))
 
 
 def find_overdue_calls(connection: Connection, seconds: float) -> list[tuple[str, str]]:
-    """Session and id of the calls that an IDE works on for longer than that."""
-    late = and_(calls.c.status == "sent", calls.c.sent_at < timestamp_ago(seconds), SESSION_EXISTS)
-    found = select(calls.c.session_id, calls.c.call_id).where(late).order_by(calls.c.sent_at).limit(100)
-    return [(session_id, call_id) for session_id, call_id in connection.execute(found)]
+    """Return session id and call id of calls that were sent to the IDE more than `seconds` ago; the oldest first.
+
+    At most `OVERDUE_BATCH` are returned.
+    """
+    is_late = and_(calls.c.status == "sent", calls.c.sent_at < timestamp_ago(seconds), SESSION_EXISTS)
+    ids = select(calls.c.session_id, calls.c.call_id).where(is_late).order_by(calls.c.sent_at).limit(OVERDUE_BATCH)
+    return [(session_id, call_id) for session_id, call_id in connection.execute(ids)]

@@ -1,4 +1,4 @@
-"""The database's clock: the only one that leases are judged by, since those of replicas differ."""
+"""The database's clock. Leases expire by no other clock, since the clocks of replicas differ."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class clock(FunctionElement[float]):  # noqa: N801
-    """Seconds since 1970, at the moment when the statement runs."""
+    """The seconds since 1970 when the statement runs, as an SQL expression."""
 
     type = Float()
     inherit_cache = True

@@ -20,33 +20,47 @@ from sessions.store.migrations import migrate, refuse_newer
 
 T = TypeVar("T")
 MIGRATION_LOCK = 0x41_52_54_31
-"""The advisory lock of whoever changes the tables of a Postgres."""
+"""The key of the advisory lock under which a process migrates a Postgres: "ART1" in ASCII, an arbitrary value.
+
+It must never change: processes of different versions have to exclude each other.
+"""
 POLL_SECONDS = 0.2
+"""Between two attempts to get that lock: short beside the start of a process. Chosen, not measured."""
+
+SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000")
+"""With WAL, readers do not wait for the writer. With NORMAL, a commit survives the death of the process.
+
+Only FULL would sync each commit, so that it survives a power cut as well. Another program, such as a backup, may lock
+the file: the service waits 10,000 ms for it, as long as it waits for a row of Postgres by default.
+"""
 
 
 class Database(Protocol):
+    """The transactions that the service needs of a database."""
+
     @property
     def is_shared(self) -> bool:
-        """Whether other processes may serve it as well."""
+        """True if other processes may serve the same database."""
 
     async def transact(self, work: Callable[[Connection], T]) -> T:
-        """All of it or nothing. `work` must not wait for anything but the connection.
+        """Run `work` in a transaction, all of it or nothing, and return its result.
 
-        It must be idempotent: it runs again when the connection is lost, even if that was after its commit.
+        `work` must not wait for anything but the connection. It must be idempotent: it runs again when the connection
+        is lost, even if that was after its commit.
         """
 
     async def ping(self) -> None:
-        """Raises what the database raises, without a second attempt."""
+        """Execute a statement, without a second attempt. Raises an error of the database."""
 
     async def prepare(self, prepare_others: Callable[[], Awaitable[None]]) -> None:
-        """Brings the tables up to date, and runs `others` for those that are not ours; one process at a time.
+        """Migrate the tables, after `prepare_others` has done so with those of the checkpointer; one process at a time.
 
         Raises SchemaTooNew.
         """
 
 
 class SQLiteDatabase:
-    """A whole transaction is one hop to the thread that owns the file: a hop for each statement costs more than it."""
+    """An SQLite file. A transaction is one hop to the thread that owns the file: a hop costs more than a statement."""
 
     is_shared = False
 
@@ -70,6 +84,8 @@ class SQLiteDatabase:
 
 
 class PostgresDatabase:
+    """A Postgres. Transactions are repeated after transient errors."""
+
     is_shared = True
 
     def __init__(self, engine: AsyncEngine, timeouts: Mapping[str, str]) -> None:
@@ -97,12 +113,15 @@ class PostgresDatabase:
             return await connection.run_sync(work_with_timeouts)
 
     async def _try_prepare(self, prepare_others: Callable[[], Awaitable[None]]) -> bool:
-        """False if another process is at it. To wait in the database would block the indexes that are built there."""
+        """Migrate, and return True; return False if another process migrates.
+
+        Waiting for the lock inside the database would block the indexes that are built concurrently.
+        """
         async with self._engine.begin() as connection:
             if not await connection.scalar(text(f"select pg_try_advisory_xact_lock({MIGRATION_LOCK})")):
                 return False
             await connection.run_sync(refuse_newer)
-            # Also lets go of the snapshot of the last query, which an index that is built concurrently would wait for.
+            # This statement also releases the snapshot of the last query, for which a concurrent index would wait.
             await connection.exec_driver_sql("set local idle_in_transaction_session_timeout = 0")
             await prepare_others()
             await connection.run_sync(migrate)
@@ -111,9 +130,10 @@ class PostgresDatabase:
 
 @asynccontextmanager
 async def open_database(settings: Settings, thread: ThreadPoolExecutor) -> AsyncIterator[Database]:
-    """It has to be prepared before it is used. `thread`: the one that all work on an SQLite file is done in.
+    """Open the database of the settings while the block runs; it has to be prepared before it is used.
 
-    Raises RuntimeError if another process serves the same file; a Postgres need not be there yet.
+    `thread` does all work on an SQLite file. A Postgres need not be reachable yet.
+    Raises RuntimeError if another process serves the same file.
     """
     url = make_url(settings.db_url)
     opened = _open_sqlite(url, thread) if url.get_backend_name() == "sqlite" else _open_postgres(url, settings)
@@ -136,7 +156,8 @@ async def _open_sqlite(url: URL, thread: ThreadPoolExecutor) -> AsyncIterator[Da
         try:
             yield SQLiteDatabase(engine, thread)
         finally:
-            await asyncio.get_running_loop().run_in_executor(thread, engine.dispose)  # after what it still does
+            # In the thread, so that the work it still has is done before.
+            await asyncio.get_running_loop().run_in_executor(thread, engine.dispose)
 
 
 @asynccontextmanager
@@ -161,11 +182,11 @@ def _select_one(connection: Connection) -> None:
 
 
 def _migrate_sqlite(connection: Connection) -> None:
-    """Python's sqlite3 begins no transaction for what changes a table."""
+    """Migrate in a transaction that is begun here: Python's sqlite3 begins none for a change of a table."""
     connection.exec_driver_sql("begin immediate")
     migrate(connection)
 
 
 def _set_pragmas(connection: Any, _: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
+    for pragma in SQLITE_PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")

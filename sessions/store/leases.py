@@ -1,7 +1,9 @@
-"""Who may write to a session: one replica at a time, by a lease in the session's row. Functions of a few statements.
+"""The leases of sessions, in their rows: one replica at a time may write to a session.
 
-A lease has an epoch that grows with each taking, also when the session is erased and made anew, and a time at which it
-runs out. Whoever writes locks the row and compares the epoch, so that a replica that slept too long cannot write.
+A lease has an epoch and an expiry. The epoch grows with each acquisition, also when the session is erased and created
+again. Every write locks the row and compares the epoch, so that a replica that slept too long cannot write.
+
+Each function executes a few statements in the caller's transaction.
 """
 
 import platform
@@ -15,8 +17,11 @@ from sessions.store.clock import clock
 from sessions.store.tables import sessions
 
 IS_LEASED = and_(sessions.c.lease_owner.is_not(None), sessions.c.lease_expires_at > clock())
-_MICROSECONDS = cast(clock() * 1_000_000, BigInteger)
-_NEXT_EPOCH = case((sessions.c.lease_epoch >= _MICROSECONDS, sessions.c.lease_epoch + 1), else_=_MICROSECONDS)
+_CLOCK_MICROSECONDS = cast(clock() * 1_000_000, BigInteger)
+_NEXT_EPOCH = case(
+    (sessions.c.lease_epoch >= _CLOCK_MICROSECONDS, sessions.c.lease_epoch + 1), else_=_CLOCK_MICROSECONDS
+)
+"""The clock, or one more than the last epoch where the clock does not exceed it: a row that was erased has no epoch."""
 _NEW_EXPIRY = clock() + bindparam("seconds")
 
 SELECT_AND_LOCK = (
@@ -42,30 +47,42 @@ RELEASE_LEASE = (
 )
 
 
+HOST_NAME_CHARACTERS = 24
+"""Enough of the host's name to find the machine. The whole name has to fit into `sessions.lease_owner`."""
+SUFFIX_CHARACTERS = 12
+"""48 random bits: host and process id alone come back, for example in each container that starts."""
+
+
 def make_replica_name() -> str:
-    """A name for this process, which no other one ever had."""
-    return f"{platform.node()[:24]}-{getpid()}-{uuid4().hex[:12]}"
+    """Return a name for this process that no other process ever had."""
+    return f"{platform.node()[:HOST_NAME_CHARACTERS]}-{getpid()}-{uuid4().hex[:SUFFIX_CHARACTERS]}"
 
 
 def lock_row(connection: Connection, session_id: str) -> RowMapping | None:
-    """The session's row, `held` telling whether a lease on it is good; nobody else changes it in this transaction."""
+    """Lock and return the session's row; None if there is none. Its `held` is true while the lease has not expired.
+
+    No other transaction changes the row before this one ends.
+    """
     return connection.execute(SELECT_AND_LOCK, {"session": session_id}).mappings().first()
 
 
 def try_lock_row(connection: Connection, session_id: str) -> RowMapping | None:
-    """As `locked`, but None at once if somebody else has locked it: who sleeps there must not hold up the others."""
+    """Do as `lock_row`, but return None at once if another transaction has the lock.
+
+    A process that sleeps with the lock must not delay the other sessions.
+    """
     return connection.execute(SELECT_IF_UNLOCKED, {"session": session_id}).mappings().first()
 
 
 def acquire_lease(connection: Connection, session_id: str, owner: str, seconds: float) -> FencingToken:
-    """Of a session whose row is locked, and not held."""
+    """Acquire the lease of a session for so many seconds. Its row must be locked, and no other lease may be valid."""
     epoch = connection.scalar(ACQUIRE_LEASE, {"session": session_id, "replica": owner, "seconds": seconds})
     assert epoch is not None
     return FencingToken(session_id, owner, epoch)
 
 
 def require_lease(connection: Connection, lease: FencingToken) -> RowMapping:
-    """The session's row, locked. Raises LeaseLost."""
+    """Lock and return the session's row. Raises LeaseLost if another replica acquired the lease, or the row is gone."""
     row = lock_row(connection, lease.session_id)
     if row is None or (row["lease_owner"], row["lease_epoch"]) != (lease.owner, lease.epoch):
         raise LeaseLost(lease.session_id)
@@ -73,17 +90,18 @@ def require_lease(connection: Connection, lease: FencingToken) -> RowMapping:
 
 
 def renew_leases(connection: Connection, owner: str, seconds: float) -> set[FencingToken]:
-    """All that a replica holds, in one statement."""
+    """Extend every lease of a replica to `seconds` from now, in one statement; return the leases."""
     rows = connection.execute(RENEW_LEASES, {"replica": owner, "seconds": seconds})
     return {FencingToken(session_id, owner, epoch) for session_id, epoch in rows}
 
 
 def release_lease(connection: Connection, lease: FencingToken) -> None:
+    """End the lease. A later lease of the same session stays as it is."""
     connection.execute(RELEASE_LEASE, {"session": lease.session_id, "held": lease.epoch})
 
 
 def release_all(connection: Connection) -> None:
-    """For a database that only this process may open: whoever held a lease is dead."""
+    """End the leases of all replicas. Only for a database that one process opens: the owners of the leases are dead."""
     connection.execute(
         update(sessions).values(lease_owner=None, lease_expires_at=None).where(sessions.c.lease_owner.is_not(None))
     )

@@ -1,4 +1,4 @@
-"""One process for one SQLite file: who else wants it waits for nothing and is told."""
+"""The lock that gives an SQLite file to one process."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[None]:
-    """Raises RuntimeError if another process holds it."""
+    """Hold the lock of `path` while the block runs. Raises RuntimeError at once if another process has it."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

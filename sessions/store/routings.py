@@ -1,10 +1,13 @@
-"""How requests were routed, and what their users thought of it."""
+"""The rows of classifications: the agent that each request went to, and the agent that the user picked instead.
+
+Each function executes a few statements in the caller's transaction.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from graph import wire
 from graph.routing.classifier import classify_by_keywords
@@ -18,13 +21,16 @@ from sessions.store.tables import routings, runs
 PUBLIC_COLUMNS = ("text", "agent", "confidence", "method", "expected", "override", "created_at")
 TEAM = select_team(multi_agent=True)
 MAX_RUNS_SEARCHED = 500
-"""Runs of one turn, among which the one is that began it."""
+"""Runs of a turn that are searched for the message that began it.
+
+Each tool result is a run, and `MAX_TOOL_CALLS` allows 200 of them in a turn. Beyond the limit the text is empty.
+"""
 
 
 def record_routings(connection: Connection, session_id: str, run_id: str, events: Sequence[RunEvent]) -> None:
-    """Those that a run told its client of; once, also if the transaction is made again."""
-    made = [about for about in _read_routings(events) if about["to_agent"] in TEAM]
-    if not made:
+    """Store the classifications that a run sent to its client; if the transaction is repeated, once."""
+    choices = [choice for choice in _read_routings(events) if choice["to_agent"] in TEAM]
+    if not choices:
         return
     text = _find_request_text(connection, session_id, run_id)[:MAX_REQUEST_CHARS]
     shared = {"run_id": run_id, "session_id": session_id, "text": text, "created_at": utc_timestamp()}
@@ -33,12 +39,12 @@ def record_routings(connection: Connection, session_id: str, run_id: str, events
         {
             **shared,
             "number": number,
-            "agent": about["to_agent"],
-            "confidence": about["confidence"],
-            "method": about["classification_method"],
+            "agent": choice["to_agent"],
+            "confidence": choice["confidence"],
+            "method": choice["classification_method"],
             "expected": expected,
         }
-        for number, about in enumerate(made)
+        for number, choice in enumerate(choices)
     ]
     connection.execute(delete(routings).where(routings.c.run_id == run_id))
     connection.execute(insert(routings), rows)
@@ -51,10 +57,10 @@ def _read_routings(events: Sequence[RunEvent]) -> Iterator[dict[str, Any]]:
 
 
 def _find_request_text(connection: Connection, session_id: str, run_id: str) -> str:
-    """What the user said last, in this run or in one before it."""
-    until = select(runs.c.number).where(runs.c.id == run_id).scalar_subquery()
-    before = select(runs.c.input).where(runs.c.session_id == session_id, runs.c.number <= until)
-    newest = before.order_by(runs.c.number.desc()).limit(MAX_RUNS_SEARCHED)
+    """Return the user's last text, of this run or of one before it; empty if none is found."""
+    this_run = select(runs.c.number).where(runs.c.id == run_id).scalar_subquery()
+    inputs = select(runs.c.input).where(runs.c.session_id == session_id, runs.c.number <= this_run)
+    newest = inputs.order_by(runs.c.number.desc()).limit(MAX_RUNS_SEARCHED)
     return next(filter(None, map(_user_text, connection.scalars(newest))), "")
 
 
@@ -63,37 +69,40 @@ def _user_text(message: dict[str, Any]) -> str:
 
 
 def record_override(connection: Connection, session_id: str, message: wire.Message) -> None:
-    """Whoever picks another specialist before they say anything else did not agree with the last choice."""
+    """Store another specialist that the user picks before the next message: the last choice was wrong for them."""
     if not isinstance(message, wire.SwitchAgent) or message.agent_type not in TEAM:
         return
-    mine = routings.c.session_id == session_id
-    newest = select(routings).where(mine).order_by(routings.c.created_at.desc(), routings.c.number.desc()).limit(1)
+    in_session = routings.c.session_id == session_id
+    newest = (
+        select(routings).where(in_session).order_by(routings.c.created_at.desc(), routings.c.number.desc()).limit(1)
+    )
     last = connection.execute(newest).mappings().first()
     if last is None or last["override"] or last["agent"] == message.agent_type or _has_later_message(connection, last):
         return
-    this = (routings.c.run_id == last["run_id"], routings.c.number == last["number"])
-    connection.execute(update(routings).where(*this).values(override=message.agent_type))
+    is_last = (routings.c.run_id == last["run_id"], routings.c.number == last["number"])
+    connection.execute(update(routings).where(*is_last).values(override=message.agent_type))
 
 
-def _has_later_message(connection: Connection, routing: Any) -> bool:
-    """Whether the user has said something since."""
+def _has_later_message(connection: Connection, routing: RowMapping) -> bool:
+    """Return whether a message of the user came after this classification, and its run is done."""
     after = select(runs.c.number).where(runs.c.id == routing["run_id"]).scalar_subquery()
     later = select(runs.c.input).where(
         runs.c.session_id == routing["session_id"], runs.c.number > after, runs.c.status == RunStatus.DONE
     )
-    return any(given["type"] in ("user_message", "switch_agent") for given in connection.scalars(later))
+    return any(message["type"] in ("user_message", "switch_agent") for message in connection.scalars(later))
 
 
 def list_routings(connection: Connection, session_id: str) -> list[dict[str, Any]]:
-    """In their order."""
-    found = connection.execute(
+    """Return the classifications of a session, oldest first."""
+    rows = connection.execute(
         select(*(routings.c[name] for name in PUBLIC_COLUMNS))
         .where(routings.c.session_id == session_id)
         .order_by(routings.c.created_at, routings.c.number)
     )
-    return [dict(row) for row in found.mappings()]
+    return [dict(row) for row in rows.mappings()]
 
 
 def list_all_routings(connection: Connection) -> Iterator[dict[str, Any]]:
+    """Yield the classifications of all sessions, without their sessions."""
     for row in connection.execute(select(*(routings.c[name] for name in PUBLIC_COLUMNS))).mappings():
         yield dict(row)

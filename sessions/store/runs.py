@@ -30,13 +30,16 @@ from sessions.store.leases import IS_LEASED
 from sessions.store.sessions import find_session, record_outcome
 from sessions.store.tables import UNFINISHED, runs, sessions
 
-RUN_BY_KEY = select(runs).where(runs.c.session_id == bindparam("session"), runs.c.idempotency_key == bindparam("name"))
+SELECT_BY_KEY = select(runs).where(
+    runs.c.session_id == bindparam("session"), runs.c.idempotency_key == bindparam("name")
+)
 
 UPDATE_RUN = update(runs).where(runs.c.id == bindparam("run"))
 
 FINISH_RUN = UPDATE_RUN.where(UNFINISHED)
+"""Changes no row that is done already: a transaction may be repeated."""
 
-FIRST_UNFINISHED = (
+SELECT_FIRST_UNFINISHED = (
     select(runs).where(runs.c.session_id == bindparam("session"), UNFINISHED).order_by(runs.c.number).limit(1)
 )
 
@@ -60,6 +63,11 @@ ADD_RUN = insert(runs).values(
     },
 )
 
+"""The number and the key are read in the same statement: the session's row is locked, so no other run comes between."""
+
+ORPHAN_BATCH = 100
+"""Sessions that one heartbeat takes over at most; the next one continues. Chosen, not measured."""
+
 
 def add_run(
     connection: Connection,
@@ -70,7 +78,7 @@ def add_run(
     lease_epoch: int = 0,
     pause: Pause | None = None,
 ) -> None:
-    """The next one of its session, whose row is locked. A key that an earlier run has stays with that one."""
+    """Add the next run of a session, whose row must be locked. A key that an earlier run has stays with that run."""
     connection.execute(
         ADD_RUN,
         {
@@ -89,28 +97,30 @@ def add_run(
 
 
 def find_run(connection: Connection, run_id: str) -> RowMapping | None:
+    """Return the row of a run; None if there is none."""
     return connection.execute(select(runs).where(runs.c.id == run_id)).mappings().first()
 
 
 def find_run_by_key(connection: Connection, session_id: str, key: str) -> RowMapping | None:
-    return connection.execute(RUN_BY_KEY, {"session": session_id, "name": key}).mappings().first()
+    """Return the row of the run with this idempotency key; None if there is none."""
+    return connection.execute(SELECT_BY_KEY, {"session": session_id, "name": key}).mappings().first()
 
 
 def list_runs(connection: Connection, session_id: str) -> Sequence[RowMapping]:
-    """In their order."""
+    """Return the runs of a session, oldest first."""
     return (
         connection.execute(select(runs).where(runs.c.session_id == session_id).order_by(runs.c.number)).mappings().all()
     )
 
 
 def runs_with_usage(connection: Connection, session_id: str, limit: int) -> Sequence[RowMapping]:
-    """The newest runs that asked a model, newest first."""
+    """Return the newest runs with model calls, newest first."""
     mine = select(runs).where(runs.c.session_id == session_id, runs.c.usage.is_not(None))
     return connection.execute(mine.order_by(runs.c.number.desc()).limit(limit)).mappings().all()
 
 
 def find_current_or_last(connection: Connection, session_id: str) -> RowMapping | None:
-    """The one that goes on, else the one that is next, else the last one that did."""
+    """Return the current run, else the first queued one, else the last one that is done; None if there is none."""
     if unfinished := first_unfinished(connection, session_id):
         return unfinished
     newest = select(runs).where(runs.c.session_id == session_id).order_by(runs.c.number.desc()).limit(1)
@@ -118,76 +128,76 @@ def find_current_or_last(connection: Connection, session_id: str) -> RowMapping 
 
 
 def first_unfinished(connection: Connection, session_id: str) -> RowMapping | None:
-    """The run that goes on, or was left behind, else the message that is next."""
-    return connection.execute(FIRST_UNFINISHED, {"session": session_id}).mappings().first()
+    """Return the run that is current or was interrupted, else the first queued one; None if all are done."""
+    return connection.execute(SELECT_FIRST_UNFINISHED, {"session": session_id}).mappings().first()
 
 
 def queue_length(connection: Connection, session_id: str) -> int:
-    """How many messages wait for their turn."""
-    waits = and_(runs.c.session_id == session_id, UNFINISHED, runs.c.status == RunStatus.QUEUED)
-    return connection.scalar(select(func.count()).select_from(runs).where(waits)) or 0
+    """Return the number of queued messages."""
+    is_queued = and_(runs.c.session_id == session_id, UNFINISHED, runs.c.status == RunStatus.QUEUED)
+    return connection.scalar(select(func.count()).select_from(runs).where(is_queued)) or 0
 
 
 def list_orphaned_sessions(connection: Connection) -> list[str]:
-    """Sessions with something to do that no replica works on."""
-    unowned = select(runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
-    return list(connection.scalars(unowned.where(UNFINISHED, not_(IS_LEASED)).distinct().limit(100)))
+    """Return the ids of sessions with unfinished runs and no valid lease, at most `ORPHAN_BATCH` of them."""
+    unfinished = select(runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
+    return list(connection.scalars(unfinished.where(UNFINISHED, not_(IS_LEASED)).distinct().limit(ORPHAN_BATCH)))
 
 
 def request_stop(connection: Connection, session_id: str, reason: str) -> str | None:
-    """Asks whoever carries out the session's run to stop it; the run's id."""
-    found = first_unfinished(connection, session_id)
-    if found is None or found["status"] == RunStatus.QUEUED:
+    """Ask the replica that executes the session's run to stop it; return the run's id, or None without such a run."""
+    row = first_unfinished(connection, session_id)
+    if row is None or row["status"] == RunStatus.QUEUED:
         return None
-    connection.execute(UPDATE_RUN, {"run": found["id"], "stop_requested": reason})
-    run_id: str = found["id"]
+    connection.execute(UPDATE_RUN, {"run": row["id"], "stop_requested": reason})
+    run_id: str = row["id"]
     return run_id
 
 
 def stop_requests(connection: Connection, owner: str) -> list[tuple[str, str]]:
-    """Run and session of what a replica carries out and somebody wants to stop."""
-    asked = select(runs.c.id, runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
+    """Return the run and session ids of a replica's runs that have a stop request."""
+    ids = select(runs.c.id, runs.c.session_id).join(sessions, sessions.c.id == runs.c.session_id)
     found = connection.execute(
-        asked.where(UNFINISHED, runs.c.stop_requested.is_not(None), sessions.c.lease_owner == owner)
+        ids.where(UNFINISHED, runs.c.stop_requested.is_not(None), sessions.c.lease_owner == owner)
     )
     return [(run_id, session_id) for run_id, session_id in found]
 
 
 def is_idle_and_paused(connection: Connection, session_id: str) -> bool:
-    """Whether nothing goes on, and calls are open."""
-    found = find_session(connection, session_id)
-    return bool(found and found["pause"]) and first_unfinished(connection, session_id) is None
+    """Return whether the session has open calls and no unfinished run."""
+    row = find_session(connection, session_id)
+    return bool(row and row["pause"]) and first_unfinished(connection, session_id) is None
 
 
 def start_queued(connection: Connection, run_id: str, lease_epoch: int, pause: Pause | None) -> bool:
-    """Whether the message still waited, and is a run now."""
-    waits = and_(runs.c.id == run_id, runs.c.status == RunStatus.QUEUED)
-    told = pause and pause.model_dump(mode="json")
-    begun = update(runs).where(waits).values(status=RunStatus.RUNNING, lease_epoch=lease_epoch, pause=told)
-    return connection.execute(begun).rowcount > 0
+    """Mark a queued message as running; return False if it is not queued any more."""
+    is_queued = and_(runs.c.id == run_id, runs.c.status == RunStatus.QUEUED)
+    answered = pause and pause.model_dump(mode="json")
+    start = update(runs).where(is_queued).values(status=RunStatus.RUNNING, lease_epoch=lease_epoch, pause=answered)
+    return connection.execute(start).rowcount > 0
 
 
 def withdraw(connection: Connection, run_id: str) -> bool:
-    """Whether the message still waited, and does not any more."""
+    """Delete a queued message; return False if it is not queued any more."""
     return connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == RunStatus.QUEUED)).rowcount > 0
 
 
 def withdraw_all(connection: Connection, session_id: str) -> None:
-    """The messages that wait; who sent them is told."""
+    """Delete the queued messages of a session. Their followers see that the rows are gone, and report it."""
     connection.execute(delete(runs).where(runs.c.session_id == session_id, runs.c.status == RunStatus.QUEUED))
 
 
 def release_idempotency_keys(connection: Connection, session_id: str, run_id: str | None, content: str) -> None:
-    """Of the run that began a turn, and of those after it: what they took may be sent again, not what waits.
+    """Release the keys of the run that began a turn and of all done runs after it: their messages may be sent again.
 
-    Without an id it is the last one that sent this content.
+    Queued messages keep their keys. Without a run id, the turn began with the last run that sent this content.
     """
-    found = [row for row in list_runs(connection, session_id) if _is_turn_start(row, run_id, content)]
-    if found:
-        after = and_(
-            runs.c.session_id == session_id, runs.c.number >= found[-1]["number"], runs.c.status == RunStatus.DONE
+    starts = [row for row in list_runs(connection, session_id) if _is_turn_start(row, run_id, content)]
+    if starts:
+        is_undone = and_(
+            runs.c.session_id == session_id, runs.c.number >= starts[-1]["number"], runs.c.status == RunStatus.DONE
         )
-        connection.execute(update(runs).where(after).values(idempotency_key=None))
+        connection.execute(update(runs).where(is_undone).values(idempotency_key=None))
 
 
 def _is_turn_start(row: RowMapping, run_id: str | None, content: str) -> bool:
@@ -195,6 +205,7 @@ def _is_turn_start(row: RowMapping, run_id: str | None, content: str) -> bool:
 
 
 def update_run(connection: Connection, run_id: str, **values: Any) -> None:
+    """Change columns of a run's row."""
     connection.execute(UPDATE_RUN, {"run": run_id, **values})
 
 
@@ -209,9 +220,9 @@ def finish_run(
     lease_epoch: int,
     release_key: bool,
 ) -> None:
-    """`session`: its row, locked. With `again` the run gives its key back: a retry is a new run.
+    """Store the outcome of a run in its row and in that of its `session`, which must be locked.
 
-    Once, also if the transaction is made again.
+    With `release_key` a retry of the message is a new run. If the transaction is repeated, nothing is stored twice.
     """
     values: dict[str, Any] = {
         "status": RunStatus.DONE,

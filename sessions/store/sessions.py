@@ -27,7 +27,7 @@ from sessions.shapes import SessionInfo
 from sessions.store.leases import IS_LEASED
 from sessions.store.tables import UNFINISHED, audit_log, audit_results, calls, grants, routings, runs, sessions
 
-# Made once: SQLAlchemy spends more on making a statement than SQLite on running it.
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
 SELECT_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
 
 UPDATE_SESSION = update(sessions).where(sessions.c.id == bindparam("session"))
@@ -39,25 +39,34 @@ _IS_IDLE = and_(
 )
 
 SWEEP_BATCH = 1_000
-"""Sessions that are looked after in one sweep: with fewer the sweeps of a busy service would never catch up."""
+"""Sessions of one sweep, every ten minutes. With fifty, the sweeps of a busy service never caught up."""
+
+MESSAGES_PER_RUN = 10
+"""A thread is pruned again after one run for each so many messages.
+
+Pruning rewrites all messages. A thread of 10,000 messages waits for 1,000 runs, so that the cost per run stays flat.
+"""
 
 MAX_TITLE_CHARACTERS = 80
-"""Characters of a session's first message that make its title."""
+"""Characters of a title that the service makes itself. Chosen to fit on one line of a list; not measured."""
 
 
 def find_including_deleted(connection: Connection, session_id: str) -> RowMapping | None:
-    """Of a session, deleted or not."""
+    """Return the row of a session, hidden or not; None if there is none."""
     return connection.execute(SELECT_SESSION, {"session": session_id}).mappings().first()
 
 
 def find_session(connection: Connection, session_id: str) -> RowMapping | None:
-    """None if there is none, or it was deleted."""
-    found = find_including_deleted(connection, session_id)
-    return None if found is None or found["deleted_at"] else found
+    """Return the row of a session; None if there is none, or it is hidden."""
+    row = find_including_deleted(connection, session_id)
+    return None if row is None or row["deleted_at"] else row
 
 
 def create_session(connection: Connection, session_id: str, title: str = "") -> dict[str, Any]:
-    """A new session; one that was deleted under this id must have been cleared."""
+    """Create a session and return its first values. A hidden session of this id must have been cleared before.
+
+    Raises IntegrityError if there is a session of this id.
+    """
     row = {"id": session_id, "title": title, "title_folded": title.casefold(), "agent": ORCHESTRATOR}
     row |= {"created_at": utc_timestamp(), "last_activity": utc_timestamp()}
     connection.execute(insert(sessions), row)
@@ -65,23 +74,24 @@ def create_session(connection: Connection, session_id: str, title: str = "") -> 
 
 
 def clear_deleted(connection: Connection, session_id: str) -> None:
+    """Delete a hidden session's rows, so that its id can be used again. Its audit stays."""
     connection.execute(delete(sessions).where(sessions.c.id == session_id, sessions.c.deleted_at.is_not(None)))
     for table in (runs, calls, grants, routings):
         connection.execute(delete(table).where(table.c.session_id == session_id))
 
 
 def list_sessions(connection: Connection, q: str, limit: int, offset: int) -> tuple[list[SessionInfo], int]:
-    """The newest activity first, and how many there are in all."""
-    wanted = sessions.c.title_folded.contains(q.casefold(), autoescape=True) if q else true()
-    found = and_(sessions.c.deleted_at.is_(None), wanted)
+    """Return a page of the sessions whose title contains `q`, newest activity first, and the number of all of them."""
+    has_title = sessions.c.title_folded.contains(q.casefold(), autoescape=True) if q else true()
+    matches = and_(sessions.c.deleted_at.is_(None), has_title)
     order = (sessions.c.last_activity.desc(), sessions.c.id)
-    rows = connection.execute(select(sessions).where(found).order_by(*order).limit(limit).offset(offset))
-    total = connection.scalar(select(func.count()).select_from(sessions).where(found))
+    rows = connection.execute(select(sessions).where(matches).order_by(*order).limit(limit).offset(offset))
+    total = connection.scalar(select(func.count()).select_from(sessions).where(matches))
     return [to_json(row) for row in rows.mappings()], total or 0
 
 
 def to_json(row: RowMapping) -> SessionInfo:
-    """A session as clients see it."""
+    """Return a session as clients see it."""
     return {
         "session_id": row["id"],
         "message_count": row["message_count"],
@@ -94,6 +104,7 @@ def to_json(row: RowMapping) -> SessionInfo:
 
 
 def rename_session(connection: Connection, session_id: str, names: dict[str, str]) -> None:
+    """Store the `title`, the `description` or both, as the user wrote them."""
     if "title" in names:
         set_title(connection, session_id, names["title"], titled_by="user")
     if "description" in names:
@@ -101,48 +112,56 @@ def rename_session(connection: Connection, session_id: str, names: dict[str, str
 
 
 def set_title(connection: Connection, session_id: str, title: str, *, titled_by: str) -> None:
-    """`by`: message, model or user. Databases fold only some of the letters of the world, so that is a column too."""
+    """Store a title with its origin: message, model or user.
+
+    It is stored casefolded as well, for the search: databases fold only some of the letters that users write.
+    """
     update_session(connection, session_id, title=title, title_folded=title.casefold(), titled_by=titled_by)
 
 
 def update_session(connection: Connection, session_id: str, **values: Any) -> None:
+    """Change columns of a session's row."""
     connection.execute(UPDATE_SESSION, {"session": session_id, **values})
 
 
 def erase_session(connection: Connection, session_id: str) -> None:
-    """Every row of the session, its audit as well."""
+    """Delete every row of the session, its audit as well."""
     for table in (runs, calls, audit_log, audit_results, grants, routings):
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 
 
 def find_expired(connection: Connection, seconds: float) -> list[str]:
-    """Sessions, deleted or not, that had no activity for longer, and that nobody and nothing waits for."""
-    idle = and_(
+    """Return the ids of idle sessions, hidden ones too, without activity for `seconds`; the oldest first.
+
+    A visible session with open calls does not expire. At most `SWEEP_BATCH` are returned.
+    """
+    is_old = and_(
         sessions.c.last_activity < timestamp_ago(seconds), or_(_IS_UNPAUSED, sessions.c.deleted_at.is_not(None))
     )
-    found = select(sessions.c.id).where(idle, _IS_IDLE).order_by(sessions.c.last_activity).limit(SWEEP_BATCH)
-    return list(connection.scalars(found))
+    ids = select(sessions.c.id).where(is_old, _IS_IDLE).order_by(sessions.c.last_activity).limit(SWEEP_BATCH)
+    return list(connection.scalars(ids))
 
 
 def is_expired(row: RowMapping, seconds: float) -> bool:
-    """Whether that is still so of a session whose lease is held."""
+    """Return whether a session that `find_expired` returned, and that is leased now, is still expired."""
     return row["last_activity"] < timestamp_ago(seconds) and (row["pause"] is None or row["deleted_at"] is not None)
 
 
 def prune_candidates(connection: Connection, more_than: int) -> list[str]:
-    """Sessions at rest that had more runs than that since their thread was pruned.
+    """Return the ids of idle sessions with more runs than that since they were pruned; the most runs first.
 
-    A long one is pruned less often: it is written anew as a whole.
+    A long thread is pruned less often, see `MESSAGES_PER_RUN`. At most `SWEEP_BATCH` are returned.
     """
-    many = and_(sessions.c.runs_since_prune > more_than, sessions.c.runs_since_prune * 10 > sessions.c.message_count)
-    which = and_(many, _IS_UNPAUSED, sessions.c.deleted_at.is_(None))
-    found = select(sessions.c.id).where(which, _IS_IDLE).order_by(sessions.c.runs_since_prune.desc()).limit(SWEEP_BATCH)
-    return list(connection.scalars(found))
+    runs_since = sessions.c.runs_since_prune
+    is_due = and_(runs_since > more_than, runs_since * MESSAGES_PER_RUN > sessions.c.message_count)
+    is_candidate = and_(is_due, _IS_UNPAUSED, sessions.c.deleted_at.is_(None))
+    ids = select(sessions.c.id).where(is_candidate, _IS_IDLE).order_by(runs_since.desc()).limit(SWEEP_BATCH)
+    return list(connection.scalars(ids))
 
 
 def record_outcome(connection: Connection, session_id: str, outcome: Outcome, **values: Any) -> None:
-    """What the session's row says of its thread between two runs."""
+    """Store the state of the thread in the session's row, with `values` for other columns of it."""
     update_session(
         connection,
         session_id,
@@ -155,5 +174,6 @@ def record_outcome(connection: Connection, session_id: str, outcome: Outcome, **
     )
 
 
-def pause_of(row: Any) -> Pause | None:
+def pause_of(row: RowMapping | None) -> Pause | None:
+    """Return the pause in the row of a session or a run; None if there is no row, or no pause in it."""
     return Pause.model_validate(row["pause"]) if row and row["pause"] else None

@@ -1,4 +1,7 @@
-"""The tables of any earlier version, brought forward: a step is a file in `versions/`; they lead to `tables.py`."""
+"""Bring the tables of any earlier version up to date.
+
+Each file in `versions/` is a step. After the last one the tables are those of `tables.py`.
+"""
 
 from pathlib import Path
 
@@ -8,6 +11,8 @@ FOLDER = Path(__file__).parent
 
 
 class SchemaTooNew(RuntimeError):
+    """The database has a schema of a later version of the service."""
+
     def __init__(self, found: str) -> None:
         super().__init__(
             f"The database was made by a newer version of the service (schema {found}), which this one does not know; "
@@ -16,7 +21,7 @@ class SchemaTooNew(RuntimeError):
 
 
 def migrate(connection: Connection) -> None:
-    """In the caller's transaction, all of it or nothing. Raises SchemaTooNew."""
+    """Execute the missing steps in the caller's transaction, all or nothing. Raises SchemaTooNew."""
     from alembic import command
     from alembic.config import Config
 
@@ -28,7 +33,7 @@ def migrate(connection: Connection) -> None:
 
 
 def refuse_newer(connection: Connection) -> None:
-    """Raises SchemaTooNew; changes nothing."""
+    """Raise SchemaTooNew if a later version made the database. Nothing is changed."""
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 

@@ -1,4 +1,4 @@
-"""What alembic runs, with the connection that `migrate` hands down."""
+"""The script that alembic executes for each command, on the connection that `migrate` gives it."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The tables as they were before there were migrations; made where they are missing.
+"""Create the tables of the time before migrations, where they are missing.
 
 Revision ID: 0001
 """

@@ -1,4 +1,4 @@
-"""Many processes on one database: leases of sessions, numbered runs, and the calls as rows.
+"""Let many processes share a database: leases of sessions, numbered runs, and a table of calls.
 
 Revision ID: 0002
 """

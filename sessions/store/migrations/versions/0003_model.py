@@ -1,4 +1,4 @@
-"""How requests were routed, and who named a session.
+"""Add the classifications of requests, and the origin of a session's title.
 
 Revision ID: 0003
 """
