@@ -1,16 +1,13 @@
-"""Pause until a human has decided. A tool result decides as well: then the client has asked its user itself."""
+"""Pause until the user decides on a call. A tool result counts as a decision: that client has asked its user itself."""
 
 from typing import Any
 
 from langgraph.runtime import Runtime
-from langgraph.types import interrupt
 
 from graph import wire
-from graph.conversation import pending_calls
-from graph.permissions.decisions import apply_answer
+from graph.permissions.pause import pause
 from graph.state import State
 
 
 async def approval(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
-    said = interrupt([call.model_dump(exclude_none=True) for call in pending_calls(state)])
-    return apply_answer(state, said, runtime.stream_writer)
+    return pause(state, runtime)
