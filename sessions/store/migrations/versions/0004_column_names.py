@@ -1,8 +1,8 @@
 """Rename nine columns to the standard terms of docs/glossary.md; values, indexes and constraints stay.
 
 A process of an earlier version cannot work beside this schema. Its statements name the old columns, and fail. If it
-starts later, it is refused (`SchemaTooNew`). So a rolling upgrade has to stop every replica of the earlier version before
-the first one of this version starts.
+starts later, it is refused (`SchemaTooNew`). So a rolling upgrade has to stop every replica of the earlier version
+before the first one of this version starts.
 
 Indexes and constraints keep their names, also those that contain the old name of a column.
 
