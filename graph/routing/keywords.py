@@ -1,4 +1,4 @@
-"""prompts/keywords.yaml, read and checked: which words and forms of a request speak for whom."""
+"""Read and check prompts/keywords.yaml, the words and forms of a request that speak for an agent."""
 
 import re
 from pathlib import Path
@@ -11,19 +11,22 @@ import prompts
 from prompts import AGENTS
 
 RequestForm = Literal["trace", "question", "choice", "long", "statement"]
+"""A property of the whole text; `scoring` has the check of each."""
 
 
 class Clue(BaseModel):
+    """A list of terms that speak for agents, or against them."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
     points: dict[str, int] = Field(min_length=1)
-    """For each agent it speaks for, or against."""
+    """Points by agent; points below zero speak against it."""
     terms: list[str] = Field(min_length=1)
     request: bool = False
-    """Whether it says what is wanted."""
+    """True: the clue shows what the user wants."""
     alone: bool = False
-    """Whether it counts only where no other clue says so."""
+    """True: the clue counts only if no other clue shows what the user wants."""
 
     @field_validator("points")
     @classmethod
@@ -48,24 +51,28 @@ class Clue(BaseModel):
 
 
 def _has_empty_part(word: str) -> bool:
+    """Return whether an alternative, or a word of a row, has no letters."""
     return not all(one.strip("*!") for one in re.split(r"[|_]", word))
 
 
 def _require_known_agents(points: dict[str, int]) -> dict[str, int]:
+    """Return the points. Raises ValueError for an agent that does not exist."""
     if unknown := sorted(points.keys() - AGENTS.keys()):
         raise ValueError(f"there is no agent {', '.join(unknown)}; there are {', '.join(AGENTS)}")
     return points
 
 
 class Keywords(BaseModel):
-    """prompts/keywords.yaml."""
+    """The content of prompts/keywords.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     default: str
+    """The agent of a request without points."""
     fillers: list[str] = Field(min_length=1)
+    """Words before which a sentence is still at its opening."""
     forms: dict[RequestForm, dict[str, int]]
-    """What a request is by its form."""
+    """Points by agent for each form that a request has."""
     clues: list[Clue] = Field(min_length=1)
 
     @field_validator("default")
@@ -83,6 +90,7 @@ class Keywords(BaseModel):
 
 
 def load_keywords(path: Path) -> Keywords:
+    """Return the keywords of a file. Raises ValueError, which names the file and the mistake."""
     try:
         return Keywords.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError, yaml.YAMLError) as error:
