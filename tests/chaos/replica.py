@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.chaos import product
 from tests.chaos.points import INJECTION_POINTS, REMOVED_PARTS, InjectionPoint
+from tests.support.forks import redirect_output
 
 Callback = Callable[[], None]
 
@@ -101,8 +102,7 @@ def verify_in_fork(environment: dict[str, str], output: str) -> None:
 
 def _prepare_process(environment: dict[str, str], output: str) -> None:
     with open(output, "ab", buffering=0) as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
+        redirect_output(file.fileno())
     os.environ.update(environment)
 
 

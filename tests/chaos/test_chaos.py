@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.databases import PostgresCluster, start_postgres
+from tests.chaos.databases import PostgresCluster, start_cluster
 from tests.chaos.judge import format_report
 from tests.chaos.points import INJECTION_POINTS
 from tests.chaos.replica import resolve_target
@@ -19,7 +19,7 @@ SEED = int(os.environ.get("CHAOS_SEED", "4"))
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresCluster]:
-    with start_postgres() as started:
+    with start_cluster() as started:
         yield started
 
 

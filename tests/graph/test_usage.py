@@ -23,6 +23,7 @@ from tests.support.properties import search_settings
 from tests.support.scripted import DeferredReply, call_tool, make_model, say_text, with_usage
 from tests.support.service import SessionClient, settings_for, start_service, text_chunk
 from tests.support.storage import open_storage
+from tests.support.views import wait_until_idle
 
 PRICES = {
     "big": {"prompt": 2.5, "cached": 0.25, "completion": 10},
@@ -208,9 +209,7 @@ async def test_both_parts_of_a_handed_over_run_are_counted(database: str) -> Non
     line = with_usage(say_text("1."), 5, 1)
     async with start_service(make_model(line), settings) as client:
         session = client.open_session()
-        async with asyncio.timeout(20):
-            while (await session.get("/sessions/{id}/view"))["running"]:
-                pass
+        await wait_until_idle(session)
         usage = await fetch_usage(session)
     assert [call["total_tokens"] for call in usage["runs"][0]["calls"]] == [10, 6]
     assert usage["total_tokens"] == 16

@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
+from server import create_app
 from sessions.store.audit import first_broken_entry
+from tests.support.clock import advance_timestamps
+from tests.support.eventually import eventually
 from tests.support.process import start_process
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import (
     SessionClient,
     approval_chunk,
+    provide_model,
     settings_for,
     start_service,
     text_chunk,
@@ -23,6 +27,7 @@ from tests.support.service import (
     write_approval_chunk,
 )
 from tests.support.storage import execute_script
+from tests.support.views import wait_for_queue
 
 
 def call_write_file(path: str, call_id: str, content: str = "x") -> Any:
@@ -252,8 +257,11 @@ async def test_expired_approval_is_not_a_rejection(tmp_path: Path) -> None:
     async with start_service(llm, settings_for(tmp_path, approval_timeout_seconds=0.05)) as client:
         session = client.open_session()
         await session.send_text("Write")
-        while (await session.get("/sessions/{id}/pending-approvals"))["count"]:
-            continue
+
+        async def is_closed() -> bool:
+            return not (await session.get("/sessions/{id}/pending-approvals"))["count"]
+
+        await eventually(is_closed, "the approval is closed")
         (entry,) = (await session.get("/sessions/{id}/audit"))["entries"]
         (late,) = await session.decide("approve", "c0")
         assert await session.send_text("Well?") == [text_chunk("I see.")]
@@ -273,19 +281,22 @@ async def test_late_decision_gets_call_not_open(tmp_path: Path) -> None:
     assert entry["decision"] == "expire"
 
 
-async def test_timely_decision_does_not_expire_during_its_run(database: str) -> None:
+async def test_timely_decision_does_not_expire_during_its_run(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held = DeferredReply(say_text("I see."))
     llm = make_model(choose_agent("coder"), call_write_file("a.py", "c0"), held, say_text("Bye."))
-    async with start_service(llm, settings_for(database, approval_timeout_seconds=1, session_busy_seconds=5)) as client:
+    settings = settings_for(database, approval_timeout_seconds=60)
+    app = create_app(settings, provide_model(llm))
+    async with start_service(None, settings, app) as client:
         session = client.open_session()
         await session.send_text("Write")
         rejecting = asyncio.create_task(session.decide("reject", "c0"))
         await held.requested.wait()
-        await asyncio.sleep(1)
+        advance_timestamps(monkeypatch, 61)
+        await app.state.deps.runs.approval_timeouts.expire_all()
         again = asyncio.create_task(session.decide("reject", "c0"))
         assert (await session.send_text("No", busy="reject"))[-1]["metadata"]["code"] == "session_busy"
         next_one = asyncio.create_task(session.send_text("Well?"))
-        await asyncio.sleep(0.1)
+        await wait_for_queue(session, 1)
         held.release.set()
         assert await rejecting == await again == [text_chunk("I see.")]
         assert await next_one == [text_chunk("Bye.")]
@@ -426,9 +437,13 @@ async def test_policy_is_reloaded_on_sighup(tmp_path: Path) -> None:
             before = (await process.http.post("/policy/explain", json=question)).json()["decision"]
             file.write_text(f"default: {default}\nrules: []\n")
             os.kill(process.process.pid, signal.SIGHUP)
-            wanted = before if default == "nonsense" else default
-            while (await process.http.post("/policy/explain", json=question)).json()["decision"] != wanted:
-                continue
+            expected = before if default == "nonsense" else default
+
+            async def decides_as_expected(expected: str = expected) -> bool:
+                answer = await process.http.post("/policy/explain", json=question)
+                return bool(answer.json()["decision"] == expected)
+
+            await eventually(decides_as_expected, f"the policy is reloaded; its decision is {expected}")
 
 
 async def test_service_with_an_invalid_policy_does_not_start(tmp_path: Path) -> None:

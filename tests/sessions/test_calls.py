@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.eventually import eventually
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import SessionClient, settings_for, start_service, text_chunk
 
@@ -130,9 +131,12 @@ async def test_expired_approval_is_listed_as_expired(database: str) -> None:
     async with start_service(make_model(choose_agent("coder"), WRITE_CALL, say_text("Well.")), settings) as client:
         session = client.open_session()
         await session.send_text("Write a.py")
-        while (told := await summarize_calls(session))[0][1] == "asked":
-            await session.get("/sessions/{id}")
-        assert told == [("call_1", "expired", "expire", "system", "pda")]
+
+        async def is_closed() -> bool:
+            return bool((await summarize_calls(session))[0][1] != "asked")
+
+        await eventually(is_closed, "the approval is closed")
+        assert await summarize_calls(session) == [("call_1", "expired", "expire", "system", "pda")]
         (late,) = await session.decide("approve")
         assert late["metadata"]["code"] == "call_not_open"
 

@@ -15,6 +15,7 @@ from sessions.store import sessions as session_rows
 from tests.support.rows import count_rows
 from tests.support.scripted import DeferredReply, call_tool, choose_agent, make_model, say_text
 from tests.support.service import GatewayClient, provide_model, settings_for, start_service, text_chunk
+from tests.support.views import wait_for_queue
 
 WRITE_CALL = call_tool("write_file", path="a.py", content="x")
 READ_CALL = call_tool("read_file", path="a.py")
@@ -60,7 +61,7 @@ async def test_delete_stops_the_running_run_and_queued_messages(database: str, h
         first = asyncio.create_task(client.open_session().send_text("First"))
         await held.requested.wait()
         second = asyncio.create_task(client.open_session().send_text("Second"))
-        await wait_for_queue(client, 1)
+        await wait_for_queue(client.open_session(), 1)
         deleted = await client.http.delete(f"/sessions/s-1?hard={hard}")
         assert deleted.json() == {"session_id": "s-1", "deleted": True, "hard": hard}
         assert (await first)[-1]["metadata"]["code"] == "cancelled"
@@ -91,11 +92,6 @@ async def test_message_sent_during_erasure_starts_a_new_session(database: str) -
             assert not asking.done()
             await erase_session(app.state.deps, lease)
         assert (await asking)[-1] == text_chunk("Hi again.")
-
-
-async def wait_for_queue(client: GatewayClient, messages: int) -> None:
-    while (await client.open_session().get("/sessions/{id}/view"))["waiting"] != messages:
-        pass
 
 
 async def backdate_session(app: FastAPI, session_id: str, hours: float) -> None:

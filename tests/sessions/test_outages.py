@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from graph.db.retry import is_transient
+from tests.support.eventually import eventually
 from tests.support.process import start_process
 from tests.support.scripted import make_model, say_text
 from tests.support.service import settings_for, start_service
@@ -22,13 +23,15 @@ from tests.support.storage import execute_script, open_storage
 
 
 async def wait_for_status(http: httpx.AsyncClient, status: int) -> httpx.Response:
-    """What `/ready` answers once it has that status."""
-    async with asyncio.timeout(60):
-        while True:
-            answer = await http.get("/ready")
-            if answer.status_code == status:
-                return answer
-            await asyncio.sleep(0.05)
+    """Return the first answer of `/ready` with that status."""
+
+    async def fetch_ready() -> httpx.Response | None:
+        answer = await http.get("/ready")
+        return answer if answer.status_code == status else None
+
+    answer = await eventually(fetch_ready, f"/ready answers with {status}")
+    assert answer
+    return answer
 
 
 def terminate_connections(url: str) -> None:
@@ -101,7 +104,7 @@ async def test_transaction_is_retried_when_its_connection_is_terminated(shared: 
 
 
 async def test_idle_transaction_is_ended_and_retried(shared: str) -> None:
-    async with open_storage(shared, db_lock_timeout_seconds=0.4) as store:
+    async with open_storage(shared, db_lock_timeout_seconds=1) as store:
         await store.prepare()
         attempts = []
 
@@ -109,7 +112,7 @@ async def test_idle_transaction_is_ended_and_retried(shared: str) -> None:
             attempts.append(1)
             connection.execute(text("lock table sessions"))
             if len(attempts) == 1:
-                execute_script(shared, "set lock_timeout = '10s';\nlock table sessions")
+                execute_script(shared, "set lock_timeout = '60s';\nlock table sessions")
             return connection.scalar(text("select 42"))
 
         assert await store.database.transact(work) == 42
@@ -130,9 +133,8 @@ async def test_statement_timeout_is_not_retried(
         await store.prepare()
         with psycopg.connect(shared.replace("+asyncpg", "")) as holder:
             holder.execute("lock table sessions")
-            async with asyncio.timeout(5):
-                with pytest.raises(DBAPIError) as failed:
-                    await store.fetch_rows(statement)
+            with pytest.raises(DBAPIError) as failed:
+                await store.fetch_rows(statement)
         assert isinstance(failed.value.orig, error)
 
 
@@ -143,8 +145,9 @@ async def test_reads_wait_for_a_free_connection(shared: str) -> None:
             holder.execute("lock table checkpoints")
             reads = [store.checkpointer.aget_tuple({"configurable": {"thread_id": "s-1"}}) for _ in range(3)]
             waiting = [asyncio.create_task(read) for read in reads]
-            done, _ = await asyncio.wait(waiting, timeout=1)
-            assert not done
+            blocked = "select pid from pg_locks where not granted and relation = 'checkpoints'::regclass"
+            await eventually(lambda: len(execute_script(shared, blocked)) == 2, "both connections wait for the lock")
+            assert not any(read.done() for read in waiting)
         assert await asyncio.gather(*waiting) == [None] * 3
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from graph.run_scope import enter_lease
+from tests.support.eventually import DEADLINE_SECONDS, eventually
 from tests.support.fencing import CURRENT_FENCE, STALE_FENCES, fetch_thread_rows, lease_session, put_checkpoint
 from tests.support.llm_server import ScriptedLLM, hang_after, respond_choice, respond_text, respond_tool_call
 from tests.support.ports import find_free_port
@@ -48,7 +49,7 @@ async def start_pgbouncer(database: str, size: int = 6) -> AsyncIterator[str]:
     assert PGBOUNCER
     process = await asyncio.create_subprocess_exec(PGBOUNCER, "-q", *user, config)
     try:
-        await _wait_for_port(port)
+        await eventually(lambda: _is_listening(port), "pgbouncer listens on its port")
         yield f"postgresql://postgres@127.0.0.1:{port}/{make_url(database).database}"
     finally:
         process.kill()
@@ -68,16 +69,13 @@ def _write_config(folder: Path, **values: Any) -> Path:
     return config
 
 
-async def _wait_for_port(port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            return
+async def _is_listening(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def test_two_services_start_at_once(own_postgres: PostgresServer) -> None:
@@ -85,7 +83,7 @@ async def test_two_services_start_at_once(own_postgres: PostgresServer) -> None:
         start_pgbouncer(own_postgres.get_uri()) as url,
         open_storage(url) as one,
         open_storage(url) as other,
-        asyncio.timeout(30),
+        asyncio.timeout(DEADLINE_SECONDS),
     ):
         await asyncio.gather(one.prepare(), other.prepare())
         assert await other.fetch_rows("select version_num from alembic_version") == [("0002",)]

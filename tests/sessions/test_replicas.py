@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.support.eventually import DEADLINE_SECONDS, eventually
 from tests.support.llm_server import ScriptedLLM, hang_after
 from tests.support.llm_server import respond_choice as proxy_chooses
 from tests.support.llm_server import respond_text as proxy_says
@@ -226,7 +227,8 @@ async def test_locked_session_does_not_block_others(shared: str) -> None:
     execute_script(shared, "update runs set status = 'running', events = null")
     with psycopg.connect(shared.replace("+asyncpg", "")) as holder:
         holder.execute("select id from sessions where id = 's-1' for update")
-        async with asyncio.timeout(8), start_service(make_model(), settings_for(shared)) as client:
+        for_ever = settings_for(shared, db_lock_timeout_seconds=1000)
+        async with asyncio.timeout(DEADLINE_SECONDS), start_service(make_model(), for_ever) as client:
             assert (await join_stream(client, "s-2"))[-1] == text_chunk("2")
             holder.rollback()
 
@@ -267,11 +269,10 @@ async def test_waiting_client_misses_nothing_when_its_replica_stops(shared: str)
 
 
 async def wait_for_second_run(client: GatewayClient) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            if len((await client.open_session().get("/sessions/{id}/export"))["runs"]) == 2:
-                return
-            await asyncio.sleep(0.02)
+    async def has_two_runs() -> bool:
+        return len((await client.open_session().get("/sessions/{id}/export"))["runs"]) == 2
+
+    await eventually(has_two_runs, "the second message is accepted")
 
 
 def parse_event_ids(response: httpx.Response) -> list[str]:

@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from graph.execution import history
 from graph.execution.history import ConversationSnapshot
 from tests.support.conversations import check_conversation, check_model_input
+from tests.support.eventually import eventually
 from tests.support.rewind import undo_last_turn
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import (
@@ -185,12 +186,7 @@ async def test_message_sent_during_an_undo_keeps_its_id(shared: str) -> None:
 
 
 async def wait_for_row(database: str, statement: str) -> None:
-    """A statement that finds something."""
-    async with asyncio.timeout(5):
-        while True:
-            if execute_script(database, statement):
-                return
-            await asyncio.sleep(0.02)
+    await eventually(lambda: execute_script(database, statement), f"a row is found by: {statement}")
 
 
 async def fork_session(client: GatewayClient, **body: Any) -> SessionClient:

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessageChunk
 from graph.errors import LLMUnavailable
 from graph.settings import Settings
 from prompts import TITLE_PROMPT
+from tests.support.eventually import eventually
 from tests.support.scripted import DeferredReply, ScriptedModel, choose_agent, make_model, say_text
 from tests.support.service import SessionClient, settings_for, start_service
 
@@ -29,10 +30,12 @@ async def fetch_title(session: SessionClient) -> str:
 
 
 async def wait_for_usage(session: SessionClient, calls: int = 1) -> None:
-    """When the model was asked for so many titles, and what came of it is stored."""
-    async with asyncio.timeout(20):
-        while (await session.get("/sessions/{id}/view"))["usage"]["model_calls"] < calls:
-            pass
+    """Wait until the model was asked for so many titles, and the outcome is stored."""
+
+    async def are_counted() -> bool:
+        return bool((await session.get("/sessions/{id}/view"))["usage"]["model_calls"] >= calls)
+
+    await eventually(are_counted, f"{calls} model calls of the session are counted")
 
 
 def list_title_requests(llm: ScriptedModel) -> list[Any]:
@@ -142,7 +145,7 @@ async def test_fork_keeps_the_title_of_its_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [{}, {"hard": True}])
 async def test_late_title_is_not_set_on_a_successor_session(database: str, how: dict[str, Any]) -> None:
     late = DeferredReply(say_title("Secret plans"))
-    llm = make_model(*[say_text("Done.")] * 99, choices=[late, say_title("Harmless")])
+    llm = make_model(*[say_text("Done.")] * 9999, choices=[late, say_title("Harmless")])
     async with start_service(llm, build_settings(database)) as client:
         session = client.open_session()
         await session.send_text("My secret plans")
@@ -150,10 +153,13 @@ async def test_late_title_is_not_set_on_a_successor_session(database: str, how: 
         (await client.http.delete("/sessions/s-1", params=how)).raise_for_status()
         await session.send_text("Something harmless")
         late.release.set()
-        async with asyncio.timeout(20):
-            while (found := await fetch_title(session)) == "Something harmless":
-                await session.send_text("And again")
-        assert found == "Harmless"
+
+        async def is_improved() -> bool:
+            await session.send_text("And again")
+            return await fetch_title(session) != "Something harmless"
+
+        await eventually(is_improved, "the model improves the title of the new session")
+        assert await fetch_title(session) == "Harmless"
 
 
 async def test_request_does_not_wait_for_a_title(tmp_path: Path) -> None:

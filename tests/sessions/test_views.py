@@ -11,6 +11,7 @@ from server import create_app
 from sessions.store import sessions as session_rows
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
 from tests.support.service import provide_model, settings_for, start_service, text_chunk
+from tests.support.views import wait_until_idle
 
 WRITE_CALL = call_tool("write_file", path="a.py", content="x")
 CALL_METADATA = {
@@ -136,8 +137,8 @@ async def test_handed_over_first_run_is_not_in_the_history(database: str) -> Non
         view = await session.get("/sessions/{id}/view")
         copy = (await client.http.post("/sessions/s-1/fork")).json()
         held.release.set()
-        while (after := await session.get("/sessions/{id}/view"))["running"]:
-            pass
+        await wait_until_idle(session)
+        after = await session.get("/sessions/{id}/view")
     assert (view["messages"], view["agent_history"], view["run"]["input"]["content"]) == ([], [], "First")
     assert (copy["message_count"], copy["current_agent"]) == (0, "orchestrator")
     assert ([message["content"] for message in after["messages"]], after["current_agent"]) == (["First", "One."], "ask")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import pytest
 
@@ -15,20 +15,40 @@ POLL_SECONDS = 0.02
 """Seconds between two looks: short beside the start of a process, long beside one request."""
 
 
-async def eventually(
-    check: Callable[[], Awaitable[T] | T], waiting_for: str, *, seconds: float = DEADLINE_SECONDS
-) -> T:
-    """Return the first true result of `check`, which is called again and again.
+@overload
+async def poll(check: Callable[[], Awaitable[T]], seconds: float) -> T: ...
 
-    Fails the test after `seconds`; `waiting_for` completes the sentence "It did not happen: ...".
-    """
+
+@overload
+async def poll(check: Callable[[], T], seconds: float) -> T: ...
+
+
+async def poll(check: Callable[[], Any], seconds: float) -> Any:
+    """Call `check` again and again; return its first true result, or its last one after `seconds`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
-        found = check()
-        result: T = await found if isawaitable(found) else found
-        if result:
+        result = check()
+        if isawaitable(result):
+            result = await result
+        if result or loop.time() > deadline:
             return result
-        if loop.time() > deadline:
-            pytest.fail(f"It did not happen within {seconds:g} s: {waiting_for}.")
         await asyncio.sleep(POLL_SECONDS)
+
+
+@overload
+async def eventually(check: Callable[[], Awaitable[T]], waited_for: str) -> T: ...
+
+
+@overload
+async def eventually(check: Callable[[], T], waited_for: str) -> T: ...
+
+
+async def eventually(check: Callable[[], Any], waited_for: str) -> Any:
+    """Return the first true result of `check`, which is called again and again.
+
+    Fails the test after DEADLINE_SECONDS; `waited_for` is a sentence that says what did not happen.
+    """
+    if result := await poll(check, DEADLINE_SECONDS):
+        return result
+    pytest.fail(f"This did not happen within {DEADLINE_SECONDS} s: {waited_for}")

@@ -18,6 +18,8 @@ from graph.settings import Settings
 from server import create_app
 
 API_KEY = "a-key-for-the-tests"
+REQUEST_TIMEOUT_SECONDS = 60
+"""Seconds of silence until a request fails: more than a loaded machine needs, less than a test's own timeout."""
 
 
 def settings_for(url: str | Path, **changes: Any) -> Settings:
@@ -41,17 +43,47 @@ async def start_service(
     """
     app = app or create_app(settings, None if model is None else provide_model(model))
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    server = PromptServer(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     base = f"http://127.0.0.1:{listener.getsockname()[1]}"
     key = settings.internal_api_key.get_secret_value().encode()
     try:
-        async with httpx.AsyncClient(base_url=base, headers={b"X-Internal-Auth": key}, timeout=60) as http:
+        async with open_http_client(base, key) as http:
             await _wait_until_ready(http, serving)
             yield GatewayClient(http)
     finally:
-        server.should_exit = True
+        server.exit_requested.set()
         await serving
+
+
+class PromptServer(uvicorn.Server):
+    """A server that ends as soon as it is asked to: uvicorn's own looks ten times a second, and pauses at its end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.exit_requested = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.exit_requested.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down as uvicorn does, without its pause when no connection is left."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+        else:
+            await self.lifespan.shutdown()
+
+
+def open_http_client(url: str, key: bytes) -> httpx.AsyncClient:
+    """Return a client of the service. It loads no certificates: that takes longer than many a test."""
+    headers = {b"X-Internal-Auth": key}
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=REQUEST_TIMEOUT_SECONDS, verify=False)
 
 
 @asynccontextmanager
