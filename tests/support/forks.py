@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from signal import Signals
@@ -35,7 +36,8 @@ class ForkedProcess:
         os.kill(self.pid, signal)
 
     def kill(self) -> None:
-        self.send_signal(Signals.SIGKILL)
+        with suppress(ProcessLookupError):
+            self.send_signal(Signals.SIGKILL)
 
     async def wait(self) -> int:
         """Wait for the end of the process; return its exit status."""

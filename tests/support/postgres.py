@@ -31,20 +31,19 @@ def start_postgres() -> Iterator[PostgresServer]:
     pytest's root folder away from other users: a second run of the tests would cut a server off from its data.
     """
     with TemporaryDirectory(prefix="agent-runtime-", ignore_cleanup_errors=True) as folder:
-        server = get_server(Path(folder, "data"), cleanup_mode="delete", start=False)
+        server = get_server(Path(folder, "data"), start=False)
         server.ensure_pgdata_inited()
         with (server.pgdata / "postgresql.conf").open("a") as config:
             config.write(FAST_CONFIG)
-        server.start()
+        server.ensure_postgres_running()  # `start` would wait for every other server of this machine that ends.
         try:
             yield server
         finally:
             _stop_at_once(server)
-            server.cleanup()
 
 
 def _stop_at_once(server: PostgresServer) -> None:
-    """Stop the server without a checkpoint; `cleanup` would have to wait for one, and every other server with it."""
+    """Stop the server, without the checkpoint that its own `stop` waits for."""
     postmaster = server.get_postmaster_info().process
     if postmaster and postmaster.is_running():
         postmaster.send_signal(SIGQUIT)
