@@ -1,4 +1,4 @@
-"""`python -m ide DIR`: talk to the agents about the files of a folder."""
+"""Talk to the agents about the files of a folder: `python -m ide DIR`."""
 
 import argparse
 import asyncio
@@ -35,20 +35,23 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=_parse_folder,
         help="the folder the tools work in, and nowhere else",
     )
-    parser.add_argument("--session", metavar="ID", help="go on with this session")
+    parser.add_argument("--session", metavar="ID", help="continue this session")
     parser.add_argument(
         "--url",
         default=get_service_url(),
-        help="the service (default %(default)s); one is started there if none answers",
+        help="the address of the service (default %(default)s); if no service answers there, one is started",
     )
     parser.add_argument("--yes", action="store_true", help="approve everything without asking")
-    parser.add_argument("--agent", metavar="NAME", help="begin with this agent")
+    parser.add_argument("--agent", metavar="NAME", help="start with this agent")
     parser.add_argument("--list", action="store_true", help="list the sessions and exit")
     return parser.parse_args(argv)
 
 
 async def start_ide(options: argparse.Namespace, screen: Screen) -> bool:
-    """Whether the last run ended well."""
+    """Talk to the service until the input ends, and return whether the last run succeeded.
+
+    Raises CannotStart, ServiceError or NotADirectoryError.
+    """
     _cancel_on_signals()
     workspace = Workspace(options.dir)
     key = get_service_key()
@@ -73,6 +76,7 @@ async def start_ide(options: argparse.Namespace, screen: Screen) -> bool:
 
 
 async def start_conversation(chat: Chat, loop: Repl, options: argparse.Namespace) -> None:
+    """Resume the session and switch the agent as the options say, then process the lines of the user."""
     try:
         chat.screen.print_notice(
             f"Workspace {chat.workspace.root}, session {chat.session_id}. /help lists the commands."
@@ -90,17 +94,18 @@ async def start_conversation(chat: Chat, loop: Repl, options: argparse.Namespace
         pass
     finally:
         chat.screen.print_notice(
-            f"Session {chat.session_id}; to go on with it: {_format_resume_command(options, chat.session_id)}"
+            f"Session {chat.session_id}. To continue it: {_format_resume_command(options, chat.session_id)}"
         )
 
 
 def _format_resume_command(options: argparse.Namespace, session_id: str) -> str:
-    elsewhere = ["--url", options.url] if options.url != get_service_url() else []
-    args = shlex.join(["--session", session_id, *elsewhere])
+    url = ["--url", options.url] if options.url != get_service_url() else []
+    args = shlex.join(["--session", session_id, *url])
     return f'make chat DIR={shlex.quote(str(options.dir))} ARGS="{args}"'
 
 
 def _cancel_on_signals() -> None:
+    """Let SIGTERM and SIGHUP cancel this task, so that a service started by the IDE is stopped."""
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if task:
@@ -108,6 +113,7 @@ def _cancel_on_signals() -> None:
 
 
 def main() -> int:
+    """Return the exit code: 0 if the last run succeeded, 130 after a signal, otherwise 1."""
     options, screen = parse_arguments(), Screen()
     try:
         return 0 if asyncio.run(start_ide(options, screen)) else 1

@@ -1,4 +1,7 @@
-"""A conversation: a message goes out, its run is shown, tools are run and approvals asked for, until it is answered."""
+"""Hold a conversation: send a message, show its run, execute its tool calls, and prompt for approvals.
+
+This repeats until the message is answered.
+"""
 
 import json
 from collections import deque
@@ -7,18 +10,22 @@ from contextlib import aclosing
 from typing import Any
 
 from ide.approval import Approver
-from ide.client import Chunk, Message, ServiceClient, ServiceError
+from ide.client import Chunk, History, Message, ServiceClient, ServiceError
 from ide.screen import Screen
 from ide.tools import run_tool
 from ide.workspace import Workspace
 
 REFUSED_DECISION_CODES = {"edit_refused", "invalid_decision"}
-"""The decision was none: the approval is still open."""
+"""The codes of errors after which the approval is still open."""
 READ_ONLY_TOOLS = {"read_file", "list_files", "search_in_code"}
+"""The tools that may run twice."""
+RECENT_MESSAGES = 20
+"""Messages at the end of a history that may hold an open call. Only the last assistant message can have one, and its
+results follow it; more calls than this in one message are not expected. Chosen, not measured."""
 
 
 class Chat:
-    """`failed`: whether the last run ended in an error."""
+    """A session and the state of the conversation about it."""
 
     def __init__(
         self, client: ServiceClient, workspace: Workspace, screen: Screen, approver: Approver, session_id: str
@@ -26,18 +33,24 @@ class Chat:
         self.client, self.workspace, self.screen, self.approver = client, workspace, screen, approver
         self.session_id = session_id
         self.agent = ""
+        """The agent that has the conversation. Empty: not known yet."""
         self.has_failed = False
+        """True if the last run ended with an error."""
 
     def start_session(self, session_id: str) -> None:
+        """Continue in a new session. The service creates it with the first message."""
         self.session_id, self.agent = session_id, ""
         self.screen.print_notice(f"Session {session_id}.")
 
     async def send_message(self, message: Message) -> None:
-        """Sends the message, and answers every call that comes of it."""
+        """Send the message, and answer every call that follows from it. Raises ServiceError."""
         await self._process_messages([message], {})
 
     async def resume_session(self, session_id: str) -> None:
-        """Shows where the session stands, the running or the last run, and answers what it waits for."""
+        """Show the state of the session and its running or last run, and answer its open calls.
+
+        Raises ServiceError.
+        """
         history = await self._fetch_history(session_id)
         self.session_id = session_id
         if history is None:
@@ -49,33 +62,37 @@ class Chat:
         )
         await self._show_stream(self.client.join_run(session_id))
         calls = await self.fetch_open_calls()
-        asked = {call["call_id"]: call for call in calls if call.get("requires_approval")}
+        approvals = {call["call_id"]: call for call in calls if call.get("requires_approval")}
         await self._process_messages(
-            [answer for call in calls if (answer := await self._answer_open_call(call))], asked
+            [answer for call in calls if (answer := await self._answer_open_call(call))], approvals
         )
 
     async def show_session_state(self) -> None:
-        """After a run whose end could not be seen."""
+        """Show the last messages and the open calls, for a run whose end did not arrive."""
         history = await self._fetch_history(self.session_id)
         messages = history["messages"] if history else []
         self.screen.print_notice(f"The session holds {len(messages)} messages; the last ones are:")
         self.screen.print_history(messages[-2:])
         for call in await self.fetch_open_calls():
             self.screen.print_notice(
-                f"Open: {call['tool_name']} ({call['call_id']}); /resume {self.session_id} takes it up."
+                f"Open: {call['tool_name']} ({call['call_id']}); /resume {self.session_id} continues it."
             )
 
     async def fetch_open_calls(self) -> list[Chunk]:
-        """As tool_call chunks: those that wait for approval, and those whose result has not come."""
+        """Return the open calls as tool_call chunks.
+
+        They are the calls that wait for approval, and then those whose result has not arrived.
+        """
         pending = await self.client.list_pending_approvals(self.session_id)
         history = await self._fetch_history(self.session_id)
         waiting = [{"type": "tool_call", **call, "requires_approval": True} for call in pending]
-        asked = {call["call_id"] for call in pending}
+        ids = {call["call_id"] for call in pending}
         return waiting + [
-            c for c in find_unanswered_calls(history["messages"] if history else []) if c["call_id"] not in asked
+            call for call in find_unanswered_calls(history["messages"] if history else []) if call["call_id"] not in ids
         ]
 
-    async def _fetch_history(self, session_id: str) -> dict[str, Any] | None:
+    async def _fetch_history(self, session_id: str) -> History | None:
+        """Return the history, or None if there is no such session."""
         try:
             return await self.client.fetch_history(session_id)
         except ServiceError as error:
@@ -84,9 +101,12 @@ class Chat:
             return None
 
     async def _answer_open_call(self, call: Chunk) -> Message | None:
-        """What was begun before is not run twice: only what reads, and what the user now agrees to."""
+        """Return the answer to a call of an earlier run, or None if it is left open.
+
+        The call may have been executed already. Only a read is repeated, and a call that the user now approves.
+        """
         if call.get("requires_approval"):
-            if self.approver.ask or self.approver.yes:
+            if self.approver.read_line or self.approver.yes:
                 return await self._answer_call(call)
         elif call["tool_name"] in READ_ONLY_TOOLS:
             return await self._answer_call(call)
@@ -94,14 +114,17 @@ class Chat:
         return None
 
     async def _process_messages(self, messages: list[Message], approval_calls: dict[str, Chunk]) -> None:
-        """`asked`: the calls the user was asked about, by their id."""
+        """Send the messages and the answers to all calls that follow from them.
+
+        `approval_calls` are the calls for which the user was prompted, by their id. It is extended.
+        """
         waiting = deque(messages)
         while waiting:
             message = waiting.popleft()
-            seen = await self._deliver_message(message)
-            calls = [chunk for chunk in seen if chunk["type"] == "tool_call"]
+            chunks = await self._deliver_message(message)
+            calls = [chunk for chunk in chunks if chunk["type"] == "tool_call"]
             if (
-                any(_get_error_code(chunk) in REFUSED_DECISION_CODES for chunk in seen)
+                any(_get_error_code(chunk) in REFUSED_DECISION_CODES for chunk in chunks)
                 and message["call_id"] in approval_calls
             ):
                 calls.append(approval_calls[message["call_id"]])
@@ -111,30 +134,32 @@ class Chat:
                     approval_calls[call["call_id"]] = call
 
     async def _deliver_message(self, message: Message) -> list[Chunk]:
+        """Send the message, and return the chunks of its run. Without a final one, show the state of the session."""
         try:
-            seen = await self._show_stream(self.client.send_message(self.session_id, message))
+            chunks = await self._show_stream(self.client.send_message(self.session_id, message))
         except ServiceError as error:
             if error.status != 404:
                 raise
-            seen = []
-        if not any(chunk.get("is_final") for chunk in seen):
+            chunks = []
+        if not any(chunk.get("is_final") for chunk in chunks):
             await self.show_session_state()
-        return seen
+        return chunks
 
     async def _show_stream(self, stream: AsyncGenerator[Chunk, None]) -> list[Chunk]:
-        """All but the tokens."""
-        seen: list[Chunk] = []
-        async with aclosing(stream) as chunks:
-            async for chunk in chunks:
+        """Show the chunks as they arrive, and return all of them but the tokens."""
+        chunks: list[Chunk] = []
+        async with aclosing(stream) as arriving:
+            async for chunk in arriving:
                 self.screen.show_chunk(chunk)
                 if chunk["type"] == "agent_switched":
                     self.agent = (chunk.get("metadata") or {}).get("to_agent", self.agent)
                 if chunk["type"] != "assistant_message" or chunk.get("content") is not None:
-                    seen.append(chunk)
-        self.has_failed = bool(seen) and seen[-1]["type"] == "error"
-        return seen
+                    chunks.append(chunk)
+        self.has_failed = bool(chunks) and chunks[-1]["type"] == "error"
+        return chunks
 
     async def _answer_call(self, call: Chunk, *, approved: bool = False) -> Message:
+        """Return the user's decision on a call that needs approval, for any other the result of the tool."""
         if call.get("requires_approval"):
             return await self.approver.request_decision(call)
         self.screen.print_tool_call(call)
@@ -144,9 +169,9 @@ class Chat:
 
 
 def find_unanswered_calls(messages: list[dict[str, Any]]) -> list[Chunk]:
-    """The tool calls of a history that have no tool message, as tool_call chunks."""
+    """Return the tool calls of a history that have no tool message, as tool_call chunks."""
     answered = {message.get("tool_call_id") for message in messages if message["role"] == "tool"}
-    calls = [call for message in messages[-20:] for call in message.get("tool_calls") or ()]
+    calls = [call for message in messages[-RECENT_MESSAGES:] for call in message.get("tool_calls") or ()]
     return [
         {
             "type": "tool_call",

@@ -1,4 +1,4 @@
-"""The tools that read and write files and folders."""
+"""The tools that read and write files and folders. Their arguments are those of the wire."""
 
 import codecs
 from itertools import islice
@@ -6,16 +6,20 @@ from itertools import islice
 from ide.workspace import ToolError, Workspace
 
 FILE_LIMIT = 10_000_000
-"""Bytes of a file that are looked at."""
+"""Bytes of a file that are read. More would not fit into one answer anyway; chosen, not measured."""
 TEXT_LIMIT = 200_000
-"""Characters of a file that are sent."""
+"""Characters of a file that are sent, many times what a model can use of one file; chosen, not measured."""
 LIST_LIMIT = 2000
+"""Entries of a folder that are sent, more than a model can use; chosen, not measured."""
 
 
 def read_file(
     workspace: Workspace, path: str, encoding: str = "utf-8", start_line: int = 1, end_line: int | None = None
 ) -> str:
-    """Lines count from 1, both ends included."""
+    """Return the text of a file. Lines count from 1, and both ends are included.
+
+    A text that is too long is cut, with a note. Raises ToolError or OSError.
+    """
     data = workspace.read_bytes(path, FILE_LIMIT + 1)
     lines = decode_text(data, encoding, path).split("\n")
     if start_line < 1 or start_line > len(lines):
@@ -31,7 +35,7 @@ def read_file(
 
 
 def decode_text(data: bytes, encoding: str, path: str) -> str:
-    """Data of FILE_LIMIT or more may end within a character."""
+    """Decode the data of a file. Data beyond FILE_LIMIT may end within a character. Raises ToolError."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(data, final=len(data) <= FILE_LIMIT)
     except LookupError:
@@ -55,6 +59,7 @@ def write_file(
     create_dirs: bool = False,
     backup: bool = True,
 ) -> str:
+    """Write a file, and return a sentence about it. A backup keeps its old content. Raises ToolError or OSError."""
     try:
         data = content.encode(encoding)
     except (LookupError, UnicodeError):
@@ -70,19 +75,21 @@ def list_files(
     include_hidden: bool = False,
     pattern: str | None = None,
 ) -> list[str]:
-    """Paths relative to the workspace, folders with a trailing slash."""
+    """Return paths relative to the workspace, folders with a trailing slash. Raises ToolError or OSError."""
     depth = len(workspace.locate(path))
-    entries = (e for e in workspace.walk(path, recursive=recursive) if pattern is None or e.matches_pattern(pattern))
-    shown = (e for e in entries if include_hidden or not _is_hidden(e.path, depth))
-    found = [f"{e.path}/" if e.is_folder else e.path for e in islice(shown, LIST_LIMIT + 1)]
-    if len(found) > LIST_LIMIT:
-        found[-1] = f"[... more than {LIST_LIMIT}; narrow it by path or pattern ...]"
-    return found
+    matching = (e for e in workspace.walk(path, recursive=recursive) if pattern is None or e.matches_pattern(pattern))
+    visible = (e for e in matching if include_hidden or not _is_hidden(e.path, depth))
+    paths = [f"{e.path}/" if e.is_folder else e.path for e in islice(visible, LIST_LIMIT + 1)]
+    if len(paths) > LIST_LIMIT:
+        paths[-1] = f"[... more than {LIST_LIMIT}; narrow it by path or pattern ...]"
+    return paths
 
 
 def _is_hidden(path: str, depth: int) -> bool:
+    """Return whether a name of the path, after the first `depth` ones, starts with a dot."""
     return any(name.startswith(".") for name in path.split("/")[depth:])
 
 
 def create_directory(workspace: Workspace, path: str, recursive: bool = True) -> str:
+    """Create a folder, and return a sentence about it. Raises ToolError or OSError."""
     return f"Created {path}." if workspace.make_folder(path, parents=recursive) else f"{path} exists."

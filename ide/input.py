@@ -1,4 +1,4 @@
-"""Where the user's lines come from: a terminal or a pipe."""
+"""Read the lines of the user, from a terminal or a pipe."""
 
 import asyncio
 import termios
@@ -12,10 +12,13 @@ from ide.approval import InputInterrupted, LineReader
 
 
 def create_terminal_reader(*, allow_typeahead: bool = True) -> LineReader:
-    """With line editing and a history of its own. Not `ahead`: what was typed before a question is no answer to it."""
+    """Return a reader with line editing and a history of its own.
+
+    Without `allow_typeahead` it drops what was typed before the prompt, since that is no answer to it.
+    """
     session: PromptSession[str] = PromptSession()
 
-    async def ask(prompt: str) -> str:
+    async def read_line(prompt: str) -> str:
         if not allow_typeahead:
             clear_typeahead(session.app.input)
             termios.tcflush(session.app.input.fileno(), termios.TCIFLUSH)
@@ -24,24 +27,27 @@ def create_terminal_reader(*, allow_typeahead: bool = True) -> LineReader:
         except KeyboardInterrupt:
             raise InputInterrupted from None
 
-    return ask
+    return read_line
 
 
 def create_pipe_reader(descriptor: int = 0) -> LineReader:
-    """Shows no prompt."""
+    """Return a reader of the lines of a pipe. It shows no prompt.
+
+    A thread reads the pipe, so that waiting for a line does not block the event loop. Needs a running event loop.
+    """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[bytes] = asyncio.Queue()
 
-    def feed() -> None:
+    def read_pipe() -> None:
         with open(descriptor, "rb", buffering=0, closefd=False) as source, suppress(RuntimeError):  # the loop has ended
             while line := source.readline():
                 loop.call_soon_threadsafe(lines.put_nowait, line)
             loop.call_soon_threadsafe(lines.put_nowait, b"")
 
-    async def ask(_: str) -> str:
+    async def read_line(_: str) -> str:
         if not (line := await lines.get()):
             raise EOFError
         return line.decode("utf-8", "replace")
 
-    Thread(target=feed, daemon=True).start()
-    return ask
+    Thread(target=read_pipe, daemon=True).start()
+    return read_line

@@ -1,4 +1,4 @@
-"""A command with a time limit: a process group of its own, no input, bounded output, nothing left behind."""
+"""Run a command with a time limit: in a process group of its own, without input, with bounded output."""
 
 import asyncio
 import os
@@ -11,21 +11,33 @@ from contextlib import suppress
 from typing import IO, TypedDict
 
 OUTPUT_LIMIT = 60_000
-"""Bytes kept of stdout and of stderr: the first half and the last."""
+"""Bytes that are kept of stdout and of stderr: half from the start, half from the end. Chosen, not measured."""
 SHELL_SYNTAX = set("|&;<>()$`*?[]{}~#!\n")
+"""The characters that have a meaning for a shell only."""
 LINGER_SECONDS = 1.0
-"""How long output is read on after the process group has ended."""
+"""Seconds that output is still read after the process group has ended.
+
+A process that left the group may keep the pipes open. Chosen, not measured.
+"""
+READ_BYTES = 65536
+"""Bytes of one read, as many as a pipe of Linux holds."""
 
 
 class CommandResult(TypedDict):
+    """The result of a command, as the service receives it."""
+
     exit_code: int
     stdout: str
     stderr: str
     timed_out: bool
+    """True if the time limit ended it. The exit code is that of the signal then."""
 
 
 def parse_command(command: str, *, shell: bool = False) -> list[str]:
-    """The program and its arguments. A shell only if asked for, or if the text means something only to a shell."""
+    """Return the program and its arguments.
+
+    It is a shell if `shell` is set, if the command has a syntax for shells only, or if there is no such program.
+    """
     through_shell = ["/bin/sh", "-c", command]
     try:
         parts = shlex.split(command)
@@ -38,7 +50,11 @@ def parse_command(command: str, *, shell: bool = False) -> list[str]:
 async def execute(
     argv: Sequence[str], folder: str | os.PathLike[str], seconds: float, limit: int = OUTPUT_LIMIT
 ) -> CommandResult:
-    """Ends the whole process group at the time limit, on cancellation, and when the command itself has ended."""
+    """Run the program, and return its result. `limit` are the bytes that are kept of each output.
+
+    The whole process group is killed at the time limit, on cancellation, and when the program itself has ended. Raises
+    OSError if it cannot be started.
+    """
     process = _start_process(argv, folder)
     pipes = [await _connect_reader(pipe) for pipe in (process.stdout, process.stderr) if pipe]
     outputs = [asyncio.create_task(_read_bounded(reader, limit)) for reader, _ in pipes]
@@ -59,6 +75,7 @@ async def execute(
 
 
 def _start_process(argv: Sequence[str], folder: str | os.PathLike[str]) -> subprocess.Popen[bytes]:
+    """Start the program without the settings of the service, which hold its key."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_RUNTIME__")}
     return subprocess.Popen(  # noqa: S603
         argv,
@@ -81,9 +98,10 @@ async def _connect_reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asynci
 
 
 async def _read_bounded(reader: asyncio.StreamReader, limit: int) -> str:
+    """Read to the end, and return the first and the last half of `limit` bytes, with a note between them."""
     half = limit // 2
     head, tail, dropped = b"", b"", 0
-    while data := await reader.read(65536):
+    while data := await reader.read(READ_BYTES):
         room = half - len(head)
         head += data[:room]
         tail += data[room:]

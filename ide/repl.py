@@ -1,4 +1,4 @@
-"""Line by line: a message for the agents, or a command for the IDE."""
+"""Process the lines of the user: messages for the agents, and commands for the IDE."""
 
 import asyncio
 import signal
@@ -12,27 +12,30 @@ from ide.client import ServiceError
 
 HELP = """\
 /agent NAME [message]  hand the conversation to an agent
-/history               the messages of this session
-/sessions              the newest sessions
-/resume [ID]           go on with a session, or see where this one stands
-/grants                what you allowed in advance
-/revoke [ID]           take one of it back, or all
-/new                   begin a session
-/cancel                stop what this session is doing
-/quit                  leave (so does Ctrl-D); Ctrl-C stops watching a run, which goes on"""
+/history               show the messages of this session
+/sessions              list the newest sessions
+/resume [ID]           continue a session, or show the state of this one
+/grants                list what you allowed in advance
+/revoke [ID]           revoke one of them, or all
+/new                   start a new session
+/cancel                stop the run of this session
+/quit                  leave (so does Ctrl-D); Ctrl-C stops watching a run, which continues"""
 COMMANDS = {"/help", *(line.split()[0] for line in HELP.splitlines())}
 
 
 def create_session_id() -> str:
+    # 12 hexadecimal digits: short enough to type, and no two sessions of one service get the same.
     return f"ide-{uuid.uuid4().hex[:12]}"
 
 
 class Repl:
+    """The loop that reads lines. `interactive`: a user at a terminal types them, and Ctrl-C stops watching."""
+
     def __init__(self, chat: Chat, read: LineReader, *, interactive: bool) -> None:
         self.chat, self.read, self.interactive = chat, read, interactive
 
     async def process_lines(self) -> None:
-        """Until /quit or the end of the input."""
+        """Process lines until /quit or the end of the input."""
         while True:
             try:
                 line = (await self.read(f"{self.chat.agent or 'you'}> ")).strip()
@@ -44,7 +47,7 @@ class Repl:
                 self.chat.screen.print_notice("Ctrl-D or /quit leaves.")
 
     async def process_line(self, line: str) -> bool:
-        """Whether to go on after this line."""
+        """Process one line, and return whether more lines may follow."""
         if not self.interactive:
             self.chat.screen.print_text(f"> {line}", "bold")
         if line.split()[0] == "/quit":
@@ -55,7 +58,10 @@ class Repl:
         return True
 
     async def await_interruptibly(self, work: Coroutine[None, None, None]) -> None:
-        """Ctrl-C ends the watching; a service that cannot be reached ends the work."""
+        """Await the work, and print what ends it early.
+
+        That is Ctrl-C, in the middle of the work or at a prompt, or an error of the service.
+        """
         task = asyncio.create_task(work)
         try:
             with _cancel_on_ctrl_c(task) if self.interactive else nullcontext():
@@ -64,8 +70,8 @@ class Repl:
             if (current := asyncio.current_task()) and current.cancelling():
                 raise
             self.chat.screen.print_notice(
-                "Stopped watching. What the service is doing goes on: /resume shows it, /cancel stops it. "
-                "A tool call left open is closed by your next message."
+                "Stopped watching. The run continues: /resume shows it, /cancel stops it. "
+                "Your next message closes a tool call that is still open."
             )
         except InputInterrupted:
             self.chat.screen.print_notice("The approval stays open: /resume asks again, your next message closes it.")
@@ -74,6 +80,7 @@ class Repl:
             self.chat.screen.print_error(str(error))
 
     async def _execute_command(self, line: str) -> None:
+        """Execute a line that begins with a slash. An unknown command prints the help."""
         chat, client, screen = self.chat, self.chat.client, self.chat.screen
         match line.split(maxsplit=2):
             case ["/agent", name, *message]:
@@ -90,14 +97,12 @@ class Repl:
             case ["/grants"]:
                 screen.print_grants(await client.list_grants(chat.session_id))
             case ["/revoke", *ids]:
-                screen.print_notice(
-                    f"Taken back: {await client.revoke_grants(chat.session_id, ids[0] if ids else '')}."
-                )
+                screen.print_notice(f"Revoked: {await client.revoke_grants(chat.session_id, ids[0] if ids else '')}.")
             case ["/new"]:
                 chat.start_session(create_session_id())
             case ["/cancel"]:
                 await client.cancel_run(chat.session_id)
-                screen.print_notice("Stopped.")
+                screen.print_notice("The run was stopped.")
             case [command, *_]:
                 if command not in COMMANDS:
                     screen.print_error(f"There is no command {command}.")

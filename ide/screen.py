@@ -1,4 +1,4 @@
-"""What the user sees. Text from outside is printed as text: no control character of it reaches the terminal."""
+"""Print for the user. Text from outside is printed as text: none of its control characters reaches the terminal."""
 
 import json
 from collections import Counter
@@ -11,20 +11,29 @@ from rich.text import Text
 from textsafety import escape_invisible
 
 OUTPUT_TAIL_LENGTH = 2000
-"""Characters, the last ones of a command's output."""
+"""Characters at the end of a command's output that are shown, about a screen."""
+MAX_HISTORY_LENGTH = 2000
+"""Characters of a message in the history that are shown, about a screen."""
+MAX_VALUE_LENGTH = 80
+"""Characters of an argument or a pattern that are shown, about a line."""
+
 DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 class Screen:
+    """The output of the IDE. Each token is printed as it arrives."""
+
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._streamed = ""
-        """The tokens since the last whole text."""
-        self._used: Counter[str] = Counter()
+        """The tokens since the last whole text, already printed."""
+        self._usage: Counter[str] = Counter()
+        """The counts of the turn so far. They are printed at its end."""
         self._costs: dict[str, Decimal] = {}
-        """Of the turn, kept for its end; the money by currency."""
+        """The cost of the turn so far, by currency."""
 
     def print_text(self, text: str, style: str = "", *, end: str = "\n") -> None:
+        """Print the text on a new line, after the tokens."""
         self._end_tokens()
         self._print_escaped(text, style, end)
 
@@ -35,10 +44,12 @@ class Screen:
         self.print_text(text, "bold red")
 
     def print_diff(self, lines: list[str]) -> None:
+        """Print the lines of a unified diff in colours."""
         for line in lines:
             self.print_text(line, DIFF_COLOURS.get(line[:1], ""))
 
     def show_chunk(self, chunk: dict[str, Any]) -> None:
+        """Print a chunk of a stream; the usage of a turn follows its final chunk. Tool calls are printed elsewhere."""
         match chunk.get("type"):
             case "assistant_message":
                 self._print_assistant_message(chunk)
@@ -51,26 +62,29 @@ class Screen:
             case "usage":
                 self._add_usage(chunk)
         if chunk.get("is_final") and chunk["type"] != "tool_call":
-            if self._used["model_calls"]:
-                self.print_notice(_format_usage(self._used, self._costs))
-            self._used.clear()
+            if self._usage["model_calls"]:
+                self.print_notice(_format_usage(self._usage, self._costs))
+            self._usage.clear()
             self._costs.clear()
 
     def _add_usage(self, usage: dict[str, Any]) -> None:
-        self._used.update({k: v for k, v in usage.items() if type(v) is int})
+        self._usage.update({k: v for k, v in usage.items() if type(v) is int})
         if (cost := usage.get("cost")) is not None:
             currency = str(usage.get("currency") or "")
             self._costs[currency] = self._costs.get(currency, Decimal(0)) + Decimal(str(cost))
 
     def print_tool_call(self, call: dict[str, Any]) -> None:
-        given = ", ".join(f"{k}={_shorten_value(v)}" for k, v in call["arguments"].items())
-        self.print_notice(f"{call['tool_name']}({given})")
+        """Print a call that is executed now, and what approved it if it was not the user."""
+        arguments = ", ".join(f"{k}={_shorten_value(v)}" for k, v in call["arguments"].items())
+        self.print_notice(f"{call['tool_name']}({arguments})")
         about = call.get("metadata") or {}
         if about.get("passed_by"):
-            self.print_notice(f"  passed by {about['passed_by']}: {about.get('reason')} (rule {about.get('rule')})")
+            self.print_notice(
+                f"  auto-approved by {about['passed_by']}: {about.get('reason')} (rule {about.get('rule')})"
+            )
 
     def print_tool_result(self, outcome: dict[str, Any]) -> None:
-        """Of a tool: what went wrong, or what a command said."""
+        """Print the error of a tool, or the output of a command. Other results are not printed."""
         if "error" in outcome:
             self.print_text(f"  {outcome['error']}", "red")
         elif isinstance(command := outcome["result"], dict):
@@ -82,6 +96,7 @@ class Screen:
             )
 
     def print_grants(self, grants: list[dict[str, Any]]) -> None:
+        """Print the approvals that the user gave in advance."""
         for grant in grants:
             self.print_text(grant["id"], "bold", end="  ")
             left = f", {grant['uses_left']} uses left" if grant.get("uses_left") is not None else ""
@@ -92,14 +107,15 @@ class Screen:
             self.print_notice("Nothing is allowed in advance.")
 
     def print_history(self, messages: list[dict[str, Any]]) -> None:
+        """Print messages in the format of OpenAI, each shortened."""
         for message in messages:
             self.print_text(f"{message['role']}: ", "bold", end="")
-            self._print_escaped(_shorten_value(message.get("content") or "", 2000), "", "\n")
+            self._print_escaped(_shorten_value(message.get("content") or "", MAX_HISTORY_LENGTH), "", "\n")
             for call in message.get("tool_calls") or ():
                 self.print_notice(f"  {call['function']['name']} {_shorten_value(call['function']['arguments'])}")
 
     def print_sessions(self, sessions: list[dict[str, Any]], total: int) -> None:
-        """Given the newest first, shown with the newest last, where the user looks."""
+        """Print the sessions, which come newest first. The newest is printed last, where the user looks."""
         if total > len(sessions):
             self.print_notice(f"The newest {len(sessions)} of {total} sessions:")
         for session in reversed(sessions):
@@ -115,6 +131,7 @@ class Screen:
             self.print_notice("There are no sessions yet.")
 
     def _print_assistant_message(self, chunk: dict[str, Any]) -> None:
+        """Print a token, or the part of a whole text that its tokens have not shown yet."""
         content = chunk.get("content")
         if content is None:
             token = chunk.get("token") or ""
@@ -130,6 +147,7 @@ class Screen:
             self.print_text(f"  - {suggestion}", "cyan")
 
     def _end_tokens(self) -> None:
+        """End the line of the tokens, if there are any."""
         if self._streamed:
             self._streamed = ""
             self.console.print()
@@ -139,24 +157,26 @@ class Screen:
 
 
 def _format_switch(about: dict[str, Any]) -> str:
-    why = f": {about['reason']}" if about.get("reason") else ""
-    how = [f"confidence {about['confidence']}"] if about.get("confidence") else []
-    how += [f"by {about['classification_method']}"] if about.get("classification_method") else []
-    because = f" ({', '.join(how)})" if how else ""
-    return f"{about.get('from_agent')} -> {about.get('to_agent')}{why}{because}"
+    reason = f": {about['reason']}" if about.get("reason") else ""
+    notes = [f"confidence {about['confidence']}"] if about.get("confidence") else []
+    notes += [f"by {about['classification_method']}"] if about.get("classification_method") else []
+    suffix = f" ({', '.join(notes)})" if notes else ""
+    return f"{about.get('from_agent')} -> {about.get('to_agent')}{reason}{suffix}"
 
 
-def _format_usage(used: Counter[str], costs: dict[str, Decimal]) -> str:
-    cached = f", {used['cached_tokens']} of them cached" if used["cached_tokens"] else ""
+def _format_usage(usage: Counter[str], costs: dict[str, Decimal]) -> str:
+    cached = f", {usage['cached_tokens']} of them cached" if usage["cached_tokens"] else ""
     money = "".join(f", {cost.normalize():f} {currency}".rstrip() for currency, cost in costs.items())
-    unpriced = f" ({used['unpriced_calls']} of unknown price)" if used["unpriced_calls"] else ""
-    about = "about " if used["estimated_calls"] else ""
+    unpriced = f" ({usage['unpriced_calls']} of unknown price)" if usage["unpriced_calls"] else ""
+    about = "about " if usage["estimated_calls"] else ""
     return (
-        f"{about}{used['total_tokens']} tokens ({used['prompt_tokens']} in{cached}, {used['completion_tokens']} out), "
-        f"model calls: {used['model_calls']}{unpriced}{money}"
+        f"{about}{usage['total_tokens']} tokens "
+        f"({usage['prompt_tokens']} in{cached}, {usage['completion_tokens']} out), "
+        f"model calls: {usage['model_calls']}{unpriced}{money}"
     )
 
 
-def _shorten_value(value: Any, length: int = 80) -> str:
+def _shorten_value(value: Any, length: int = MAX_VALUE_LENGTH) -> str:
+    """Return the value on one line: a text as it is, anything else as JSON."""
     text = value.replace("\n", "\\n") if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= length else f"{text[:length]}..."

@@ -1,7 +1,7 @@
-"""Search the texts of a workspace: a program of its own, since an endless regular expression can only be killed.
+"""Search the texts of a workspace: `python -m ide.search ARGUMENTS`.
 
-Its argument is a JSON list, the arguments of `search`; it prints `{"result": [...]}`,
-`{"error": ...}` or `{"errno": n}`.
+A program of its own, since an endless regular expression can only be killed. ARGUMENTS are those of `search_texts`, as
+a JSON list. It prints `{"result": [...]}`, `{"error": "..."}` or `{"errno": n}`.
 """
 
 import json
@@ -16,20 +16,25 @@ from typing import Any, TypedDict
 from ide.workspace import FolderEntry, ToolError, Workspace, read_file_at
 
 FILE_LIMIT = 2_000_000
-"""Bytes; a larger file is passed over, as a binary one is."""
+"""Bytes of a file. Larger files are skipped, as binary ones are: they are seldom source code. Chosen, not measured."""
 LINE_LIMIT = 500
-"""Characters of a line that are sent."""
+"""Characters of a line that are sent. Only generated code has longer ones; chosen, not measured."""
 
 
 class SearchMatch(TypedDict):
+    """A line that matches."""
+
     path: str
+    """The file, relative to the workspace."""
     line: int
+    """The number of the line, from 1."""
     text: str
 
 
 def search_texts(
     root: str, query: str, path: str, file_pattern: str | None, case_sensitive: bool, regex: bool, max_results: int
 ) -> list[SearchMatch]:
+    """Return the first matching lines, in the order of the paths. Raises ToolError, OSError or NotADirectoryError."""
     try:
         pattern = re.compile(query if regex else re.escape(query), 0 if case_sensitive else re.IGNORECASE)
     except (re.error, RecursionError, OverflowError) as error:
@@ -43,6 +48,7 @@ def search_texts(
 
 
 def _iterate_texts(workspace: Workspace, path: str, file_pattern: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the paths and texts of the files. A file that is skipped or cannot be read has the text ""."""
     if not stat.S_ISDIR(workspace.get_status(path).st_mode):
         yield PurePath(*workspace.locate(path)).as_posix(), _decode_text(workspace.read_bytes(path, FILE_LIMIT + 1))
         return
@@ -68,7 +74,18 @@ def _find_matches(name: str, text: str, pattern: re.Pattern[str]) -> Iterator[Se
             yield SearchMatch(path=name, line=number, text=line.rstrip("\r")[:LINE_LIMIT])
 
 
-def answer_request(arguments: list[Any]) -> dict[str, Any]:
+class SearchAnswer(TypedDict, total=False):
+    """The output of the program; it has one of these."""
+
+    result: list[SearchMatch]
+    error: str
+    """The sentence of a ToolError."""
+    errno: int | None
+    """The number of an OSError."""
+
+
+def answer_request(arguments: list[Any]) -> SearchAnswer:
+    """Search with the arguments of `search_texts`, and return matches or the error."""
     try:
         return {"result": search_texts(*arguments)}
     except ToolError as error:

@@ -1,4 +1,4 @@
-"""The service for as long as the IDE runs, when none is running yet."""
+"""Start the service when none is running yet, and end it with the IDE."""
 
 import asyncio
 import os
@@ -19,8 +19,13 @@ SERVER_COMMAND = (sys.executable, "-m", "server")
 PARENT_DEATH_COMMAND = (sys.executable, "-I", str(Path(__file__).with_name("parent_death.py")))
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 START_SECONDS = 60.0
+"""Seconds to start, with room for a busy machine; chosen, not measured."""
 STOP_SECONDS = 15.0
+"""Seconds to stop, then the service is killed. Its next start recovers a run that was cut off. Chosen, not measured."""
 POLL_SECONDS = 0.1
+"""Seconds between two looks at a service that starts. The user does not notice so short a delay."""
+HEALTH_SECONDS = 5.0
+"""Seconds for an answer of /health, which needs no database; chosen, not measured."""
 
 
 class CannotStart(Exception):
@@ -35,7 +40,10 @@ async def ensure_service(
     command: Sequence[str] = SERVER_COMMAND,
     folder: Path = PROJECT_ROOT,
 ) -> AsyncIterator[None]:
-    """Uses the service at `url`, or starts one there and ends it afterwards. Raises CannotStart."""
+    """Use the service at `url`, or start one there and stop it afterwards. Raises CannotStart.
+
+    `notice` is called with a sentence if one is started.
+    """
     scheme, host, port = _parse_address(url)
     if await is_reachable(url):
         yield
@@ -54,6 +62,7 @@ async def ensure_service(
 
 
 def _parse_address(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port. Raises CannotStart."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port
@@ -77,6 +86,7 @@ def _start_service(
 
 
 async def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for the first answer. Raises CannotStart, with the reason in the log, if it does not come."""
     try:
         async with asyncio.timeout(START_SECONDS):
             while not await is_reachable(url):
@@ -90,14 +100,14 @@ async def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Pat
 
 
 def _find_last_log_line(log: Path) -> str:
-    """The last line that says more than that a server comes and goes."""
+    """Return the last line that is no message of uvicorn about its start or end."""
     lines = (line.strip() for line in log.read_text(errors="replace").splitlines())
-    return next((line for line in reversed([*lines]) if line and not line.startswith("INFO:")), "it left no word")
+    return next((line for line in reversed([*lines]) if line and not line.startswith("INFO:")), "its log is empty")
 
 
 async def is_reachable(url: str) -> bool:
-    """Whether a service is there; asks once."""
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+    """Return whether a service answers, after one request."""
+    async with httpx.AsyncClient(trust_env=False, timeout=HEALTH_SECONDS) as http:
         try:
             return (await http.get(f"{url.rstrip('/')}/health")).is_success
         except httpx.TransportError:

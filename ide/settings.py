@@ -1,4 +1,7 @@
-"""Where the service is and what its key is: its own settings, from the environment, else from `.env` in this folder."""
+"""Read the address and the key of the service from its own settings.
+
+They come from the environment, otherwise from `.env` in the current folder.
+"""
 
 import os
 
@@ -6,6 +9,7 @@ from dotenv import dotenv_values
 
 SETTING_PREFIX = "AGENT_RUNTIME__"
 WILDCARD_HOSTS = {"0.0.0.0", "::"}  # noqa: S104
+"""Addresses that a service listens on, and that no client can connect to everywhere."""
 
 
 def get_service_url() -> str:
@@ -20,6 +24,6 @@ def get_service_key() -> str:
 
 
 def _read_setting(name: str) -> str:
-    """What is set in the environment counts, even if it is empty; the service reads it the same way."""
+    """Return the setting, or "". As for the service, a variable of the environment counts even if it is empty."""
     variable = SETTING_PREFIX + name
     return os.environ[variable] if variable in os.environ else dotenv_values(".env").get(variable) or ""

@@ -1,4 +1,4 @@
-"""The six tools an agent may ask the IDE for, run for real inside one workspace."""
+"""Run the six tools of the IDE inside one workspace."""
 
 import asyncio
 import inspect
@@ -7,34 +7,41 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, get_type_hints
 
 from ide.files import create_directory, list_files, read_file, write_file
 from ide.process import CommandResult, execute, parse_command
+from ide.search import SearchAnswer, SearchMatch
 from ide.workspace import ToolError, Workspace
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 MAX_COMMAND_SECONDS = 300
+"""The longest time limit of a command, in seconds. The wire contract fixes it."""
+DEFAULT_COMMAND_SECONDS = 30
+"""Seconds of a command without a time limit, the default that the tool's schema gives the model."""
 MAX_RESULTS = 1000
+"""The most matches of a search. The wire contract fixes it."""
 SEARCH_SECONDS = 30
+"""Seconds of a search, as many as a command has by default."""
 SEARCH_OUTPUT_LIMIT = 20_000_000
-"""Bytes; more than MOST_RESULTS lines of the length that is sent can take."""
+"""Bytes of a search's output, more than MAX_RESULTS matches with the longest paths and lines take."""
 
 
 async def run_tool(
     workspace: Workspace, name: str, arguments: Mapping[str, Any], *, approved: bool = True
 ) -> dict[str, Any]:
-    """`{"result": ...}`, any JSON, or `{"error": "<what to do instead>"}`.
+    """Run a tool, and return `{"result": ...}`, any JSON, or `{"error": "<what to do instead>"}`.
 
-    A command no human has `approved` may not name a link that leads out of the workspace; one that was is not confined.
+    A command that no user has `approved` may not name a link that leads out of the workspace. An approved command is
+    not confined.
     """
     try:
-        tool, given = _bind_arguments(name, arguments)
+        tool, kwargs = _bind_arguments(name, arguments)
         if tool is execute_command and not approved:
-            _refuse_links_out(workspace, **given)
+            _refuse_links_out(workspace, **kwargs)
         if inspect.iscoroutinefunction(tool):
-            return {"result": await tool(workspace, **given)}
-        return {"result": await asyncio.to_thread(tool, workspace, **given)}
+            return {"result": await tool(workspace, **kwargs)}
+        return {"result": await asyncio.to_thread(tool, workspace, **kwargs)}
     except ToolError as error:
         return {"error": str(error)}
     except UnicodeError:
@@ -49,9 +56,10 @@ async def execute_command(
     workspace: Workspace,
     command: str,
     cwd: str | None = None,
-    timeout: int = 30,  # noqa: ASYNC109
+    timeout: int = DEFAULT_COMMAND_SECONDS,  # noqa: ASYNC109
     shell: bool = False,
 ) -> CommandResult:
+    """Run a command in a folder of the workspace. Raises ToolError or OSError."""
     if not 1 <= timeout <= MAX_COMMAND_SECONDS:
         raise ToolError(f"timeout must be between 1 and {MAX_COMMAND_SECONDS} seconds.")
     if "\0" in command:
@@ -61,6 +69,7 @@ async def execute_command(
 
 
 def _refuse_links_out(workspace: Workspace, command: str, cwd: str | None = None, **_: object) -> None:
+    """Check each word as a path. Raises ToolError if one leads out of the workspace."""
     for word in command.split()[1:]:
         if not word.startswith("/"):
             workspace.locate(os.path.join(cwd or ".", word))
@@ -74,23 +83,24 @@ async def search_in_code(
     case_sensitive: bool = False,
     regex: bool = False,
     max_results: int = 100,
-) -> list[dict[str, Any]]:
-    """Each match as path, line (from 1) and text."""
+) -> list[SearchMatch]:
+    """Search the files of a folder. Raises ToolError or OSError."""
     if not 1 <= max_results <= MAX_RESULTS:
         raise ToolError(f"max_results must be between 1 and {MAX_RESULTS}.")
-    given = json.dumps([str(workspace.root), query, path, file_pattern, case_sensitive, regex, max_results])
-    argv = [sys.executable, "-m", "ide.search", given]
+    request = json.dumps([str(workspace.root), query, path, file_pattern, case_sensitive, regex, max_results])
+    argv = [sys.executable, "-m", "ide.search", request]
     outcome = await execute(argv, PACKAGE_PARENT, SEARCH_SECONDS, SEARCH_OUTPUT_LIMIT)
     if outcome["timed_out"] or outcome["exit_code"]:
         raise ToolError(
             f"The search did not end within {SEARCH_SECONDS} s; use a simpler expression or a smaller folder."
         )
-    answer = json.loads(outcome["stdout"])
+    answer: SearchAnswer = json.loads(outcome["stdout"])
     if "errno" in answer:
-        raise OSError(answer["errno"], os.strerror(answer["errno"]))
+        number = answer["errno"] or 0
+        raise OSError(number, os.strerror(number))
     if "error" in answer:
         raise ToolError(answer["error"])
-    return cast(list[dict[str, Any]], answer["result"])
+    return answer["result"]
 
 
 TOOLS: dict[str, Callable[..., Any]] = {
@@ -100,35 +110,37 @@ TOOLS: dict[str, Callable[..., Any]] = {
 
 
 def _bind_arguments(name: str, arguments: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the tool and its keyword arguments, without those that are null. Raises ToolError."""
     tool = TOOLS.get(name)
     if tool is None:
         raise ToolError(f"This IDE has no tool {name!r}; it has {', '.join(TOOLS)}.")
-    given = {k: v for k, v in arguments.items() if v is not None}
+    kwargs = {k: v for k, v in arguments.items() if v is not None}
     try:
-        inspect.signature(tool).bind(None, **given)
+        inspect.signature(tool).bind(None, **kwargs)
     except TypeError as error:
         raise ToolError(f"The arguments of {name} are not valid: {error}.") from None
-    kinds = get_type_hints(tool)
-    for key, value in given.items():
-        if not isinstance(value, kinds[key]) or (isinstance(value, bool) and kinds[key] is not bool):
+    types = get_type_hints(tool)
+    for key, value in kwargs.items():
+        if not isinstance(value, types[key]) or (isinstance(value, bool) and types[key] is not bool):
             raise ToolError(
-                f"The argument {key} of {name} must be of type {getattr(kinds[key], '__name__', kinds[key])}."
+                f"The argument {key} of {name} must be of type {getattr(types[key], '__name__', types[key])}."
             )
-    return tool, given
+    return tool, kwargs
 
 
-def _explain_error(error: OSError, what: object) -> str:
+def _explain_error(error: OSError, name: object) -> str:
+    """Return a sentence about the file or program `name` that the model can act on."""
     match error:
         case FileNotFoundError():
-            return f"There is no {what!r} in the workspace, or a folder on the way is missing; see list_files."
+            return f"There is no {name!r} in the workspace, or a folder on the way is missing; see list_files."
         case NotADirectoryError():
-            return f"{what!r} is not a folder, or passes through something that is none."
+            return f"{name!r} is not a folder, or a name on the way to it is not one."
         case IsADirectoryError():
-            return f"{what!r} is a folder; name a file in it."
+            return f"{name!r} is a folder; name a file in it."
         case FileExistsError():
-            return f"{what!r} exists."
+            return f"{name!r} exists."
         case PermissionError():
             return (
-                f"The user may not do this with {what!r}; ask the user to change its permissions, or use another path."
+                f"The user may not do this with {name!r}; ask the user to change its permissions, or use another path."
             )
-    return f"{what!r}: {error.strerror or error}."
+    return f"{name!r}: {error.strerror or error}."

@@ -1,7 +1,7 @@
-"""One folder, and no way out of it.
+"""Open files inside one folder, and nothing outside of it.
 
-A path is resolved, links included, and must lie in the folder; what it then names is opened from the folder down, name
-by name, following no link, so that a link put there in between is an error and not a way out.
+A path is resolved, links included, and must be in the folder. Then it is opened from the folder down, name by name, and
+no link is followed. So a link that is put there in between causes an error, and leads nowhere.
 """
 
 import os
@@ -15,30 +15,34 @@ from typing import NamedTuple
 
 CACHE_FOLDERS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".hypothesis"}
 SKIPPED_FOLDERS = frozenset({".git", "node_modules", ".venv", *CACHE_FOLDERS})
+"""Folders that are listed, but not entered. They hold files that no one of the project wrote."""
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""O_NONBLOCK, so that a named pipe is refused and does not block."""
 FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ToolError(Exception):
-    """A tool cannot do what it was asked; `str(error)` says what to do instead."""
+    """A tool refuses a call; `str(error)` says what to do instead."""
 
 
 class FolderEntry(NamedTuple):
+    """A file or a folder inside a folder."""
+
     path: str
-    """Relative to the workspace."""
+    """The path relative to the workspace."""
     is_folder: bool
     name: str
     parent: int
-    """A descriptor of the folder it is in, open until the next entry."""
+    """A descriptor of the folder that holds it, open until the next entry."""
 
     def matches_pattern(self, pattern: str) -> bool:
-        """A glob for the name or for the path; `**/` stands for any folders."""
+        """Return whether the glob matches the name or the path. `**/` matches any folders."""
         return fnmatch(self.name, pattern) or fnmatch(self.path, pattern.replace("**/", "*"))
 
 
 class Workspace:
-    """Raises NotADirectoryError unless `root` is a folder."""
+    """The folder `root`. Raises NotADirectoryError if it is no folder."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).resolve()
@@ -46,7 +50,7 @@ class Workspace:
             raise NotADirectoryError(f"{root} is not a folder")
 
     def locate(self, path: str) -> tuple[str, ...]:
-        """The names that lead from the root to what `path` means. Raises ToolError if that is outside."""
+        """Return the names that lead from the root to the resolved path. Raises ToolError if that is outside."""
         if "\0" in path:
             raise ToolError("The path holds a NUL character.")
         real = Path(os.path.realpath(self.root / path))
@@ -56,7 +60,7 @@ class Workspace:
 
     @contextmanager
     def open_folder(self, names: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
-        """A descriptor of the folder."""
+        """Yield a descriptor of the folder. `create` makes the folders that are missing. Raises OSError."""
         here = os.open(self.root, FOLDER_FLAGS)
         try:
             for name in names:
@@ -71,18 +75,22 @@ class Workspace:
             os.close(here)
 
     def get_status(self, path: str) -> os.stat_result:
+        """Return the status of a file or folder. Raises ToolError or OSError."""
         *parents, name = self.locate(path) or (".",)
         with self.open_folder(tuple(parents)) as parent:
             return os.stat(name, dir_fd=parent, follow_symlinks=False)
 
     def read_bytes(self, path: str, limit: int = -1) -> bytes:
-        """At most `limit` bytes of a regular file."""
+        """Return at most `limit` bytes of a regular file, all if it is negative. Raises ToolError or OSError."""
         *parents, name = self.locate(path) or (".",)
         with self.open_folder(tuple(parents)) as parent:
             return read_file_at(parent, name, limit)
 
     def write_bytes(self, path: str, data: bytes, *, create_dirs: bool = False, backup: bool = False) -> bool:
-        """Says if the file is new. It is replaced in one step and keeps its mode; the backup is `<name>.bak`."""
+        """Write a file, and return whether it is new. Raises ToolError or OSError.
+
+        A file is replaced in one step and keeps its mode. The backup of its old content is `<name>.bak`.
+        """
         *parents, name = self.locate(path) or (".",)
         with self.open_folder(tuple(parents), create=create_dirs) as parent:
             mode = _get_file_mode(parent, name)
@@ -92,7 +100,7 @@ class Workspace:
         return mode is None
 
     def make_folder(self, path: str, *, parents: bool) -> bool:
-        """Says if it is new."""
+        """Make a folder, and return whether it is new. Raises ToolError or OSError."""
         *above, name = self.locate(path) or (".",)
         with self.open_folder(tuple(above), create=parents) as parent:
             try:
@@ -103,7 +111,10 @@ class Workspace:
         return True
 
     def walk(self, path: str, *, recursive: bool = True) -> Iterator[FolderEntry]:
-        """What is in a folder, sorted, each folder before what it holds; links and SKIPPED folders are not entered."""
+        """Yield the entries of a folder, sorted by name, each folder before its own entries.
+
+        Links and SKIPPED_FOLDERS are not entered. Raises ToolError or OSError.
+        """
         names = self.locate(path)
         with self.open_folder(names) as top:
             for where, folders, files, here in os.fwalk(".", dir_fd=top):
@@ -114,6 +125,7 @@ class Workspace:
 
 
 def read_file_at(parent: int, name: str, limit: int = -1) -> bytes:
+    """Read a regular file in the folder of the descriptor `parent`. Raises ToolError or OSError."""
     descriptor = os.open(name, READ_FLAGS, dir_fd=parent)
     try:
         _require_regular(os.fstat(descriptor).st_mode, name)
@@ -124,7 +136,7 @@ def read_file_at(parent: int, name: str, limit: int = -1) -> bytes:
 
 
 def _get_file_mode(parent: int, name: str) -> int | None:
-    """The permissions of a file; None if there is none."""
+    """Return the permissions of a regular file, or None if there is no file. Raises ToolError."""
     try:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -141,7 +153,8 @@ def _require_regular(mode: int, name: str) -> None:
 
 
 def _replace_file(parent: int, name: str, data: bytes, mode: int | None) -> None:
-    temporary = f".{secrets.token_hex(8)}.tmp"
+    """Write a temporary file, and rename it, so that a crash leaves the old content or the new one."""
+    temporary = f".{secrets.token_hex(8)}.tmp"  # 64 random bits: no other file has this name
     descriptor = os.open(temporary, CREATE_FLAGS, 0o666, dir_fd=parent)
     try:
         with open(descriptor, "wb") as file:

@@ -310,7 +310,7 @@ async def test_approval_can_be_remembered_and_a_refused_one_is_repeated(
         {"scope": "session", "pattern": "docs/**"},
         {"scope": "turn"},
     ]
-    assert "passed by grant: The user allowed calls like this one. (rule grant.g1)" in seen
+    assert "auto-approved by grant: The user allowed calls like this one. (rule grant.g1)" in seen
     assert (workspace.root / "a.py").read_text() == "x\n"
 
 
@@ -325,7 +325,7 @@ async def test_grants_are_listed_and_revoked(service: ScriptedService, workspace
     seen = await Terminal(service, workspace, "/grants", "/revoke g1", "/revoke").capture_output()
     assert "g1  write_file docs/**  (coder, session)" in seen
     assert "g2  write_file docs/**  (coder, session, 2 uses left, until 2026-01-01T10:00:00)" in seen
-    assert ("Taken back: 1." in seen, "Taken back: 2." in seen) == (True, True)
+    assert ("Revoked: 1." in seen, "Revoked: 2." in seen) == (True, True)
     service.rest[path] = {"grants": []}
     assert "Nothing is allowed in advance." in await Terminal(service, workspace, "/grants").capture_output()
 

@@ -48,7 +48,7 @@ async def test_piped_lines_are_messages_and_yes_approves(service: ScriptedServic
     assert "every command is approved" in shown
     assert "\x1b" not in shown
     again = f'make chat DIR={workspace.root} ARGS="--session s-1 --url {service.url}"'
-    assert shown.splitlines()[-1] == f"Session s-1; to go on with it: {again}"
+    assert shown.splitlines()[-1] == f"Session s-1. To continue it: {again}"
     assert {r.headers["x-internal-auth"] for r in service.requests} == {"k3y"}
     assert (workspace.root / "count").read_text() == "0\n", "the command must not see the service's key"
 
