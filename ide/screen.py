@@ -100,7 +100,7 @@ class Screen:
         for grant in grants:
             self.print_text(grant["id"], "bold", end="  ")
             left = f", {grant['uses_left']} uses left" if grant.get("uses_left") is not None else ""
-            until = f", until {grant['expires_at'][:19]}" if grant.get("expires_at") else ""
+            until = f", until {_format_time(grant['expires_at'])}" if grant.get("expires_at") else ""
             terms = f"{grant['agent']}, {grant['scope']}{left}{until}"
             self._print_escaped(f"{grant['tool_name']} {_shorten_value(grant['pattern'])}  ({terms})", "", "\n")
         if not grants:
@@ -122,7 +122,7 @@ class Screen:
             self.print_text(session["session_id"], "bold", end="  ")
             title = session.get("title") or ""
             self._print_escaped(
-                f"{session['last_activity'][:19]}  {session['current_agent']}  "
+                f"{_format_time(session['last_activity'])}  {session['current_agent']}  "
                 f"{session['message_count']} messages  {title}",
                 "",
                 "\n",
@@ -154,6 +154,11 @@ class Screen:
 
     def _print_escaped(self, text: str, style: str, end: str) -> None:
         self.console.print(Text(escape_invisible(text), style), end=end, soft_wrap=True)
+
+
+def _format_time(timestamp: str) -> str:
+    """Return an ISO 8601 timestamp without the parts below the second and without its offset."""
+    return timestamp[:19]
 
 
 def _format_switch(about: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ async def search_in_code(
     file_pattern: str | None = None,
     case_sensitive: bool = False,
     regex: bool = False,
-    max_results: int = 100,
+    max_results: int = 100,  # the default of the tool's schema
 ) -> list[SearchMatch]:
     """Search the files of a folder. Raises ToolError or OSError."""
     if not 1 <= max_results <= MAX_RESULTS:

@@ -23,7 +23,7 @@ FIND_ARGUMENTS = {
 }
 """The words that may follow the folders, each with the pattern of its argument.
 
-Empty: it has no argument. `.` is any argument, `/` a path.
+Empty: it has no argument. `.` is any argument, `/` a path. Nine digits are a number that fits 32 bits.
 """
 
 
@@ -87,7 +87,7 @@ def _check_test_part(words: list[str]) -> None:
         case [operator, value] if operator in UNARY_OPERATORS:
             is_safe = not find_path_error(value)
         case [left, operator, right] if operator in NUMERIC_OPERATORS:
-            is_safe = all(re.fullmatch(r"-?\d{1,18}", value) for value in (left, right))
+            is_safe = all(re.fullmatch(r"-?\d{1,18}", value) for value in (left, right))  # 18 digits fit 64 bits
         case [left, ("-nt" | "-ot" | "-ef"), right]:
             is_safe = not find_path_error(left) and not find_path_error(right)
         case [left, operator, right] if operator in BINARY_OPERATORS:

@@ -62,6 +62,6 @@ def _matches_parts(names: list[str], pattern: list[str]) -> bool:
     return all(rest == "**" for rest in pattern[part:])
 
 
-@lru_cache(maxsize=4096)  # a few hundred kB; the names of a workspace repeat; chosen, not measured
+@lru_cache(maxsize=4096)  # the names of a workspace repeat; chosen, not measured
 def _matches_name(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern)

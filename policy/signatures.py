@@ -212,7 +212,7 @@ def _make_matcher(pattern: str) -> Callable[[ShellWord], bool]:
 
 
 VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
-    "#": _make_matcher(r"[+-]?\d{1,9}[bkKmMG]?"),  # 9 digits: what every program reads into 32 bits
+    "#": _make_matcher(r"[+-]?\d{1,9}[bkKmMG]?"),  # nine digits fit 32 bits
     ":": lambda word: bool(word.text) and not word.text.startswith("-") and _is_text(word),
     "?": lambda word: True,
     "PATH": _is_path,
