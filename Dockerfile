@@ -7,7 +7,7 @@ FROM python:3.12-slim
 RUN useradd --system --uid 10001 --create-home app && mkdir /data && chown app /data
 WORKDIR /app
 COPY --from=build /venv /venv
-COPY server.py .
+COPY server.py pyproject.toml ./
 COPY cli cli
 COPY api api
 COPY graph graph

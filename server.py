@@ -1,4 +1,4 @@
-"""The HTTP edge: the app, its start and its end, and the streams of runs. `uvicorn server:app` serves it."""
+"""The HTTP service: the app, its start and its end. `uvicorn server:app` serves it."""
 
 import asyncio
 import gc
@@ -34,6 +34,13 @@ from sessions.janitor import Janitor
 from sessions.runs.lifecycle import SHUTDOWN_GRACE_SECONDS
 from sessions.runs.service import Runs
 from sessions.store.database import open_database
+
+GC_THRESHOLDS = (10_000, 20, 100)
+"""Far above Python's own 700, 10 and 10, so that few collections happen within a turn. Chosen, not measured."""
+
+WORKER_SILENCE_SECONDS = 60
+"""After such a silence a worker is replaced. Importing the modules takes 3 s of a free core; with the 5 s that uvicorn
+allows, the workers of a busy machine are replaced for ever before they answer."""
 
 
 def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatModel] | None = None) -> FastAPI:
@@ -74,7 +81,10 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
 async def _open_components(
     app: FastAPI, model: AbstractAsyncContextManager[BaseChatModel]
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Open the database and the graph and put what the routes need into the app's state; yield what starts the work."""
+    """Open the database and the graph, and put the objects of the routes into the app's state.
+
+    Yield a function that prepares the database and starts the background work.
+    """
     state, settings = app.state, app.state.settings
     with ThreadPoolExecutor(1, "sqlite") as thread:
         async with (
@@ -95,7 +105,7 @@ async def _open_components(
 
 
 def __getattr__(name: str) -> FastAPI:
-    """`app`, made when it is asked for: importing this module reads no environment."""
+    """Build `app` when it is first read: an import of this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
     with _exit_with_message():
@@ -106,6 +116,7 @@ def __getattr__(name: str) -> FastAPI:
 
 
 def main() -> None:
+    """Serve the app until a signal ends the process; exit with a sentence and status 1 if it cannot start."""
     with _exit_with_message():
         settings = Settings()
         app = create_app(settings)
@@ -119,12 +130,13 @@ def main() -> None:
         port=settings.port,
         log_level=settings.log_level.lower(),
         timeout_graceful_shutdown=settings.shutdown_seconds + SHUTDOWN_GRACE_SECONDS,
+        timeout_worker_healthcheck=WORKER_SILENCE_SECONDS,
     )
 
 
 @contextmanager
 def _exit_with_message() -> Iterator[None]:
-    """And status 1 when the settings, or what they name, cannot be used."""
+    """Exit with a sentence and status 1 if the settings, or the files and services that they name, cannot be used."""
     try:
         yield
     except ValidationError as error:
@@ -134,9 +146,9 @@ def _exit_with_message() -> Iterator[None]:
 
 
 async def _try_startup(settings: Settings) -> None:
-    """Opens what the service will open, so that a fault is one sentence and no traceback out of the server.
+    """Open everything that the service will open, so that a fault is one sentence and no traceback of the server.
 
-    A database that is not there yet is none.
+    A database that is not available yet is no fault: the service waits for it.
     """
     with ThreadPoolExecutor(1, "sqlite") as thread:
         async with (
@@ -151,6 +163,7 @@ async def _try_startup(settings: Settings) -> None:
 
 
 def _describe_fault(fault: ErrorDetails) -> str:
+    """Return the fault of a setting with the name of its variable."""
     name = "".join(f"AGENT_RUNTIME__{part}: ".upper() for part in fault["loc"])
     return f"{name}{fault['msg'].removeprefix('Value error, ')}"
 
@@ -160,10 +173,10 @@ def _log_to_stderr() -> None:
 
 
 def _tune_garbage_collector() -> None:
-    """What is there when a server starts stays; collecting it again and again costs a tenth of a turn."""
+    """Exclude the objects of the start from garbage collection: looking at them again costs a tenth of a turn."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 100)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 if __name__ == "__main__":

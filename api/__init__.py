@@ -1,1 +1,1 @@
-"""What HTTP asks of the service around its routes: keys, the guard, bodies, server-sent events, the OpenAPI page."""
+"""The HTTP interface: keys, middleware, routes, bodies, server-sent events and the OpenAPI page."""

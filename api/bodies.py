@@ -1,4 +1,4 @@
-"""JSON in and out, strict on the way in, ASCII on the way out."""
+"""Read JSON bodies strictly, and answer in ASCII JSON."""
 
 import json
 from collections.abc import Sequence
@@ -13,16 +13,24 @@ from starlette.responses import JSONResponse
 from graph.sanitize import is_deeper_than, parse_integer, sanitize_value
 
 MAX_DEPTH = 100
+"""Objects and lists in each other: far above any message, and far below the recursion limit of Python, 1,000."""
+MAX_FAULTS = 5
+"""Faults of a body that an answer names: enough to correct it, and short however many there are."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class ASCIIResponse(JSONResponse):
+    """JSON on one line of ASCII: some clients break lines at U+2028 and the like."""
+
     def render(self, content: Any) -> bytes:
         return json.dumps(content, separators=(",", ":")).encode()
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """Raises HTTPException 400 for what is no JSON, or is ambiguous, 422 for what is no object."""
+    """Return the object in the body, sanitized.
+
+    Raises HTTPException 400 for a body that is no JSON, is ambiguous or too deep; 422 for one that is no object.
+    """
     try:
         value = _parse_json((await request.body()).decode())
     except _DuplicateKeyError:
@@ -52,10 +60,13 @@ def _parse_json(text: str) -> Any:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two values a client could mean one and a check before us another."""
-    if len(read := dict(pairs)) < len(pairs):
+    """Return the pairs as an object. Raises _DuplicateKeyError.
+
+    Of two values under one key a client could mean one, and a check in front of this service another.
+    """
+    if len(parsed := dict(pairs)) < len(pairs):
         raise _DuplicateKeyError
-    return read
+    return parsed
 
 
 def _reject_number(name: str) -> NoReturn:
@@ -68,7 +79,7 @@ def _parse_finite_float(digits: str) -> float:
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
-    """Raises HTTPException 400 or 422, which says what is wrong and repeats nothing of the input."""
+    """Parse the body of a request. Raises HTTPException 400 or 422, whose text repeats nothing of the input."""
     try:
         return model.model_validate(await read_object(request))
     except ValidationError as error:
@@ -77,5 +88,5 @@ async def read_body(request: Request, model: type[Model]) -> Model:
 
 
 def describe_faults(faults: Sequence[Any]) -> str:
-    """pydantic's faults as a sentence, without the input: where they are is named by our own models."""
-    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:5])
+    """Return pydantic's faults as one text without the input; the names of places are those of our models."""
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MAX_FAULTS])

@@ -1,4 +1,4 @@
-"""Answer exceptions with a status and a JSON body."""
+"""Answer the exceptions of routes with a status and a JSON body."""
 
 import logging
 import re
@@ -33,7 +33,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _respond_session_not_found(request: Request, error: Exception) -> Response:
-    """Answer 404; an id that no session can have is not repeated."""
+    """Answer 404; the text repeats only an id that a session can have."""
     is_valid = re.fullmatch(wire.ID_PATTERN, request.path_params["session_id"])
     return ASCIIResponse({"error": str(error) if is_valid else "Session not found"}, 404)
 
@@ -57,7 +57,7 @@ async def _respond_unavailable(_: Request, error: Exception) -> Response:
 
 
 async def _respond_database_failed(_: Request, error: Exception) -> Response:
-    log.error("the database failed: %s", type(error).__name__)
+    log.error("the database failed (%s); the client may retry in %s s", type(error).__name__, RETRY_AFTER)
     return ASCIIResponse({"detail": DATABASE_UNAVAILABLE}, 503, {"Retry-After": RETRY_AFTER})
 
 

@@ -1,9 +1,9 @@
-"""Which keys open the service, and when it may do without one."""
+"""The keys of the service, and the rules for starting without one."""
 
 from graph.settings import Settings, is_loopback
 
 MIN_KEY_CHARACTERS = 16
-"""Characters."""
+"""A random key of this length cannot be guessed: 64 bits even if it is made of hexadecimal digits."""
 WELL_KNOWN = {
     "changeme",
     "change-me",
@@ -45,11 +45,14 @@ WELL_KNOWN = {
     "abcdefghijklmnop",
     "qwertyuiopasdfgh",
 }
-"""Casefolded values out of examples and tutorials."""
+"""Keys of examples and tutorials, casefolded: an attacker tries these first."""
 
 
 def load_keys(settings: Settings) -> tuple[bytes, ...]:
-    """What `X-Internal-Auth` may hold, as it comes over the wire; none: anything. Raises ValueError for a weak key."""
+    """Return the accepted values of `X-Internal-Auth` as bytes; none: every caller is accepted.
+
+    Raises ValueError for a weak key, and for a development service that other machines could reach.
+    """
     if settings.dev and not is_loopback(settings.host):
         raise ValueError(
             f"AGENT_RUNTIME__DEV=true is for a loopback HOST and {settings.host} is none: "

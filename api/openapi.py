@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of bodies and streams, which FastAPI cannot find out by itself."""
+"""The bodies and streams on the OpenAPI page, which FastAPI cannot derive from the routes."""
 
 from typing import Any
 
@@ -122,14 +122,14 @@ STREAM_OPERATION: dict[str, Any] = {
 
 
 def request_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """Of a route that reads it by itself."""
+    """Return the description of the body of a route that parses it by itself."""
     return {
         "requestBody": {"required": required, "content": {"application/json": {"schema": model.model_json_schema()}}}
     }
 
 
 def extend_openapi(app: FastAPI) -> None:
-    """Adds the protocol's models and the key to the app's OpenAPI page."""
+    """Add the models of the protocol and the key to the OpenAPI page of the app."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the process is told from outside."""
+"""The signals of the operating system: reload at SIGHUP, shut down at SIGTERM and SIGINT."""
 
 import asyncio
 import signal
@@ -10,14 +10,17 @@ from typing import Any
 
 
 def on_hangup(reload: Callable[[], None]) -> None:
-    """Not where there is no such signal, nor outside of the main thread."""
+    """Call `reload` at each SIGHUP. Nothing is done on a system without it, or outside of the main thread."""
     with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 @contextmanager
 def on_exit(begin_shutdown: Callable[[], None]) -> Iterator[None]:
-    """Told when the signal comes: the server ends the app only when the streams that are open have ended."""
+    """Call `begin_shutdown` as soon as SIGTERM or SIGINT comes, then the handlers that were there before.
+
+    The server ends the app only when the open streams have ended: runs would get no time to finish before.
+    """
     loop = asyncio.get_running_loop()
     before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 

@@ -1,7 +1,6 @@
-"""Before any route: the key, then the size and kind of the body. Plain ASGI: nothing is read before the key."""
+"""Check the key of a request, then the size and type of its body. Nothing of the body is read before the key."""
 
 import asyncio
-import json
 import re
 from collections.abc import Sequence
 from hmac import compare_digest
@@ -9,26 +8,39 @@ from hmac import compare_digest
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.bodies import ASCIIResponse
 from graph.settings import is_loopback
 
 OPEN_PATHS = {"/health", "/ready"}
+"""Health checks have no key."""
 BODY_LIMIT = 2_000_000
-"""Bytes that are taken."""
+"""Bytes of an accepted body: twice the largest result that is kept, so that a longer result can still be truncated."""
 BODY_SECONDS = 60
+"""A slower sender is refused: one that stalls would keep its connection for ever. Chosen, not measured."""
 DRAIN_LIMIT = 100_000_000
-"""Bytes that are read before the connection is closed."""
+"""Bytes of a refused body that are read and dropped.
+
+Most clients read no answer before they have sent everything. Beyond the limit the connection is closed; the limit is
+chosen, not measured.
+"""
 
 
 class RequestRefused(Exception):
+    """The request does not reach a route. The status and the text are its answer."""
+
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
 
 
 class Guard:
-    """With no key every caller is let in, but for a browser that shows somebody else's page."""
+    """The middleware that refuses requests without a key, and requests whose body cannot be accepted."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[bytes]) -> None:
+        """Accept any of the `keys`.
+
+        Without keys, accept every caller on this machine, but no browser that shows a page of another site.
+        """
         self._app = app
         self._keys = keys
 
@@ -40,12 +52,12 @@ class Guard:
         try:
             receive = await self._check_request(scope, receive)
         except RequestRefused as refused:
-            await _send_refusal(send, refused)
+            await _make_response(refused)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
     async def _check_request(self, scope: Scope, receive: Receive) -> Receive:
-        """What the route receives from. Raises Refused."""
+        """Check the request; return the channel from which the route receives the body. Raises RequestRefused."""
         if scope["path"] in OPEN_PATHS and scope["method"] in ("GET", "HEAD"):
             return receive
         self._authenticate(scope["headers"])
@@ -56,16 +68,20 @@ class Guard:
             raise RequestRefused(408, f"the body did not come within {BODY_SECONDS} seconds") from None
 
     def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> None:
-        given = next((value for name, value in headers if name == b"x-internal-auth"), b"")
-        fits = [compare_digest(given, key) for key in self._keys]  # all of them: none is told by the time it takes
+        received = next((value for name, value in headers if name == b"x-internal-auth"), b"")
+        # Compared with every key: the time of the answer must not show which one is close.
+        matches = [compare_digest(received, key) for key in self._keys]
         if not self._keys:
             _require_same_machine(headers)
-        elif not any(fits):
+        elif not any(matches):
             raise RequestRefused(401, "unauthorized")
 
 
 def _require_same_machine(headers: list[tuple[bytes, bytes]]) -> None:
-    """What browsers send for pages of other sites is refused: without a key they could use the service."""
+    """Refuse requests of browsers for pages of other sites: without a key such a page could use the service.
+
+    Raises RequestRefused.
+    """
     if not all(_is_local_host(value) for name, value in headers if name == b"host"):
         raise RequestRefused(403, "without a key the service answers to a loopback address only")
     if (b"sec-fetch-site", b"cross-site") in headers:
@@ -73,13 +89,16 @@ def _require_same_machine(headers: list[tuple[bytes, bytes]]) -> None:
 
 
 def _is_local_host(host: bytes) -> bool:
-    """Whether it can be no name that somebody else pointed at us (DNS rebinding): names of the net have a dot."""
+    """Return whether the host is a loopback address or a name without a dot.
+
+    Public names have a dot: somebody else can point those at this machine (DNS rebinding).
+    """
     name = re.sub(r":[0-9]*$", "", host.decode("latin-1"))
     return is_loopback(name.strip("[]")) or not re.search(r"[.\[\]:]", name)
 
 
 def _with_nosniff(send: Send) -> Send:
-    """No browser may take an answer for something else than it is."""
+    """Add the header that keeps browsers from guessing another content type."""
 
     async def send_with_nosniff(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -90,7 +109,7 @@ def _with_nosniff(send: Send) -> Send:
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes:
-    """What is too much is read and dropped, up to a point: an answer reaches only clients that could send it all."""
+    """Read the body. A body that is too large is read and dropped, up to `DRAIN_LIMIT`. Raises RequestRefused."""
     body, size, more = bytearray(), 0, True
     while more and size <= DRAIN_LIMIT:
         message = await receive()
@@ -109,22 +128,19 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
-    told = False
+    """Return a channel that delivers the body that was read, then the rest of `receive`."""
+    is_delivered = False
 
     async def receive_body() -> Message:
-        nonlocal told
-        if told:
+        nonlocal is_delivered
+        if is_delivered:
             return await receive()
-        told = True
+        is_delivered = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive_body
 
 
-async def _send_refusal(send: Send, refused: RequestRefused) -> None:
-    body = json.dumps({"detail": str(refused)}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refused.status == 413:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _make_response(refused: RequestRefused) -> ASCIIResponse:
+    headers = {"Connection": "close"} if refused.status == 413 else None  # the rest of the body may still be sent
+    return ASCIIResponse({"detail": str(refused)}, refused.status, headers)

@@ -1,7 +1,6 @@
-"""A service whose database is not there yet: it starts, says so, and serves as soon as it is."""
+"""Start without a database: answer 503 until it is available, then serve."""
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -9,19 +8,23 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.bodies import ASCIIResponse
 from graph.db.retry import DATABASE_UNAVAILABLE, RETRY_AFTER, is_transient
 
 log = logging.getLogger("agent_runtime.database")
 RETRY_SECONDS = 1.0
+"""Between two attempts to start: well below the five seconds after which clients retry. Chosen, not measured."""
 
 
 @dataclass
 class Readiness:
+    """The state of the start, shared by the middleware and the lifespan."""
+
     is_ready: bool = False
 
 
 class ReadinessMiddleware:
-    """Until the service is ready nothing is answered but whether it lives. Plain ASGI, as the guard before it."""
+    """The middleware that answers 503 until the service is ready. `/health` is answered at any time."""
 
     def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
         self._app = app
@@ -31,18 +34,15 @@ class ReadinessMiddleware:
         if self._readiness.is_ready or scope["type"] != "http" or scope["path"] == "/health":
             await self._app(scope, receive, send)
             return
-        body = json.dumps({"detail": DATABASE_UNAVAILABLE}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        headers.append((b"retry-after", RETRY_AFTER.encode()))
-        await send({"type": "http.response.start", "status": 503, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        response = ASCIIResponse({"detail": DATABASE_UNAVAILABLE}, 503, {"Retry-After": RETRY_AFTER})
+        await response(scope, receive, send)
 
 
 @asynccontextmanager
 async def run_startup(start: Callable[[], Awaitable[None]], readiness: Readiness) -> AsyncIterator[None]:
-    """Waits for `start`; if the database is not there it goes on, and `start` is tried until it is.
+    """Call `start`; if the database is not available, enter the block and retry until it is.
 
-    Raises what will not pass.
+    Raises the error of `start` if a retry cannot help.
     """
     try:
         await start()
@@ -50,14 +50,14 @@ async def run_startup(start: Callable[[], Awaitable[None]], readiness: Readiness
     except Exception as error:
         if not is_transient(error):
             raise
-        log.warning("the database is not there (%s); waiting for it", type(error).__name__)
-    waiting = asyncio.create_task(_retry_startup(start, readiness))
+        log.warning("the database is not available (%s); retrying every %g s", type(error).__name__, RETRY_SECONDS)
+    retrying = asyncio.create_task(_retry_startup(start, readiness))
     try:
         yield
     finally:
-        waiting.cancel()
+        retrying.cancel()
         with suppress(asyncio.CancelledError):
-            await waiting
+            await retrying
 
 
 async def _retry_startup(start: Callable[[], Awaitable[None]], readiness: Readiness) -> None:
@@ -66,7 +66,7 @@ async def _retry_startup(start: Callable[[], Awaitable[None]], readiness: Readin
         try:
             await start()
             readiness.is_ready = True
-            log.warning("the database is there; the service is ready")
+            log.warning("the database is available; the service is ready")
         except Exception as error:
             if not is_transient(error):
-                log.exception("the service is not ready")
+                log.exception("the service could not start; retrying in %g s", RETRY_SECONDS)

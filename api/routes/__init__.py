@@ -1,4 +1,4 @@
-"""The routes, a module for each resource."""
+"""The routes, with a module for each resource."""
 
 from fastapi import APIRouter
 
@@ -15,4 +15,4 @@ ROUTERS: list[APIRouter] = [
     rewind.router,
     routing.router,
 ]
-"""In the order of the OpenAPI page."""
+"""The order of the OpenAPI page."""

@@ -29,5 +29,5 @@ async def list_agents(request: Request) -> list[dict[str, Any]]:
 
 @router.get("/agents/{session_id}/current", response_model=Json)
 async def get_current_agent(request: Request, session_id: str) -> CurrentAgent:
-    """Return the agent that holds the conversation, and the hand-offs before it."""
+    """Return the agent that holds the conversation, and the earlier hand-offs."""
     return await service.get_current_agent(deps_of(request), session_id)

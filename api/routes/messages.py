@@ -11,18 +11,11 @@ from api.dependencies import deps_of, settings_of
 from graph import wire
 from graph.errors import AgentRuntimeError
 from sessions import service
-from sessions.request import RunRequest as RunRequest
+from sessions.request import RunRequest
 from sessions.runs.run import RunHandle
 
-
-class Envelope(wire.Incoming):
-    """The part of a request that must be valid before its message is parsed."""
-
-    session_id: wire.SessionId
-    message: dict[str, Any]
-    stream: wire.StreamOptions = wire.StreamOptions()
-    busy: wire.MultitaskStrategy | None = None
-
+UnparsedRequest = wire.Envelope[dict[str, Any]]
+"""A request whose message may have faults: they are sent as a chunk, those of the rest as status 422."""
 
 router = APIRouter()
 
@@ -31,15 +24,15 @@ router = APIRouter()
 async def send_message(request: Request) -> Response:
     """Send a message of the user or of the IDE; the answer is a stream of chunks."""
     heartbeat = settings_of(request).heartbeat_seconds
-    envelope = await read_body(request, Envelope)
+    envelope = await read_body(request, UnparsedRequest)
     try:
         message = wire.parse_message(envelope.message, wire.MESSAGE_ADAPTER)
         key = wire.validate_idempotency_key(request.headers.get("idempotency-key", ""))
     except AgentRuntimeError as error:
         return sse.stream_events(_make_failed_run(envelope.session_id, error), heartbeat)
     options = wire.StreamOptions(**{name: value or getattr(message.stream, name) for name, value in envelope.stream})
-    submitted = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
-    return sse.stream_events(await deps_of(request).runs.submit(submitted), heartbeat)
+    run_request = RunRequest(envelope.session_id, message, options, key, envelope.busy or message.busy)
+    return sse.stream_events(await deps_of(request).runs.submit(run_request), heartbeat)
 
 
 @router.get("/sessions/{session_id}/stream", response_class=Response, openapi_extra=openapi.JOIN_OPERATION)
@@ -50,8 +43,8 @@ async def join_run(request: Request, session_id: str, tokens: bool = False, usag
     if run is None:
         return sse.stream_nothing()
     after = sse.parse_last_event_id(run, request.headers.get("last-event-id", ""))
-    shown = {"", *(name for name, opted_in in (("tokens", tokens), ("usage", usage)) if opted_in)}
-    return sse.stream_events(run, settings_of(request).heartbeat_seconds, after=after, opt_ins=frozenset(shown))
+    opt_ins = {"", *(name for name, opted_in in (("tokens", tokens), ("usage", usage)) if opted_in)}
+    return sse.stream_events(run, settings_of(request).heartbeat_seconds, after=after, opt_ins=frozenset(opt_ins))
 
 
 @router.post("/sessions/{session_id}/cancel")

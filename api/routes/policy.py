@@ -34,5 +34,5 @@ async def get_policy(request: Request) -> dict[str, Any]:
 @router.post("/policy/explain", openapi_extra=openapi.request_body(VerdictRequest))
 async def explain_verdict(request: Request) -> dict[str, Any]:
     """Return the verdict on a tool call; nothing is run or stored."""
-    question = await read_body(request, VerdictRequest)
-    return verdict_to_json(gatekeeper_of(request).evaluate_call(question.agent, question.tool, question.arguments))
+    call = await read_body(request, VerdictRequest)
+    return verdict_to_json(gatekeeper_of(request).evaluate_call(call.agent, call.tool, call.arguments))

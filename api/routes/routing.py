@@ -1,4 +1,4 @@
-"""The REST call that asks how a request would be routed."""
+"""The route that explains the routing of a request."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from prompts import select_team
 
 
 class RoutingRequest(wire.Incoming):
-    """A request whose routing is asked for."""
+    """A request of a user whose routing is explained."""
 
     text: wire.UserText = Field(min_length=1)
 
@@ -24,11 +24,11 @@ router = APIRouter()
 
 @router.post("/route/explain", openapi_extra=openapi.request_body(RoutingRequest))
 async def explain_routing(request: Request) -> dict[str, Any]:
-    """Whom the words of a request speak for, and why; no model is asked, nothing is run or stored.
+    """Return the agent that the keywords choose for a request, and the reasons. No model is called, nothing is stored.
 
-    A model, which is asked first, may choose another one: `remembered` is what it chose if this process knows it.
+    In a run the model chooses first, and may choose another agent: `remembered` is its choice, if it is in the cache.
     """
-    asked = await read_body(request, RoutingRequest)
+    text = (await read_body(request, RoutingRequest)).text
     agents, cache = select_team(settings_of(request).multi_agent_mode), routing_cache_of(request)
-    before = peek_cached_choice(asked.text, agents, cache)
-    return {**explain_scores(asked.text, agents), "remembered": before and before._asdict(), "cache": cache.get_stats()}
+    choice = peek_cached_choice(text, agents, cache)
+    return {**explain_scores(text, agents), "remembered": choice and choice._asdict(), "cache": cache.get_stats()}

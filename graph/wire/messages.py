@@ -1,7 +1,7 @@
 """The messages that a client sends: one closed union. Explicit nulls and unknown fields are ignored."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -167,13 +167,20 @@ Answer = Annotated[ToolResult | HitlDecision, Field(discriminator="type")]
 """What continues a paused one."""
 
 
-class StreamRequest(Incoming):
-    """The body of `POST /agent/message/stream`."""
+MessageT = TypeVar("MessageT")
+
+
+class Envelope(Incoming, Generic[MessageT]):
+    """A session and a message for it. A fault of the message can be sent as a chunk if the rest is valid."""
 
     session_id: SessionId
-    message: Message
+    message: MessageT
     stream: StreamOptions = StreamOptions()
     busy: MultitaskStrategy | None = None
+
+
+class StreamRequest(Envelope[Message]):
+    """The body of `POST /agent/message/stream`."""
 
 
 MESSAGE_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
