@@ -46,7 +46,7 @@ async def specialist(
             reply = await _complete_with_usage(asking, agent, sent, words, runtime)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
-        _check_tool_call_limit(state, services.settings.max_tool_calls, reply.message.tool_calls)
+        _check_tool_call_limit(state, services.settings.max_turn_tool_calls, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.error_chunk(error))
         return {**update, "ended": True}

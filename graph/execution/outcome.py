@@ -16,7 +16,7 @@ from graph.conversation import open_calls, to_wire_call
 from graph.state import HandoffRecord, Input, State, current_agent
 
 RECURSION_LIMIT = 100_000
-"""Supersteps of one run. LangGraph wants a limit; this one is never reached, since `max_model_calls` limits a turn."""
+"""Supersteps of one run. LangGraph wants a limit; `max_turn_model_calls` ends every turn long before this one."""
 
 
 class Graph(Protocol):

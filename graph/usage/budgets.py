@@ -1,12 +1,13 @@
-"""What a turn and a session may use: at a warning the user is asked whether to go on, at the limit it ends. Pure."""
+"""Limit what a turn and a session may use. At a warning the user is asked, at the limit the turn ends. Pure."""
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages import ToolCall as RequestedCall
+from typing_extensions import TypedDict
 
 from graph import prices
 from graph.conversation import pending_service_question, service_message
@@ -17,7 +18,17 @@ from graph.state import ZERO_AMOUNT, ZERO_USAGE, State, ThreadUsage
 from graph.tools.catalog import CONTINUE_TOOL
 
 
+class BudgetStatus(TypedDict):
+    """A budget as clients see it. Tokens and calls are integers, money has at most six decimals."""
+
+    limit: float
+    used: float
+    left: float
+
+
 class Budget(NamedTuple):
+    name: str
+    """The name that clients, audit entries and checkpoints hold: the former name of the setting."""
     setting: str
     scope: Literal["turn", "session"]
     measure: Literal["calls", "tokens", "money"]
@@ -26,8 +37,8 @@ class Budget(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What the user agrees to: another limit is another question."""
-        return f"{self.setting}={prices.format_amount(self.limit)}"
+        """The key by which the user accepts the warning. It holds the limit: another limit is another question."""
+        return f"{self.name}={prices.format_amount(self.limit)}"
 
     def amount_used(self, usage: ThreadUsage) -> Decimal:
         return Decimal(usage[self.scope][self.measure])
@@ -36,50 +47,60 @@ class Budget(NamedTuple):
         used, limit = prices.format_amount(self.amount_used(usage)), prices.format_amount(self.limit)
         return f"{used} of {limit} {self.unit} of this {self.scope}"
 
-    def to_json(self, usage: ThreadUsage) -> dict[str, Any]:
-        """As clients see it."""
-        number: Callable[[Decimal], Any] = prices.to_json_number if self.measure == "money" else int
+    def to_json(self, usage: ThreadUsage) -> BudgetStatus:
+        number: Callable[[Decimal], float] = _to_number if self.measure == "money" else int
         used = self.amount_used(usage)
         left = max(self.limit - used, Decimal(0))
         return {"limit": number(self.limit), "used": number(used), "left": number(left)}
 
 
+def _to_number(amount: Decimal) -> float:
+    return float(amount.quantize(prices.MONEY_PRECISION))
+
+
 class Budgets:
+    """The budgets that the settings limit."""
+
     def __init__(self, settings: Settings) -> None:
         self._warning = Decimal(str(settings.budget_warning))
-        money = settings.currency
+        calls, turn_tokens = Decimal(settings.max_turn_model_calls), Decimal(settings.max_turn_tokens)
+        session_tokens, money = Decimal(settings.max_session_tokens), settings.currency
         every = [
-            Budget("max_model_calls", "turn", "calls", Decimal(settings.max_model_calls), "model calls"),
-            Budget("turn_tokens", "turn", "tokens", Decimal(settings.turn_tokens), "tokens"),
-            Budget("turn_money", "turn", "money", settings.turn_money, money),
-            Budget("session_tokens", "session", "tokens", Decimal(settings.session_tokens), "tokens"),
-            Budget("session_money", "session", "money", settings.session_money, money),
+            Budget("max_model_calls", "max_turn_model_calls", "turn", "calls", calls, "model calls"),
+            Budget("turn_tokens", "max_turn_tokens", "turn", "tokens", turn_tokens, "tokens"),
+            Budget("turn_money", "max_turn_cost", "turn", "money", settings.max_turn_cost, money),
+            Budget("session_tokens", "max_session_tokens", "session", "tokens", session_tokens, "tokens"),
+            Budget("session_money", "max_session_cost", "session", "money", settings.max_session_cost, money),
         ]
         self._budgets = [each for each in every if each.limit]
 
     def check_limits(self, usage: ThreadUsage | None) -> None:
-        """Before a model is asked. Raises LimitReached."""
+        """Raise LimitReached if a budget is used up. Call it before each model call."""
         for each in self._budgets:
             if each.amount_used(usage or ZERO_USAGE) >= each.limit:
                 raise LimitReached(_limit_message(each))
 
     def warning_question(self, usage: ThreadUsage | None) -> AIMessage | None:
-        """What the user has to agree to before a model is asked, as a message that calls for it."""
+        """Return a question that the user must approve before the next model call; None if no budget is near its limit.
+
+        The question is a message of the service with a call of `CONTINUE_TOOL`.
+        """
         usage = usage or ZERO_USAGE
         near = [each for each in self._budgets if each.amount_used(usage) >= self._warning * each.limit]
         if not (new := [each for each in near if each.key not in usage["agreed"]]):
             return None
         used = ", ".join(each.describe(usage) for each in new)
         call = RequestedCall(name=CONTINUE_TOOL, args={"used": used}, id=f"call_{uuid4().hex}", type="tool_call")
-        about: ServiceQuestion = {
-            "rule": f"budget.{new[0].setting}",
+        question: ServiceQuestion = {
+            "rule": f"budget.{new[0].name}",
             "reason": f"The work has used {used}. Approve to go on up to the limit, reject to stop here.",
             "budgets": [each.key for each in new],
         }
-        return service_message("", calls=[call], aside=True, question=about)
+        return service_message("", calls=[call], aside=True, question=question)
 
-    def to_json(self, usage: ThreadUsage | None) -> dict[str, Any]:
-        return {each.setting: each.to_json(usage or ZERO_USAGE) for each in self._budgets}
+    def to_json(self, usage: ThreadUsage | None) -> dict[str, BudgetStatus]:
+        """Return each budget by its name."""
+        return {each.name: each.to_json(usage or ZERO_USAGE) for each in self._budgets}
 
 
 def _limit_message(budget: Budget) -> str:
@@ -89,17 +110,20 @@ def _limit_message(budget: Budget) -> str:
     if budget.scope == "turn":
         return f"The turn was stopped at its limit of {limit}. Send a message to go on."
     setting = budget.setting.upper()
-    return f"The session has used up its limit of {limit}. Begin a new one, or have {setting} raised."
+    return f"The session has used up its limit of {limit}. Start a new session, or have {setting} raised."
 
 
 def reset_turn_usage(usage: ThreadUsage | None) -> ThreadUsage:
-    """The user has said something."""
+    """Return the usage at the start of a turn: nothing used in the turn, no warning of a turn's budget accepted.
+
+    A warning of a turn's budget is known by its key, which does not begin with "session".
+    """
     usage = usage or ZERO_USAGE
     return {**usage, "turn": ZERO_AMOUNT, "agreed": [key for key in usage["agreed"] if key.startswith("session")]}
 
 
 def find_declined_question(state: State) -> AIMessage | None:
-    """The question, if the user has just said no to it."""
+    """Return the service's question if the last message rejects it."""
     question = pending_service_question(state)
     return question if question and is_rejected(state["messages"][-1]) else None
 
@@ -109,6 +133,6 @@ def stop_message(question: AIMessage) -> str:
 
 
 def accept_warning(state: State, question: AIMessage) -> ThreadUsage:
-    spent = state.get("spent") or ZERO_USAGE
-    accepted = (question_of(question) or {"budgets": []})["budgets"]
-    return {**spent, "agreed": [*spent["agreed"], *accepted]}
+    """Return the usage of the thread with the budgets of the question accepted."""
+    usage, mark = state.get("spent") or ZERO_USAGE, question_of(question)
+    return {**usage, "agreed": [*usage["agreed"], *(mark["budgets"] if mark else [])]}

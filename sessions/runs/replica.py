@@ -44,7 +44,7 @@ class Replica:
     ) -> None:
         self._database = database
         self._heartbeat_seconds = settings.lease_seconds / HEARTBEATS_PER_LEASE
-        self._busy_seconds = settings.session_busy_seconds
+        self._busy_seconds = settings.queue_timeout_seconds
         self.active: dict[str, RunHandle] = {}
         """The runs that this replica executes, by session id."""
         self.lifecycle = Lifecycle(settings.shutdown_seconds)

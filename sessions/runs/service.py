@@ -45,11 +45,11 @@ class Runs:
         self._database = database
         self._graph = graph
         self.titles = Titles(database, title_model, Meter(settings))
-        self._busy_seconds = settings.session_busy_seconds
+        self._busy_seconds = settings.queue_timeout_seconds
         self._team = select_team(settings.multi_agent_mode)
         name = leases.make_replica_name()
         self._admission = Admission(
-            gatekeeper, name, settings.lease_seconds, settings.session_queue, settings.session_busy
+            gatekeeper, name, settings.lease_seconds, settings.max_queued_messages, settings.multitask_strategy
         )
         self.executor = RunExecutor(database, graph, settings.max_run_minutes * 60)
         self.replica = Replica(name, database, graph, self.executor, self._admission, settings)

@@ -150,7 +150,7 @@ async def test_retry_joins_the_running_run(tmp_path: Path) -> None:
     held = DeferredReply(say_text("Hi."))
     message = {"type": "user_message", "content": "Hello", "id": "m-1"}
     async with start_service(
-        make_model(choose_agent("ask"), held), settings_for(tmp_path, session_busy_seconds=0.01)
+        make_model(choose_agent("ask"), held), settings_for(tmp_path, queue_timeout_seconds=0.01)
     ) as client:
         first = asyncio.create_task(client.open_session().send(message))
         await held.requested.wait()
@@ -258,7 +258,7 @@ async def test_messages_of_one_session_are_handled_in_order(tmp_path: Path) -> N
 async def test_queued_message_times_out(tmp_path: Path) -> None:
     held = DeferredReply(say_text("One."))
     llm = make_model(choose_agent("ask"), held)
-    async with start_service(llm, settings_for(tmp_path, session_busy_seconds=0.01)) as client:
+    async with start_service(llm, settings_for(tmp_path, queue_timeout_seconds=0.01)) as client:
         first = asyncio.create_task(client.open_session().send_text("First"))
         await held.requested.wait()
         (busy,) = await client.open_session().send_text("Second")

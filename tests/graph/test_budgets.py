@@ -43,7 +43,7 @@ async def open_budget_question(
     url: str | Path, llm: ScriptedModel, **changes: Any
 ) -> AsyncIterator[tuple[SessionClient, str]]:
     """A session whose turn has used 800 of its 1000 tokens, and the id of the call that asks whether to go on."""
-    async with start_service(llm, settings_for(url, turn_tokens=1000, **changes)) as client:
+    async with start_service(llm, settings_for(url, max_turn_tokens=1000, **changes)) as client:
         session = client.open_session()
         await session.switch("ask", content="Read it")
         (call,) = await session.send_result("x", "c0")
@@ -186,7 +186,7 @@ async def test_budget_question_survives_a_restart(database: str) -> None:
     async with open_budget_question(database, make_model(call_read_file(0, 800))) as (_, call_id):
         pass
     llm = make_model(call_read_file(1, 100), with_usage(say_text("Done."), 99, 0))
-    async with start_service(llm, settings_for(database, turn_tokens=1000)) as client:
+    async with start_service(llm, settings_for(database, max_turn_tokens=1000)) as client:
         session = client.open_session()
         assert (await session.get("/sessions/{id}/view"))["pending_approvals"] == [call_id]
         assert await session.decide("approve", call_id) == [tool_call_chunk("read_file", "c1", path="1.py")]
@@ -206,9 +206,9 @@ async def test_turn_ends_at_its_budget_limit_and_keeps_its_results(database: str
 
 
 async def test_session_over_its_token_limit_makes_no_model_call(database: str) -> None:
-    settings = settings_for(database, session_tokens=1000, budget_warning=1)
+    settings = settings_for(database, max_session_tokens=1000, budget_warning=1)
     llm = make_model(with_usage(say_text("Hi."), 600, 0), with_usage(say_text("Well."), 400, 0))
-    said = "The session has used up its limit of 1000 tokens. Begin a new one, or have SESSION_TOKENS raised."
+    said = "The session has used up its limit of 1000 tokens. Start a new session, or have MAX_SESSION_TOKENS raised."
     async with start_service(llm, settings) as client:
         session = client.open_session()
         await session.switch("ask", content="Hello")
@@ -218,7 +218,7 @@ async def test_session_over_its_token_limit_makes_no_model_call(database: str) -
             assert (error["error"], error["metadata"]["code"]) == (said, "limit_reached")
         assert len(llm.prompts) == 2
         assert await client.open_session("s-2").switch("orchestrator")
-    raised = settings_for(database, session_tokens=2000)
+    raised = settings_for(database, max_session_tokens=2000)
     llm = make_model(with_usage(choose_agent("coder"), 1, 0), with_usage(say_text("Here I am."), 1, 0))
     async with start_service(llm, raised) as client:
         assert (await client.open_session().send_text("Now?"))[-1] == text_chunk("Here I am.")
@@ -229,7 +229,7 @@ async def test_session_over_its_token_limit_makes_no_model_call(database: str) -
 async def test_session_budget_question_repeats_until_it_is_approved(database: str) -> None:
     lines = [with_usage(say_text(f"{n}."), 100, 0) for n in range(4)]
     used = "0.0008 of 0.001 USD of this session"
-    settings = settings_for(database, session_money="0.001", llm_model="big", prices=PRICES)
+    settings = settings_for(database, max_session_cost="0.001", llm_model="big", prices=PRICES)
     async with start_service(make_model(with_usage(say_text("Hi."), 800, 0), *lines), settings) as client:
         session = client.open_session()
         await session.switch("ask", content="Hello")
@@ -249,7 +249,7 @@ async def test_session_budget_question_repeats_until_it_is_approved(database: st
 async def test_fallback_model_calls_count_towards_the_money_budget(tmp_path: Path) -> None:
     """And a model without a price as the dearest that has one: a budget is not got round by a name."""
     prices = {**PRICES, "small": {"prompt": 0.1, "completion": 0.1}}
-    settings = settings_for(tmp_path, turn_money="0.001", budget_warning=1, llm_model="small", prices=prices)
+    settings = settings_for(tmp_path, max_turn_cost="0.001", budget_warning=1, llm_model="small", prices=prices)
     for by, money in (("big", 0.0008), ("small", 0.00008), ("unheard-of", 0.0008), ("", 0.00008)):
         async with start_service(make_model(with_usage(say_text("Hi."), 800, 0, model_name=by)), settings) as client:
             session = client.open_session(f"s-{by}")
@@ -258,7 +258,9 @@ async def test_fallback_model_calls_count_towards_the_money_budget(tmp_path: Pat
 
 
 async def test_several_budget_warnings_make_one_question(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path, turn_tokens=1000, session_tokens=1000, max_model_calls=2, budget_warning=0.5)
+    settings = settings_for(
+        tmp_path, max_turn_tokens=1000, max_session_tokens=1000, max_turn_model_calls=2, budget_warning=0.5
+    )
     async with start_service(make_model(call_read_file(0, 800), say_text("Done.")), settings) as client:
         session = client.open_session()
         await session.switch("ask", content="Read it")
@@ -271,7 +273,7 @@ async def test_several_budget_warnings_make_one_question(tmp_path: Path) -> None
 async def test_budget_question_comes_after_all_parallel_results(tmp_path: Path) -> None:
     both = call_tools(("read_file", "c1", '{"path": "a"}'), ("read_file", "c2", '{"path": "b"}'))
     async with start_service(
-        make_model(with_usage(both, 800, 0), say_text("Done.")), settings_for(tmp_path, turn_tokens=1000)
+        make_model(with_usage(both, 800, 0), say_text("Done.")), settings_for(tmp_path, max_turn_tokens=1000)
     ) as client:
         session = client.open_session(parallel_tools=True)
         await session.switch("ask", content="Read both")
@@ -283,7 +285,7 @@ async def test_budget_question_comes_after_all_parallel_results(tmp_path: Path) 
 
 async def test_budget_warning_applies_in_single_agent_mode(tmp_path: Path) -> None:
     llm = make_model(call_read_file(0, 800), say_text("Done."))
-    async with start_service(llm, settings_for(tmp_path, multi_agent_mode=False, turn_tokens=1000)) as client:
+    async with start_service(llm, settings_for(tmp_path, multi_agent_mode=False, max_turn_tokens=1000)) as client:
         session = client.open_session()
         await session.send_text("Read it")
         (call,) = await session.send_result("x", "c0")
@@ -301,7 +303,7 @@ async def test_model_cannot_call_continue_work(tmp_path: Path) -> None:
 
 async def test_estimated_usage_counts_towards_the_budget(tmp_path: Path) -> None:
     async with start_service(
-        make_model(say_text("Hi.")), settings_for(tmp_path, session_tokens=500, budget_warning=1)
+        make_model(say_text("Hi.")), settings_for(tmp_path, max_session_tokens=500, budget_warning=1)
     ) as client:
         session = client.open_session()
         await session.switch("ask", content="Hello")

@@ -172,7 +172,7 @@ async def fetch_wasted_usage(session: SessionClient) -> dict[str, int]:
 async def test_right_guess_is_counted_when_a_budget_question_drops_it(tmp_path: Path) -> None:
     """The choice has used so much that the budget's question comes before the answer."""
     choice, guess = DeferredReply(add_usage(choose_agent("coder"), 85_000, 0)), DeferredReply(say_text("Never told."))
-    settings = settings_for(tmp_path, speculative_routing=True, turn_tokens=100_000)
+    settings = settings_for(tmp_path, speculative_routing=True, max_turn_tokens=100_000)
     async with start_service(make_model(guess, say_text("It is made."), choices=[choice]), settings) as client:
         session = client.open_session()
         said = asyncio.create_task(session.send_text("create hello.py"))

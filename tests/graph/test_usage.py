@@ -173,7 +173,7 @@ async def test_failed_run_is_counted(database: str) -> None:
 @pytest.mark.parametrize("line", [say_text(" "), call_tool("calculator", expr="1")])
 async def test_unusable_answer_is_counted(tmp_path: Path, line: Any) -> None:
     """It says nothing; it asks for more tools than it may."""
-    settings = settings_for(tmp_path, max_tool_calls=1)
+    settings = settings_for(tmp_path, max_turn_tool_calls=1)
     llm = make_model(with_usage(call_tool("calculator", expr="2"), 1, 1), with_usage(line, 7, 3))
     async with start_service(llm, settings) as client:
         session = client.open_session(usage=True)
@@ -241,7 +241,7 @@ async def test_retried_transaction_counts_a_run_once(database: str) -> None:
 
 async def test_undo_keeps_the_usage_and_a_fork_starts_at_zero(database: str) -> None:
     llm = make_model(*(with_usage(say_text("Hi."), 10, 1) for _ in range(3)))
-    async with start_service(llm, settings_for(database, session_tokens=1000, **MONEY_SETTINGS)) as client:
+    async with start_service(llm, settings_for(database, max_session_tokens=1000, **MONEY_SETTINGS)) as client:
         session = client.open_session()
         await session.switch("ask", content="Hello")
         await session.send_text("Hello again")
@@ -303,10 +303,10 @@ def test_a_price_is_found_by_the_name_of_the_model(name: str, expected: float | 
         {"prices": {"big": {"prompt": 1, "completion": "Infinity"}}},
         {"prices": {"big": {"prompt": 1}}},
         {"prices": {"big": {"prompt": 1, "completion": 1, "cache": 1}}},
-        {"turn_money": 1},
-        {"session_money": 1},
-        {"session_money": -1, "prices": PRICES},
-        {"turn_tokens": -1},
+        {"max_turn_cost": 1},
+        {"max_session_cost": 1},
+        {"max_session_cost": -1, "prices": PRICES},
+        {"max_turn_tokens": -1},
         {"budget_warning": 0},
         {"budget_warning": 1.1},
     ],

@@ -491,7 +491,7 @@ async def test_internal_error_leaves_no_open_call(tmp_path: Path) -> None:
 async def test_turn_stops_at_its_model_call_limit(tmp_path: Path) -> None:
     again = [call_tool("calculator", call_id=f"call_{n}", expr=f"{n}") for n in range(3)]
     llm = make_model(choose_agent("coder"), *again, say_text("Go on."))
-    async with start_service(llm, settings_for(tmp_path, max_model_calls=3)) as client:
+    async with start_service(llm, settings_for(tmp_path, max_turn_model_calls=3)) as client:
         session = client.open_session()
         (stopped,) = (await session.send_text("Compute"))[1:]
         assert stopped["error"] == "The turn was stopped after 3 model calls. Send a message to go on."

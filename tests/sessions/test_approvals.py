@@ -402,13 +402,13 @@ async def test_control_characters_are_escaped_in_the_audit(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        ({"max_tool_calls": 2}, "The turn was stopped at its limit of 2 tool calls. Send a message to go on."),
-        ({"max_model_calls": 2}, "The turn was stopped after 2 model calls. Send a message to go on."),
+        ({"max_turn_tool_calls": 2}, "The turn was stopped at its limit of 2 tool calls. Send a message to go on."),
+        ({"max_turn_model_calls": 2}, "The turn was stopped after 2 model calls. Send a message to go on."),
     ],
 )
 async def test_a_turn_ends_at_its_limits(tmp_path: Path, limits: dict[str, int], said: str) -> None:
     reads = [call_tool("read_file", call_id=f"c{n}", path="a.py") for n in range(3)]
-    llm = make_model(choose_agent("ask"), *reads[: 2 + ("max_tool_calls" in limits)], say_text("Fine."))
+    llm = make_model(choose_agent("ask"), *reads[: 2 + ("max_turn_tool_calls" in limits)], say_text("Fine."))
     async with start_service(llm, settings_for(tmp_path, **limits)) as client:
         session = client.open_session()
         await session.send_text("Read")

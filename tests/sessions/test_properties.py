@@ -190,7 +190,7 @@ class ScriptedSpeaker:
 @asynccontextmanager
 async def open_session(llm: ScriptedModel, folder: Path, multi: bool) -> AsyncIterator[SessionClient]:
     """A new session behind the whole service, without a socket."""
-    chosen = settings_for(folder, multi_agent_mode=multi, max_model_calls=5)
+    chosen = settings_for(folder, multi_agent_mode=multi, max_turn_model_calls=5)
     app = create_app(chosen, nullcontext(llm))
     headers = {"X-Internal-Auth": chosen.internal_api_key.get_secret_value()}
     transport = httpx.ASGITransport(app)

@@ -149,7 +149,7 @@ async def test_busy_option_rejects_or_interrupts(shared: str, same: bool) -> Non
 
 async def test_session_queue_is_bounded(shared: str) -> None:
     held = DeferredReply(say_text("One."))
-    async with start_two_services(shared, choose_agent("ask"), held, say_text("Two."), session_queue=1) as (
+    async with start_two_services(shared, choose_agent("ask"), held, say_text("Two."), max_queued_messages=1) as (
         _,
         one,
         other,
@@ -165,7 +165,7 @@ async def test_session_queue_is_bounded(shared: str) -> None:
 
 async def test_message_that_times_out_in_the_queue_is_withdrawn(shared: str) -> None:
     held = DeferredReply(say_text("One."))
-    async with start_two_services(shared, choose_agent("ask"), held, session_busy_seconds=0.3) as (_, one, other):
+    async with start_two_services(shared, choose_agent("ask"), held, queue_timeout_seconds=0.3) as (_, one, other):
         first = asyncio.create_task(one.open_session().send_text("1"))
         await held.requested.wait()
         (refused,) = await other.open_session().send_text("2")
