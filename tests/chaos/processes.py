@@ -13,12 +13,11 @@ from pathlib import Path
 import httpx
 
 from tests.chaos import replica
+from tests.support.eventually import DEADLINE_SECONDS, poll
 from tests.support.forks import FORK_CONTEXT
 from tests.support.paths import PROJECT_ROOT
 from tests.support.ports import find_free_port
-from tests.support.service import API_KEY
-
-POLL_SECONDS = 0.02
+from tests.support.service import API_KEY, open_http_client
 
 
 class ReplicaProcess:
@@ -47,31 +46,32 @@ class ReplicaProcess:
         )
         self._process.start()
 
-    async def wait_until_ready(self, seconds: float = 20) -> None:
-        """Raises TimeoutError."""
-        async with asyncio.timeout(seconds), httpx.AsyncClient(base_url=self.url, timeout=1) as http:
-            while not await _is_healthy(http):  # noqa: ASYNC110
-                await asyncio.sleep(POLL_SECONDS)
+    async def wait_until_ready(self) -> None:
+        """Wait until it answers, or has ended. Raises TimeoutError."""
+        async with open_http_client(self.url, b"") as http:
+            if not await poll(lambda: self._has_ended_or_answers(http), DEADLINE_SECONDS):
+                raise TimeoutError(f"the replica does not answer after {DEADLINE_SECONDS} s")
+
+    async def _has_ended_or_answers(self, http: httpx.AsyncClient) -> bool:
+        try:
+            return not self.is_running or (await http.get("/health", timeout=1)).status_code == 200
+        except httpx.TransportError:
+            return False
 
     async def wait_for_exit(self, seconds: float) -> bool:
-        """Whether it ended by itself in that time."""
+        """Wait at most so long for the process to end by itself; return whether it did."""
         assert self._process
         await asyncio.to_thread(self._process.join, seconds)
         return not self._process.is_alive()
 
-    async def wait_until_stopped(self, seconds: float) -> bool:
-        """Whether it was stopped, to be continued, in that time."""
-        until = asyncio.get_running_loop().time() + seconds
-        while not (found := self._read_status("State").startswith("T")):
-            if asyncio.get_running_loop().time() > until:
-                break
-            await asyncio.sleep(POLL_SECONDS)
-        return found
+    async def wait_until_suspended(self) -> bool:
+        """Wait until the process is stopped, to be continued; return whether that happened before the deadline."""
+        return await poll(lambda: self._read_status("State").startswith("T"), DEADLINE_SECONDS)
 
     async def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self.is_running:
             self.send_signal(how)
-            await self.wait_for_exit(30)
+            await self.wait_for_exit(DEADLINE_SECONDS)
 
     def send_signal(self, what: signal.Signals) -> None:
         assert self._process
@@ -96,13 +96,6 @@ class ReplicaProcess:
         assert self._process
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
-
-
-async def _is_healthy(http: httpx.AsyncClient) -> bool:
-    try:
-        return (await http.get("/health")).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 async def verify_audit(url: str, output: Path) -> str:

@@ -16,7 +16,8 @@ from tests.chaos.databases import ChaosDatabase, PostgresCluster
 from tests.chaos.ide import OUTCOME_TIMEOUT_SECONDS, Ide, IdeBehavior, IdeIdentity, NoOutcome
 from tests.chaos.judge import Evidence, apply_checks
 from tests.chaos.ledger import Ledger, open_ledger, read_entries
-from tests.chaos.processes import POLL_SECONDS, ReplicaProcess
+from tests.chaos.processes import ReplicaProcess
+from tests.support.eventually import DEADLINE_SECONDS, poll
 from tests.support.service import API_KEY
 
 SETTLE_SECONDS = 30
@@ -82,6 +83,7 @@ class World:
             await replica.end()
             replica.start()
             await replica.wait_until_ready()
+            assert replica.is_running, f"the replica did not start; its output is in {self.setup.folder}"
 
     async def post(self, path: str, body: Any = None, *, at: int = 0) -> httpx.Response:
         return await self.http.post(f"{self.replicas[at].url}{path}", json=body)
@@ -114,25 +116,19 @@ class World:
     async def wait_for_refusal(self) -> None:
         """Until an IDE is told that its message cannot be taken, or has failed."""
         before = sum(ide.refused for ide in self.ides)
-        await self.wait_until(lambda: sum(ide.refused for ide in self.ides) > before, 20)
+        await self.wait_until(lambda: sum(ide.refused for ide in self.ides) > before, DEADLINE_SECONDS)
 
     async def wait_until(self, holds: Callable[[], bool], seconds: float) -> None:
         """It is a finding when it does not hold in that time."""
-        end = asyncio.get_running_loop().time() + seconds
-        while not holds():
-            if asyncio.get_running_loop().time() > end:
-                self.findings.append(f"the scenario's condition does not hold after {seconds} s")
-                return
-            await asyncio.sleep(POLL_SECONDS)
+        if not await poll(holds, seconds):
+            self.findings.append(f"the scenario's condition does not hold after {seconds} s")
 
     async def _wait_for_runs(self) -> list[str]:
         seconds = 3 if self.setup.without else SETTLE_SECONDS
-        until = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < until:
-            if not (left := self.database.fetch_rows("select id from runs where status != 'done'")):
-                return []
-            await asyncio.sleep(POLL_SECONDS)
-        return [f"{len(left)} runs are not done after {seconds} s"]
+        unfinished = "select id from runs where status != 'done'"
+        if await poll(lambda: not self.database.fetch_rows(unfinished), seconds):
+            return []
+        return [f"{len(self.database.fetch_rows(unfinished))} runs are not done after {seconds} s"]
 
     async def fetch_history(self, session: str) -> list[dict[str, Any]] | None:
         response = await self.get(f"/sessions/{session}/history")

@@ -9,6 +9,8 @@ from tests.chaos.processes import ReplicaProcess
 from tests.chaos.world import ScenarioSetup, World, open_world
 
 SESSION_COUNT = 4
+POINT_SECONDS = 1.2
+"""Seconds that a replica has to get to its point, from its start on: most are passed several times in them."""
 
 
 async def kill_replica(setup: ScenarioSetup) -> list[str]:
@@ -55,7 +57,8 @@ async def kill_at_point(it: World, replica: ReplicaProcess, reached: PointCovera
     name = it.rng.choice(list(INJECTION_POINTS))
     replica.start(f"{name}:{it.rng.randint(1, INJECTION_POINTS[name].max_passes)}:SIGKILL")
     reached.tried[name] += 1
-    reached.passed[name] += await replica.wait_for_exit(1.5)
+    await replica.wait_until_ready()
+    reached.passed[name] += await replica.wait_for_exit(POINT_SECONDS)
     await replica.end(signal.SIGKILL)
 
 

@@ -61,5 +61,5 @@ async def _suspend_at_random(it: World, replica: ReplicaProcess) -> None:
 async def _suspend_before_write(it: World, replica: ReplicaProcess) -> None:
     await replica.end()
     replica.start(f"{it.rng.choice(WRITE_POINTS)}:{it.rng.randint(1, 4)}:SIGSTOP")
-    if not await replica.wait_until_stopped(10):
+    if not await replica.wait_until_suspended():
         it.findings.append("the replica was not stopped at its point")

@@ -1,14 +1,13 @@
 """The database goes away, loses its connections, or has no room."""
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 
 from tests.chaos.ide import IdeBehavior
-from tests.chaos.processes import POLL_SECONDS
 from tests.chaos.world import ScenarioSetup, World, open_world
+from tests.support.eventually import DEADLINE_SECONDS, poll
 
 SESSION_COUNT = 4
 EXPECTED_CODES = {"internal", "interrupted", "session_busy"}
@@ -85,13 +84,16 @@ async def fill_disk(setup: ScenarioSetup) -> list[str]:
 
 
 async def _wait_until_ready(it: World) -> None:
-    """The service is there, and its database for it."""
-    async with asyncio.timeout(20):
-        while True:
-            with suppress(httpx.TransportError):
-                if all([(await it.get("/ready", at=n)).status_code == 200 for n in range(len(it.replicas))]):
-                    return
-            await asyncio.sleep(POLL_SECONDS)
+    """Wait until every replica answers that it reaches its database. Raises TimeoutError."""
+
+    async def are_ready() -> bool:
+        try:
+            return all([(await it.get("/ready", at=n)).status_code == 200 for n in range(len(it.replicas))])
+        except httpx.TransportError:
+            return False
+
+    if not await poll(are_ready, DEADLINE_SECONDS):
+        raise TimeoutError(f"a replica is not ready after {DEADLINE_SECONDS} s")
 
 
 def _measure_largest_file(folder: Path) -> int:
