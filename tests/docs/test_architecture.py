@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.picture import draw_graph
+from graph.setting_aliases import FORMER_NAMES
 from graph.settings import Settings
 from sessions.runs.status import draw_transitions
 from tests.chaos.scenarios import SCENARIOS
@@ -108,6 +109,11 @@ def test_settings_in_the_pages_exist(page: str) -> None:
     first_cells = [row.split("|")[1] for table in tables for row in table.splitlines()]
     named = {name for cell in first_cells for name in re.findall(r"`([A-Z_]+)`", cell)}
     assert named - {name.upper() for name in Settings.model_fields} == set()
+
+
+def test_changelog_lists_the_former_names_of_settings() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|$", read_page(HISTORY), re.MULTILINE)
+    assert {former.lower(): name.lower() for former, name in rows} == FORMER_NAMES
 
 
 @pytest.mark.parametrize("page", PAGES)
