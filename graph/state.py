@@ -1,4 +1,8 @@
-"""The state of the graph. What can be derived from the messages is not stored a second time."""
+"""The state of the graph.
+
+Checkpoints hold the names of the channels and of the fields, so they never change. Nothing is stored that the messages
+already say.
+"""
 
 from collections.abc import Sequence
 from operator import add
@@ -18,16 +22,16 @@ from prompts import ORCHESTRATOR
 def merge_messages(
     messages: list[AnyMessage], writes: Sequence[Sequence[AnyMessage | dict[str, Any]]]
 ) -> list[AnyMessage]:
-    """Append; an assistant message with the id of one of the current turn takes its place."""
+    """Append the writes. An assistant message replaces the one of the same id in the current turn."""
     merged = [*map(convert_to_message, messages)] if messages and isinstance(messages[0], dict) else list(messages)
-    for message in (convert_to_message(given) for write in writes for given in write):
+    for message in (convert_to_message(item) for write in writes for item in write):
         place = _find_insert_position(merged, message)
         merged[place : place + 1] = [message]
     return merged
 
 
 def convert_to_message(value: AnyMessage | dict[str, Any]) -> AnyMessage:
-    """A LangGraph server hands messages on as JSON: to those who read a thread, and as they changed it."""
+    """Return the message. A LangGraph server passes messages as JSON, and returns them so to readers of a thread."""
     return _MESSAGE_ADAPTER.validate_python(value) if isinstance(value, dict) else value
 
 
@@ -45,43 +49,54 @@ def _find_insert_position(messages: list[AnyMessage], message: AnyMessage) -> in
 
 
 HandoffRecord = TypedDict("HandoffRecord", {"from": str, "to": str, "reason": str, "timestamp": str})
-"""A hand-off, as `agent_history` shows it."""
+"""A hand-off. `agent_history` shows the same fields to clients."""
 
 
 class CallGate(TypedDict):
-    """Where an open call stands."""
+    """The status of an open call, and the decision of the gate about it."""
 
     status: Literal["local", "ask", "approved", "edited", "sent"]
-    """For the service to answer; for a human to decide; decided, not yet sent; with the IDE."""
+    """local: the service answers it. ask: a human must decide. approved, edited: decided, the permission node comes
+    next. sent: the IDE has it."""
     agent: str
+    """The agent that made the call."""
     rule: str
+    """The id of the rule that decided."""
     reason: str
+    """The reason, as clients show it."""
     created_at: str
+    """The time of the decision, ISO 8601 in UTC."""
     arguments: NotRequired[dict[str, Any]]
-    """With status edited: what the user made of them."""
+    """The arguments that the user changed, with status edited only."""
     was_edited: NotRequired[bool]
+    """True: the user edited the arguments."""
     passed: NotRequired[Literal["policy", "grant"]]
-    """What agreed in the user's place to a call that may change something."""
+    """The reason why a call that may change something was auto-approved."""
     always_asks: NotRequired[bool]
-    """Whether the user's agreement cannot be remembered."""
+    """True: an approval of this call cannot be remembered."""
     warning: NotRequired[str]
+    """A warning that clients show beside the approval."""
 
 
 class UsageAmount(TypedDict):
-    """Of model calls. `calls` are those that answered as a specialist; `money` is exact."""
+    """The usage of some model calls."""
 
     calls: int
+    """Answers of specialists. Classifications and summaries do not count."""
     tokens: int
     money: str
+    """The exact cost, as the text of a Decimal."""
 
 
 class ThreadUsage(TypedDict):
-    """What a thread's model calls used, for its budgets: since the user's last message, and ever."""
+    """The usage of a thread, which its budgets limit."""
 
     turn: UsageAmount
+    """Since the last message of the user."""
     session: UsageAmount
+    """Since the session began."""
     agreed: list[str]
-    """The budgets beyond whose warning the user let it go."""
+    """The keys of the budgets whose warning the user approved, see `Budget.key`."""
 
 
 ZERO_AMOUNT = UsageAmount(calls=0, tokens=0, money="0")
@@ -90,43 +105,89 @@ ZERO_USAGE = ThreadUsage(turn=ZERO_AMOUNT, session=ZERO_AMOUNT, agreed=[])
 
 
 class WindowState(TypedDict):
-    """What the model gets of the conversation; places in `messages`."""
+    """The part of the conversation that a model is sent. The numbers are indexes into `messages`."""
 
     summary: str
+    """The summary of the messages before `upto`; empty if there is none."""
     upto: int
-    """Up to where the summary tells it."""
+    """The first message that the summary does not cover."""
     start: int
-    """From where on messages are sent; what lies between is left out, until a summary tells it."""
+    """The first message that is sent. Those from `upto` to `start` are left out until a summary covers them."""
     short: int
-    """Up to where tool results are sent shortened."""
+    """The first message whose tool result is sent whole. Earlier results are sent shortened."""
 
 
 INITIAL_WINDOW = WindowState(summary="", upto=0, start=0, short=0)
 
 
+SNAPSHOT_FREQUENCY = 2_000
+"""Updates of `messages` between two snapshots of the whole list. A turn makes about four, so this is once in some 500
+turns. LangGraph's default of 100 would write the list 20 times as often; a snapshot of 2,000 turns is 8 MB."""
+
+
 class Input(TypedDict):
-    """What starts a turn: the Gateway's own `user_message` or `switch_agent`."""
+    """The input that starts a turn."""
 
     message: wire.UserMessage | wire.SwitchAgent | dict[str, Any] | None
+    """The client's own `user_message` or `switch_agent`, in Studio as a dictionary.
+
+    Written by the client, at START. Reset to None by the orchestrator, in the update that moves its text to `messages`.
+    Read by the orchestrator, and by `close_thread` after a run that failed before that. Undo leaves None.
+    """
 
 
 class State(Input):
-    messages: Annotated[list[AnyMessage], DeltaChannel(merge_messages, snapshot_frequency=2_000)]
+    messages: Annotated[list[AnyMessage], DeltaChannel(merge_messages, snapshot_frequency=SNAPSHOT_FREQUENCY)]
+    """The conversation: user messages, answers of models, messages of the service, and the answers to all calls.
+
+    Written by every node: the orchestrator appends the user's message, a specialist the model's, the others the answers
+    to calls; permission replaces a message whose call the user edited. Never reset. Read by every node and by the
+    views. Undo cuts the list before the last message of the user.
+    """
     switches: Annotated[list[HandoffRecord], add]
-    """Not a DeltaChannel: it changes seldom, and a load reads all checkpoints back to a channel's last snapshot."""
+    """The hand-offs between agents, oldest first.
+
+    Written by the orchestrator and by local (`switch_mode`), which append. Never reset. Read by clients as
+    `agent_history`. Undo cuts the list to its length before the message. A plain list, not a DeltaChannel: it changes
+    seldom, and a load would read every checkpoint back to its last snapshot.
+    """
     agent: str
-    """Who holds the conversation."""
+    """The name of the agent that has the conversation; missing at first, which means the orchestrator.
+
+    Written by the orchestrator (a choice, a `switch_agent`) and by local (`switch_mode`). Never reset: it stays for the
+    next turn. Read by the routers, the nodes and the views. Undo restores the agent before the message.
+    """
     gates: dict[str, CallGate]
-    """Of the open calls, by call id."""
+    """The status of each open call, by call id.
+
+    Written by permission, which keeps open calls only, and by approval and ide when an answer comes. Reset to {} by the
+    orchestrator at the start of a turn and by permission when it ends one. Read by the router after permission, by
+    local, and by clients as pending calls. Undo resets it to {}.
+    """
     memory: WindowState
+    """The summary and the window of the conversation; missing until the first move of the window.
+
+    Written by the specialists, from `Summarizer.prepare`. Never reset. Read by the specialists. Undo moves the window
+    back, and drops a summary that covers what is undone.
+    """
     ended: bool
-    """Nothing is left to do until the user's next message."""
+    """True: the turn is over, and nothing happens until the next message of the user.
+
+    Written by the orchestrator (False at the start of a turn; True after an error, or a switch without content), by the
+    specialists (True for an answer without calls, or an error), by permission and by local (True when they end the
+    turn). Read by both routers. Undo sets True.
+    """
     spent: NotRequired[ThreadUsage]
-    """Undoing gives nothing back."""
+    """The usage of the model calls; missing in threads of older versions.
+
+    Written by `with_metering` after each node that calls a model, and by local when the user accepts a warning. The
+    orchestrator resets `turn` at the start of a turn. Read by the budgets and by the usage view. Undo keeps it: a call
+    that was made costs what it costs.
+    """
 
 
 def get_thread_id(config: RunnableConfig) -> str:
-    """Empty for a graph that runs without a checkpointer."""
+    """Return the thread's id; empty for a graph that runs without a checkpointer."""
     return str((config.get("configurable") or {}).get("thread_id") or "")
 
 
@@ -135,11 +196,12 @@ def current_agent(state: State) -> str:
 
 
 def handoff(before: str, to: str, reason: str, **metadata: str) -> tuple[list[HandoffRecord], wire.AgentSwitched]:
-    """The record of a hand-off, and what the client is told of it."""
+    """Return the record of a hand-off and the chunk that announces it. Without a change there is no record."""
     switch: HandoffRecord = {"from": before, "to": to, "reason": reason, "timestamp": utc_timestamp()}
     return [switch] if before != to else [], handoff_chunk(switch, **metadata)
 
 
 def handoff_chunk(switch: HandoffRecord, **metadata: str) -> wire.AgentSwitched:
-    about = {"from_agent": switch["from"], "to_agent": switch["to"], "reason": switch["reason"], **metadata}
-    return wire.AgentSwitched(content=f"Switched to {switch['to']} agent", metadata=about)
+    agents = {"from_agent": switch["from"], "to_agent": switch["to"]}
+    metadata = {**agents, "reason": switch["reason"], **metadata}
+    return wire.AgentSwitched(content=f"Switched to {switch['to']} agent", metadata=metadata)
