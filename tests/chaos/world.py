@@ -20,8 +20,8 @@ from tests.chaos.processes import ReplicaProcess
 from tests.support.eventually import DEADLINE_SECONDS, poll
 from tests.support.service import API_KEY
 
-SETTLE_SECONDS = 30
-"""Seconds until nothing may be left to do when nothing troubles the service any more."""
+SETTLE_SECONDS = 60
+"""Seconds until nothing may be left to do when nothing troubles the service any more, on a loaded machine as well."""
 
 
 class ScenarioSetup:
