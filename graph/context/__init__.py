@@ -1,1 +1,1 @@
-"""The context that a model is sent of a conversation."""
+"""The part of a conversation that a model call sends."""

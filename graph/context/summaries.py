@@ -1,6 +1,7 @@
-"""What each conversation's model is sent. Summaries of what does not fit are made in the background, one at a time.
+"""Prepare the context of each model call, and summarise in the background what does not fit.
 
-A summary is handed over at the next step, and is then part of the state: no write of its own, so no lease.
+Each conversation has at most one summary under way. The next step puts a finished summary into the state: it needs no
+write of its own, so no lease.
 """
 
 import asyncio
@@ -35,83 +36,98 @@ from prompts import SUMMARY_PROMPT, Agent
 
 log = logging.getLogger("agent_runtime.memories")
 MAX_CACHED_SUMMARIES = 1_000
-"""Of which the last summary is kept until it is asked for."""
+"""Conversations whose last summary is kept in memory. Bounds the memory: a lost summary is made again. Chosen, not
+measured."""
 RETRY_AFTER_MESSAGES = 10
-"""Messages, before a summary that failed is tried again."""
+"""New messages before a failed summary is tried again: a model that is down must not be called at every step. Chosen,
+not measured."""
 
 
 class PreparedContext(NamedTuple):
+    """The messages for a model call, and the consequences for the state."""
+
     messages: Sequence[AnyMessage]
     update: dict[str, Any]
-    """Of the state."""
+    """The update of the state; empty if the window did not move."""
     costs: list[wire.Usage]
-    """Of the summary that is handed over."""
+    """The usage of a summary that was finished since the last step."""
 
 
 class Summary(NamedTuple):
+    """The text of a summary, and the usage of its model call."""
+
     text: str
     cost: wire.Usage
 
 
 @dataclass
 class SummaryTask:
-    """A summary under way, or made."""
+    """A summary of a conversation, under way or finished."""
 
     task: "asyncio.Task[Summary | None]"
-    """None is what a failure leaves."""
+    """The result of a failed task is None."""
     base: WindowState
-    """What it goes on from."""
+    """The window, with the earlier summary, that the summary extends."""
     upto: int
+    """Place in the conversation that the summary reaches."""
     last_message: AnyMessage
-    """That it tells of: if another one stands there, the thread was rewritten."""
+    """The last summarised message. If another message stands in its place, the thread was rewritten."""
     message_count: int
-    """How many messages there were."""
+    """Messages of the conversation when the task started."""
     is_reported: bool = False
-    """Whether its cost is."""
+    """True: the usage of the summary was reported."""
 
     @property
     def is_under_way(self) -> bool:
         return not self.task.done() and not self.task.get_loop().is_closed()
 
     def result(self) -> Summary | None:
+        """Return the summary, or None if it is not finished, failed or was cancelled."""
         return self.task.result() if self.task.done() and not self.task.cancelled() else None
 
 
 class Summarizer:
+    """The contexts and the summaries of all conversations of a process."""
+
     def __init__(self, llm: BaseChatModel, budget: int) -> None:
-        """`budget`: tokens, for all that is sent."""
+        """`budget` is the most tokens that a model call sends, prompt and tools included."""
         self._llm = llm
         self._budget = budget
         self._rooms: dict[str, int] = {}
         self._summary_tasks: OrderedDict[str, SummaryTask] = OrderedDict()
 
     def validate_agents(self, agents: Mapping[str, Agent]) -> None:
-        """Raises ValueError for agents that leave no room to a conversation."""
+        """Check that every agent leaves room for a conversation. Raises ValueError."""
         for agent in agents.values():
             if (missing := MIN_CONVERSATION_TOKENS - self._compute_room(agent)) > 0:
                 name = f"the {agent.name} agent with its tools"
                 raise ValueError(f"AGENT_RUNTIME__CONTEXT_TOKENS: {name} needs {self._budget + missing} or more.")
 
     def prepare(self, thread: str, state: State, agent: Agent) -> PreparedContext:
-        """What the agent's model is sent at the next step; `thread`: its id, empty if nobody will come back to it."""
+        """Return the context of the agent's next model call; start a summary if one is due.
+
+        `thread` is the id of the thread. It is empty for a graph without a checkpointer, which gets no summaries.
+        """
         messages, before = state["messages"], state.get("memory") or INITIAL_WINDOW
         memory, costs = self._apply_summary(thread, messages, before)
-        found = fit_context(messages, memory, self._compute_room(agent))
-        if found.summarize_upto and thread:
-            self._start_summary(thread, messages, found, agent)
-        return PreparedContext(found.messages, {} if found.memory == before else {"memory": found.memory}, costs)
+        context = fit_context(messages, memory, self._compute_room(agent))
+        if context.summarize_upto and thread:
+            self._start_summary(thread, messages, context, agent)
+        return PreparedContext(context.messages, {} if context.memory == before else {"memory": context.memory}, costs)
 
     def preview(self, state: State, agent: Agent) -> Sequence[AnyMessage]:
-        """What it would be sent now; nothing comes of it."""
+        """Return the messages of the agent's next model call without starting or applying a summary."""
         return fit_context(state["messages"], state.get("memory") or INITIAL_WINDOW, self._compute_room(agent)).messages
 
     async def aclose(self) -> None:
-        tasks = [making.task for making in self._summary_tasks.values() if making.is_under_way]
+        """Cancel the summaries that are under way."""
+        tasks = [summary.task for summary in self._summary_tasks.values() if summary.is_under_way]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _compute_room(self, agent: Agent) -> int:
+        """Return the tokens that the agent's prompt and tools leave for the conversation."""
         if agent.name not in self._rooms:
             self._rooms[agent.name] = self._budget - estimate_overhead(agent)
         return self._rooms[agent.name]
@@ -119,32 +135,40 @@ class Summarizer:
     def _apply_summary(
         self, thread: str, messages: Sequence[AnyMessage], memory: WindowState
     ) -> tuple[WindowState, list[wire.Usage]]:
-        """It stays at hand until the state has it: a run may have to be done again."""
-        making = self._summary_tasks.get(thread)
-        summary = making.result() if making else None
-        if not making or not summary:
+        """Return the window with a finished summary in it, and the usage of that summary if it is not reported yet.
+
+        The summary is kept until the state has it, since a run may be repeated.
+        """
+        task = self._summary_tasks.get(thread)
+        summary = task.result() if task else None
+        if not task or not summary:
             return memory, []
-        costs = [] if making.is_reported else [summary.cost]
-        making.is_reported = True
-        if not _is_applicable(making, messages, memory):
+        costs = [] if task.is_reported else [summary.cost]
+        task.is_reported = True
+        if not _is_applicable(task, messages, memory):
             del self._summary_tasks[thread]
             return memory, costs
-        start, short = (max(making.upto, memory[name]) for name in ("start", "short"))
-        return WindowState(summary=summary.text, upto=making.upto, start=start, short=short), costs
+        start, short = (max(task.upto, memory[name]) for name in ("start", "short"))
+        return WindowState(summary=summary.text, upto=task.upto, start=start, short=short), costs
 
-    def _start_summary(self, thread: str, messages: Sequence[AnyMessage], found: ContextWindow, agent: Agent) -> None:
+    def _start_summary(self, thread: str, messages: Sequence[AnyMessage], context: ContextWindow, agent: Agent) -> None:
+        """Start a summary unless one is under way or failed a few messages ago."""
         before = self._summary_tasks.get(thread)
         if before and (
             before.is_under_way or (not before.result() and len(messages) < before.message_count + RETRY_AFTER_MESSAGES)
         ):
             return
-        room = self._budget - estimate_tokens(SystemMessage(SUMMARY_PROMPT))
-        told = build_transcript(messages, found.memory, found.summarize_upto, int(COMPACTION_THRESHOLD * room))
-        prompt = Template(SUMMARY_PROMPT).substitute(words=limit_summary_tokens(self._compute_room(agent)) * 2 // 5)
-        # in a context of its own: the callbacks and the streams of this run are not the summary's
-        making = self._summarize(thread, agent, [SystemMessage(prompt), HumanMessage(told.text)])
-        task = asyncio.get_running_loop().create_task(making, name="summary", context=Context())
-        self._summary_tasks[thread] = SummaryTask(task, found.memory, told.upto, messages[told.upto - 1], len(messages))
+        # tokens are estimated, so the threshold leaves a margin here as well
+        room = int(COMPACTION_THRESHOLD * (self._budget - estimate_tokens(SystemMessage(SUMMARY_PROMPT))))
+        transcript = build_transcript(messages, context.memory, context.summarize_upto, room)
+        # 2.5 estimated tokens a word: English has fewer, Russian more. A longer summary is cut. Chosen, not measured.
+        words = limit_summary_tokens(self._compute_room(agent)) * 2 // 5
+        prompt = Template(SUMMARY_PROMPT).substitute(words=words)
+        request = self._summarize(thread, agent, [SystemMessage(prompt), HumanMessage(transcript.text)])
+        # an empty context: the summary must not use the callbacks and the streams of this run
+        task = asyncio.get_running_loop().create_task(request, name="summary", context=Context())
+        upto = transcript.upto
+        self._summary_tasks[thread] = SummaryTask(task, context.memory, upto, messages[upto - 1], len(messages))
         self._summary_tasks.move_to_end(thread)
         self._evict_summaries()
 
@@ -154,10 +178,11 @@ class Summarizer:
                 del self._summary_tasks[thread]
 
     async def _summarize(self, thread: str, agent: Agent, sent: Sequence[AnyMessage]) -> Summary | None:
+        """Return the summary that the model writes; None if it fails or writes nothing."""
         try:
             answer = await self._llm.ainvoke([*sent])
         except Exception as error:
-            log.warning("thread %s was not summarised: %r", thread, error)
+            log.warning("the summary of thread %s failed: %r", thread, error)
             return None
         text = truncate_to_tokens(str(sanitize_value(answer.text)).strip(), limit_summary_tokens(self._budget))
         size = partial(estimate_tokens, *sent, with_envelope=False)
@@ -165,7 +190,7 @@ class Summarizer:
         return Summary(text, cost) if text else None
 
 
-def _is_applicable(making: SummaryTask, messages: Sequence[AnyMessage], memory: WindowState) -> bool:
-    """Whether the conversation is still the one that was summarised, and is not told so far yet."""
-    at = making.upto - 1
-    return memory["upto"] == making.base["upto"] and at < len(messages) and messages[at] == making.last_message
+def _is_applicable(task: SummaryTask, messages: Sequence[AnyMessage], memory: WindowState) -> bool:
+    """Return whether the conversation is the one that was summarised, and its state lacks the summary."""
+    last = task.upto - 1
+    return memory["upto"] == task.base["upto"] and last < len(messages) and messages[last] == task.last_message

@@ -16,10 +16,11 @@ def to_json(value: Any) -> str:
 
 
 get_message_tokens: PerMessageCache[AnyMessage, int] = PerMessageCache(estimate_tokens)
+"""The estimated tokens of a message as a part of a prompt, estimated once in its life."""
 
 
 def estimate_overhead(agent: Agent) -> int:
-    """What is sent with every conversation: the prompt, and the tools."""
+    """Return the estimated tokens that every call of an agent sends: its prompt and its tools."""
     return estimate_tokens(SystemMessage(agent.prompt)) + estimate_text_tokens(
         to_json([specification(name) for name in agent.tools])
     )

@@ -8,10 +8,10 @@ from graph.per_message_cache import PerMessageCache
 from graph.usage.tokens import estimate_text_tokens
 
 MAX_OLD_RESULT_CHARS = 1_200
-"""Characters of an older tool result."""
+"""Characters of an older tool result: enough to recognise it, and the tool can run again. Chosen, not measured."""
 
 MIN_TRUNCATED_CHARS = 64
-"""Characters, that any text can be shortened to."""
+"""The shortest length that a text can be cut to: the mark in the middle of a cut text takes that many characters."""
 
 
 def _truncate_result(message: AnyMessage) -> AnyMessage:
@@ -22,7 +22,7 @@ _get_truncated_result = PerMessageCache(_truncate_result)
 
 
 def truncate_tool_result(message: AnyMessage) -> AnyMessage:
-    """A tool result shortened, always in the same way; what else it is given, as it is."""
+    """Return a tool result shortened, always in the same way, and any other message unchanged."""
     return (
         _get_truncated_result(message)
         if message.type == "tool" and len(message.content) > MAX_OLD_RESULT_CHARS
@@ -31,7 +31,7 @@ def truncate_tool_result(message: AnyMessage) -> AnyMessage:
 
 
 def truncate_message(message: AnyMessage, max_chars: int) -> AnyMessage:
-    """With no text longer than that, nor in the arguments of its calls."""
+    """Return the message with each text, also in the arguments of its calls, cut to `max_chars`."""
     changed: dict[str, Any] = {"content": truncate_text(str(message.content), max_chars)}
     if isinstance(message, AIMessage):
         changed["tool_calls"] = [
@@ -52,17 +52,18 @@ def _truncate_value(value: Any, max_chars: int) -> Any:
 
 
 def truncate_text(text: str, max_chars: int) -> str:
-    """Head and tail of what is longer than that many characters, LEAST or more."""
+    """Return head and tail of a text that is longer than `max_chars`, which is MIN_TRUNCATED_CHARS or more."""
     if len(text) <= max_chars:
         return text
     marker = f"\n[... {len(text) - max_chars + MIN_TRUNCATED_CHARS} characters left out ...]\n"
+    # two thirds for the head: it shows what the text is, the tail how it ended; chosen, not measured
     head = (max_chars - MIN_TRUNCATED_CHARS) * 2 // 3
     tail = max_chars - MIN_TRUNCATED_CHARS - head
     return f"{text[:head]}{marker}{text[len(text) - tail :]}"
 
 
 def truncate_to_tokens(text: str, max_tokens: int) -> str:
-    """To about so many tokens."""
+    """Return the text cut to about `max_tokens`."""
     return (
         text
         if estimate_text_tokens(text) <= max_tokens

@@ -1,7 +1,8 @@
-"""What the model gets of a conversation, so that it fits. Pure; a token is estimated, no tokenizer is asked.
+"""Fit a conversation into the room of a model call. Pure; tokens are estimated, no tokenizer is called.
 
-Nothing moves while it fits. Then older tool results are shortened, then the oldest turns go, and the summary stands for
-them. Each move makes room for many messages: in between, the provider's cache of the prompt holds.
+A conversation that fits is sent whole. When it outgrows the room, older tool results are shortened; then the oldest
+turns are left out, and a summary stands for them. Each move makes room for many messages: between two moves the prompt
+keeps its beginning, so the provider's prompt cache holds.
 """
 
 from collections.abc import Sequence
@@ -22,16 +23,25 @@ from graph.state import INITIAL_WINDOW, WindowState
 from graph.usage.tokens import BYTES_PER_TOKEN, estimate_tokens
 
 MIN_CONVERSATION_TOKENS = 1_000
-"""Tokens for the conversation, without which nothing sensible can be sent."""
-COMPACTION_THRESHOLD, SHARE_WITHOUT_SUMMARY, SHARE_WITH_SUMMARY, FULL_RESULTS_SHARE, REQUEST_SHARE = (
-    0.75,
-    0.6,
-    0.35,
-    0.25,
-    0.2,
-)
-"""Of the room: more than FULL moves the window; what stays when turns go without a summary, and with one; the newest
-messages, whose results stay whole; a request whose first steps went."""
+"""Tokens that every agent must leave for the conversation: with less no work is possible. Chosen, not measured."""
+
+# Shares of the room. All of them are chosen, not measured.
+COMPACTION_THRESHOLD = 0.75
+"""A conversation that takes more is compacted. The last quarter is for messages that come while a summary is made."""
+SHARE_WITHOUT_SUMMARY = 0.6
+"""Without a summary the conversation is cut to this share: by shorter results if they are enough, else by leaving out
+turns. A cut loses text, so it is small; it ends well below the threshold, so that the next messages move nothing."""
+SHARE_WITH_SUMMARY = 0.35
+"""A summary stands for all but this share. It costs a model call, so it makes room for many messages."""
+FULL_RESULTS_SHARE = 0.25
+"""The newest messages up to this share keep their tool results whole: the model still works with them."""
+REQUEST_SHARE = 0.2
+"""A request is cut to this share when the first steps of its turn are left out: the newest steps need the room."""
+MIN_TURN_SHARE = 0.5
+"""The window begins with a whole turn only if that uses more than this share of what may stay. Otherwise it begins
+within a turn, so that not too much is left out."""
+MAX_SUMMARY_TOKENS = 2_000
+"""The longest summary, some pages. Chosen, not measured."""
 
 SUMMARY_NOTE = (
     "[A note of the service, which the user does not see: earlier messages of this conversation do not fit. "
@@ -44,15 +54,20 @@ USER_MESSAGE_MARKER = "[The user's message:]"
 
 
 class ContextWindow(NamedTuple):
+    """The messages to send, and the window that selected them."""
+
     messages: Sequence[AnyMessage]
     memory: WindowState
-    """The window that they were seen through."""
     summarize_upto: int = 0
-    """Up to where a summary should be made; 0: none is needed."""
+    """Place in the conversation up to which a summary should be made; 0: none is needed."""
 
 
 def fit_context(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> ContextWindow:
-    """`room`: tokens, LEAST_ROOM or more; never more is sent. Of a sound conversation, so is what is sent."""
+    """Return the messages that fit into `room`, with the new window.
+
+    `room` is in tokens, MIN_CONVERSATION_TOKENS or more. Every tool call in the result has its answer, and every answer
+    its call, if that holds for `messages`.
+    """
     sent = _build_messages(messages, memory, room)
     used = _count_tokens(sent, room)
     if used > COMPACTION_THRESHOLD * room:
@@ -61,7 +76,7 @@ def fit_context(messages: Sequence[AnyMessage], memory: WindowState, room: int) 
 
 
 def _compact(messages: Sequence[AnyMessage], memory: WindowState, room: int, used: int) -> ContextWindow:
-    """The window stays as long as it can if shorter results do not help: the summary will move it."""
+    """Return a smaller context. If shorter results are not enough, wait for the summary as long as everything fits."""
     shorter = WindowState(
         {**memory, "short": max(memory["short"], _find_window_start(messages, memory, FULL_RESULTS_SHARE * room))}
     )
@@ -75,17 +90,18 @@ def _compact(messages: Sequence[AnyMessage], memory: WindowState, room: int, use
 
 
 def _find_unsummarised(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> int:
+    """Return the place up to which a summary is due because messages are left out; 0 if it covers all of them."""
     return _find_summary_due(messages, memory, room) if memory["start"] > memory["upto"] else 0
 
 
 def _find_summary_due(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> int:
-    """Up to where a summary should tell; 0 if it does already."""
+    """Return the place up to which a summary should reach; 0 if it reaches that far already."""
     place = _find_window_start(messages, memory, SHARE_WITH_SUMMARY * room)
     return place if place > memory["upto"] else 0
 
 
 def _count_tokens(sent: Sequence[AnyMessage], room: int) -> int:
-    """Tokens, from the newest message back; once they are too many, the rest is not looked at."""
+    """Return the tokens of the messages. Counting starts at the newest and stops beyond the room."""
     used = 0
     for message in reversed(sent):
         used += get_message_tokens(message)
@@ -95,10 +111,11 @@ def _count_tokens(sent: Sequence[AnyMessage], room: int) -> int:
 
 
 def _find_window_start(messages: Sequence[AnyMessage], memory: WindowState, max_tokens: float) -> int:
-    """Where the newest messages begin that take no more than that; with a turn, unless that leaves out too much.
+    """Return the place where the newest messages begin that take no more than `max_tokens`.
 
-    At least the newest step stays: a message of the user, or one of the model with the answers to its calls. The first
-    step of a turn is not parted from what the user said: that is sent in any case.
+    The place is the start of a turn, unless that leaves out too much. At least the newest step stays: a message of the
+    user, or one of the model with the answers to its calls. The first step of a turn stays with the user's message,
+    which is sent in any case.
     """
     used, turn, step = 0, None, len(messages)
     for place in range(len(messages) - 1, memory["start"] - 1, -1):
@@ -109,7 +126,7 @@ def _find_window_start(messages: Sequence[AnyMessage], memory: WindowState, max_
         if used > max_tokens and step < len(messages):
             break
         step = place
-        if message.type == "human" and used > max_tokens / 2:
+        if message.type == "human" and used > max_tokens * MIN_TURN_SHARE:
             turn = place
     if turn is None and step > memory["start"] and messages[step - 1].type == "human":
         turn = step - 1
@@ -119,7 +136,7 @@ def _find_window_start(messages: Sequence[AnyMessage], memory: WindowState, max_
 def _build_messages(
     messages: Sequence[AnyMessage], memory: WindowState, room: int, max_chars: int | None = None
 ) -> list[AnyMessage]:
-    """`most`: characters of any text."""
+    """Return the messages in the window. `max_chars` limits each text."""
     opening = _build_opening(messages, memory, room, max_chars)
     after = memory["start"] + (memory["start"] < len(messages) and messages[memory["start"]].type == "human")
     rest = [*map(truncate_tool_result, messages[after : memory["short"]]), *messages[max(after, memory["short"]) :]]
@@ -127,21 +144,21 @@ def _build_messages(
 
 
 def _truncate_all(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> list[AnyMessage]:
-    """All texts cut until they fit; if the newest step cannot be made to, without it."""
+    """Return the messages with all texts cut until they fit, without the newest step if it cannot be made to fit."""
     for window in (memory, WindowState({**memory, "start": len(messages)})):
-        most = room * BYTES_PER_TOKEN
-        while most >= MIN_TRUNCATED_CHARS:
-            sent = _build_messages(messages, window, room, most)
+        max_chars = room * BYTES_PER_TOKEN
+        while max_chars >= MIN_TRUNCATED_CHARS:
+            sent = _build_messages(messages, window, room, max_chars)
             if estimate_tokens(*sent) <= room:
                 return sent
-            most = most * 3 // 4
+            max_chars = max_chars * 3 // 4  # few attempts, and little is cut in vain; chosen, not measured
     return sent
 
 
 def _build_opening(
     messages: Sequence[AnyMessage], memory: WindowState, room: int, max_chars: int | None = None
 ) -> AnyMessage:
-    """The message of the user that the window begins with, or in whose turn it begins, under a note of what went."""
+    """Return the user's message of the turn that the window begins in, after a note about what is left out."""
     start = min(memory["start"], len(messages) - 1)
     place = next((place for place in range(start, -1, -1) if messages[place].type == "human"), 0)
     note = _build_note(memory, room)
@@ -155,7 +172,7 @@ def _build_opening(
 
 
 def _build_note(memory: WindowState, room: int) -> str:
-    """Quoted line by line: what was summarised cannot end the quotation and speak as the user."""
+    """Return the note with the summary. Each line is quoted, so no text in it can pose as the user."""
     lines = truncate_to_tokens(memory["summary"], limit_summary_tokens(room)).splitlines()
     quoted = "\n".join(f"> {line}" for line in lines if line.strip())
     notes = [f"{SUMMARY_NOTE}\n{quoted}"] if quoted else []
@@ -165,7 +182,7 @@ def _build_note(memory: WindowState, room: int) -> str:
 
 
 def strip_service_note(content: str) -> str:
-    """What the user said, without the note that may stand before it."""
+    """Return the user's text without the note that may stand before it."""
     return (
         content.partition(f"\n{USER_MESSAGE_MARKER}\n")[2]
         if content.startswith((SUMMARY_NOTE, OMISSION_NOTE))
@@ -174,12 +191,15 @@ def strip_service_note(content: str) -> str:
 
 
 def limit_summary_tokens(room: int) -> int:
-    """How many tokens a summary may have."""
-    return min(2_000, room // 10)
+    """Return the most tokens that a summary may have."""
+    return min(MAX_SUMMARY_TOKENS, room // 10)  # in a small room the messages need the other nine tenths
 
 
 def rewind_memory(memory: WindowState, length: int) -> WindowState:
-    """Through to a conversation that is cut off there; a summary that knows of what is gone goes with it."""
+    """Return the window of a conversation that is cut to `length` messages.
+
+    A summary that covers removed messages is dropped.
+    """
     if memory["upto"] > length:
         return INITIAL_WINDOW
     return {**memory, "start": memory["upto"], "short": min(memory["short"], length)}
