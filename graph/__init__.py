@@ -1,6 +1,6 @@
-"""The shape of the runtime: what flows (wire, state), where it flows (topology), where it rests (checkpointer)."""
+"""The agents as a LangGraph state machine: protocol and state, nodes and routes, checkpoints, models, budgets."""
 
 import os
 
-# Read when langgraph is imported; without it a crafted checkpoint runs code.
+# Read when langgraph is imported. Without it a crafted checkpoint could run code.
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")

@@ -1,6 +1,6 @@
 """Cancel a run from outside, at a model call only.
 
-A graph that is cancelled while it writes its checkpoint leaves half of it behind.
+A graph that is cancelled while it writes a checkpoint would leave half of the checkpoint behind.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class CancelToken:
-    """Belongs to one run."""
+    """The cancellation of one run."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
         self._call: asyncio.Future[Any] | None = None
 
     def request(self, error: Exception) -> None:
-        """Drop the current model call, or the next one, and raise `error` there. Only the first request counts."""
+        """Drop the current model call, or the next one, and raise `error` there. Only the first request has an effect."""
         self.error = self.error or error
         if self._call:
             self._call.cancel()

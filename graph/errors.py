@@ -1,44 +1,44 @@
-"""The one family of errors: raised with a sentence its reader can act on, answered with a stable code."""
+"""The errors that a client receives: a sentence to act on, and a stable code."""
 
 
 class AgentRuntimeError(Exception):
-    """Base of what is said to a client in an error chunk. `str(error)` is the sentence, `code` never changes."""
+    """The base of all errors in error chunks. `str(error)` is the sentence, `code` never changes."""
 
     code = "internal"
 
 
 class LLMUnavailable(AgentRuntimeError):
-    """The model could not be reached, answered with a fault, or broke off; asking again later may help."""
+    """The model could not be reached, answered with a fault, or broke off. A later attempt may succeed."""
 
     code = "llm_unavailable"
 
 
 class LLMInvalidAnswer(AgentRuntimeError):
-    """The model answered, but with something that is no chat completion."""
+    """The model's answer is not a chat completion."""
 
     code = "llm_invalid_answer"
 
 
 class InvalidMessage(AgentRuntimeError):
-    """A message whose type, fields or agent are not those of the protocol."""
+    """The type, a field or the agent of a message does not belong to the protocol."""
 
     code = "invalid_message"
 
 
 class InvalidDecision(AgentRuntimeError):
-    """A decision that is none of approve, edit and reject, or an edit without arguments."""
+    """The decision is not one of approve, edit and reject, or it is an edit without arguments."""
 
     code = "invalid_decision"
 
 
 class CallNotOpen(AgentRuntimeError):
-    """A result or a decision for a call that does not wait for it."""
+    """The call does not wait for this result or this decision."""
 
     code = "call_not_open"
 
 
 class EditRefused(AgentRuntimeError):
-    """Edited arguments that the gate does not let through; the approval stays pending."""
+    """The gate refuses the edited arguments. The approval stays pending."""
 
     code = "edit_refused"
 
@@ -50,13 +50,13 @@ class SessionBusy(AgentRuntimeError):
 
 
 class LimitReached(AgentRuntimeError):
-    """A turn used up what the settings allow it."""
+    """A turn or a session has reached a limit of the settings."""
 
     code = "limit_reached"
 
 
 class IdempotencyConflict(AgentRuntimeError):
-    """The key of an earlier request, with another body."""
+    """An earlier request had the same key and another body."""
 
     code = "idempotency_conflict"
 
@@ -68,20 +68,20 @@ class Cancelled(AgentRuntimeError):
 
 
 class Interrupted(AgentRuntimeError):
-    """The process died under the run, and it is not done again."""
+    """The process died during the run, and the run is not executed again."""
 
     code = "interrupted"
 
 
 class GraphUnavailable(AgentRuntimeError):
-    """The LangGraph server that runs the graph did not take a request; nothing was begun by it."""
+    """The LangGraph server that runs the graph did not accept a request. The request started nothing."""
 
-    def __init__(self, sentence: str = "The graph's server is not available. Send it again later.") -> None:
+    def __init__(self, sentence: str = "The graph's server is not available. Try again later.") -> None:
         super().__init__(sentence)
 
 
 class GraphLost(GraphUnavailable):
-    """What came of a run that was begun there is not known."""
+    """The connection to the LangGraph server was lost. The result of the run that it executed is not known."""
 
     def __init__(self) -> None:
-        super().__init__("The graph's server was lost. What it worked on is taken up with the next message.")
+        super().__init__("The connection to the graph's server was lost. Its work continues with the next message.")

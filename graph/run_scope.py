@@ -20,11 +20,11 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class RunScope:
     lease: FencingToken | None = None
-    """The lease that every write is made under; None: writes are not fenced."""
+    """The lease that every write must hold. None: writes are not fenced."""
     cancel_token: CancelToken | None = None
-    """Interrupts the run's model call; None: the run cannot be cancelled from outside."""
+    """Interrupts the run's model call. None: the run cannot be cancelled from outside."""
     load_grants: Callable[[], Awaitable[list[Grant]]] | None = None
-    """Reads the session's active grants from the database; None: there are none."""
+    """Reads the session's active grants from the database. None: there are none."""
 
 
 _SCOPE: ContextVar[RunScope] = ContextVar("RUN_SCOPE", default=RunScope())  # noqa: B039  # frozen

@@ -1,4 +1,4 @@
-"""What the nodes of one graph share."""
+"""The services that the nodes of one graph share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Services:
     llm: BaseChatModel
     settings: Settings
     team: Mapping[str, Agent]
-    """Who can be chosen."""
+    """The specialists that a message can go to, by name."""
     gatekeeper: Gatekeeper
     routing_cache: RoutingCache
     summarizer: Summarizer
@@ -37,7 +37,7 @@ class Services:
         gatekeeper: Gatekeeper | None = None,
         routing_cache: RoutingCache | None = None,
     ) -> Self:
-        """Raises ValueError for settings that the agents or the policy cannot work with."""
+        """Open nothing, build everything. Raises ValueError for settings that do not fit the agents or the policy."""
         summarizer = Summarizer(llm, settings.context_tokens)
         summarizer.validate_agents(AGENTS)
         return cls(

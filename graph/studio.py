@@ -1,4 +1,4 @@
-"""What `langgraph.json` names: LangGraph looks a graph up in its module's dictionary."""
+"""The module that `langgraph.json` names. LangGraph looks a graph up in the dictionary of its module."""
 
 from graph import topology
 

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 
 def utc_timestamp() -> str:
-    """ISO 8601 in UTC, always of the same length."""
+    """Return the present time. All timestamps have the same length, so that their texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def timestamp_ago(seconds: float) -> str:
-    """The moment `seconds` before now, in the form of `now`."""
+    """Return the time `seconds` before now."""
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="microseconds")

@@ -6,7 +6,7 @@ START ─▶ orchestrator ─▶ coder · architect · debug · ask · universal
               │                                               approval · ide · local
               └──────────── answered, refused, rejected ────────────────┘
 
-The orchestrator leads to whoever holds the conversation; permission leads to whoever has to deal with the open calls.
+The orchestrator routes to the agent that has the conversation. Permission routes to the node that the open calls need.
 """
 
 from functools import partial
@@ -60,7 +60,7 @@ def route_after_orchestrator(state: State) -> str:
 
 
 def route_after_permission(state: State) -> str:
-    """The service's own calls first, then what a human decides, then what the IDE runs."""
+    """Return the next node: local for the service's own calls, then approval, then ide; else the end or an agent."""
     statuses = {state["gates"][call["id"] or ""]["status"] for call in open_calls(state)}
     for status, node in (("local", "local"), ("ask", "approval"), ("sent", "ide")):
         if status in statuses:
@@ -69,7 +69,7 @@ def route_after_permission(state: State) -> str:
 
 
 def __getattr__(name: str) -> CompiledStateGraph[State, wire.StreamOptions, Input, State]:
-    """`graph`, for LangGraph Studio, which brings its own checkpointer; made when it is asked for."""
+    """Build `graph` for LangGraph Studio on first use. Studio brings its own checkpointer."""
     if name != "graph":
         raise AttributeError(name)
     settings = Settings()

@@ -48,14 +48,10 @@ class Budget(NamedTuple):
         return f"{used} of {limit} {self.unit} of this {self.scope}"
 
     def to_json(self, usage: ThreadUsage) -> BudgetStatus:
-        number: Callable[[Decimal], float] = _to_number if self.measure == "money" else int
+        number: Callable[[Decimal], float] = prices.to_json_number if self.measure == "money" else int
         used = self.amount_used(usage)
         left = max(self.limit - used, Decimal(0))
         return {"limit": number(self.limit), "used": number(used), "left": number(left)}
-
-
-def _to_number(amount: Decimal) -> float:
-    return float(amount.quantize(prices.MONEY_PRECISION))
 
 
 class Budgets:
