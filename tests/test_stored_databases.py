@@ -1,6 +1,7 @@
 """Open databases that an earlier version wrote: everything it answered is answered again, and every session goes on.
 
-`support/stored/generate.py` made them, and says what each session holds.
+`tests/support/stored/generate.py` made them, and says what each session holds. A test that fails here after a renaming
+names a change of what is stored: a column, a key of JSON, a channel or a node of the graph, a mark on a message.
 """
 
 import gzip
@@ -99,8 +100,8 @@ class OldDatabase:
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> OldDatabase:
     """Restore the stored database of each kind in turn.
 
-    On Postgres always into the database that a server is made with, which no other test uses: another one for each
-    story would cost the server a minute at its end.
+    On Postgres, restore into the default database of the server, which no other test uses: a new database for each
+    story would cost the server more time than the story takes.
     """
     if request.param == "sqlite":
         (tmp_path / "test.db").write_bytes(read_stored("sqlite.db.gz"))

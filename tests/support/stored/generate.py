@@ -91,7 +91,9 @@ RETRIES: list[tuple[str, dict[str, Any]]] = [
     ("finished", {"type": "user_message", "id": "m-2", "content": "Add two to it.\nThen tell me."}),
     ("finished", {"type": "tool_result", "call_id": "read_1", "result": RESULT}),
     ("asks", {"type": "user_message", "id": "m-1", "content": "Write a.py"}),
+    ("granted", {"type": "user_message", "id": "m-1", "content": "Write the docs"}),
     ("granted", {"type": "hitl_decision", "call_id": "call_1", "decision": "approve", "remember": REMEMBER}),
+    ("edited", {"type": "user_message", "id": "m-1", "content": "Write them"}),
     ("edited", {"type": "hitl_decision", "call_id": "call_2", "decision": "reject", "feedback": "Not this one."}),
     ("edited", {"type": "tool_result", "call_id": "call_3", "error": "User rejected the call"}),
 ]
@@ -324,7 +326,7 @@ async def leave_granted(client: Any, script: Script) -> None:
         calls("write_file", id="call_2", path="docs/b.md", content="b"),
         says("Both are written."),
     )
-    await session.user("Write the docs")
+    await session.user("Write the docs", id="m-1")
     await session.decide("approve", remember=REMEMBER)
     await session.result("written")
     await session.result("written", "call_2")
@@ -341,7 +343,7 @@ async def leave_edited(client: Any, script: Script) -> None:
         calls("execute_command", id="call_4", command="git log -5"),
         says("Well."),
     )
-    await session.user("Write them")
+    await session.user("Write them", id="m-1")
     await session.decide("edit", modified_arguments={"path": "../out.py"})
     await session.decide("edit", modified_arguments={"content": "better"})
     await session.result("written")
