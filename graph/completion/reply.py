@@ -1,4 +1,4 @@
-"""What a model said, made fit for the history: each call has an id of its own, a name, and an object of arguments."""
+"""Normalise a model's answer for the history: each call gets a unique id, a name and an object of arguments."""
 
 import json
 import re
@@ -18,11 +18,18 @@ from graph.per_message_cache import PerMessageStore
 from graph.sanitize import sanitize_value
 from graph.tools.catalog import TOOLS, ToolExecutor, executor_of
 
+MAX_NAME_CHARS = 64
+"""Characters of a tool's name: the most that OpenAI-compatible services accept."""
+MAX_QUOTED_ARGUMENTS = 200
+"""Characters of broken arguments that the model is shown again. Chosen, not measured: enough to see the mistake."""
+
 
 class Reply(NamedTuple):
+    """A normalised answer."""
+
     message: AIMessage
     answers: list[ToolMessage]
-    """To the calls whose arguments could not be read."""
+    """Refusals of the calls whose arguments could not be read."""
 
 
 async def stream_reply(
@@ -33,9 +40,10 @@ async def stream_reply(
     parallel: bool,
     history: Sequence[AnyMessage],
 ) -> Reply:
-    """Ask the model, handing on its words as they come; of several calls the first is kept, unless `parallel`.
+    """Call the model, pass its words to `on_text` as they come, and return the normalised answer.
 
-    `history`: the conversation, of which `messages` may be a part; no call's id comes twice in it.
+    Of several calls the first is kept, unless `parallel`. `history` is the whole conversation, of which `messages` may
+    be a part: no call gets an id that is in it. Raises what the model raises.
     """
     chunks: list[Any] = []
     async for chunk in model.astream(messages):
@@ -53,18 +61,18 @@ def _merge_chunks(chunks: Sequence[Any]) -> AIMessage:
 
 def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Reply:
     requests = _select_calls([*_extract_calls(answer)], parallel)
-    taken = _collect_call_ids(history) if requests else set()
+    used_ids = _collect_call_ids(history) if requests else set()
     calls: list[RequestedCall] = []
     answers: list[ToolMessage] = []
     for name, arguments, call_id in requests:
-        read = _parse_arguments(arguments)
+        parsed = _parse_arguments(arguments)
         call = RequestedCall(
-            name=_sanitize_name(name), args=read or {}, id=_assign_call_id(call_id, taken), type="tool_call"
+            name=_sanitize_name(name), args=parsed or {}, id=_assign_call_id(call_id, used_ids), type="tool_call"
         )
         calls.append(call)
-        if read is None:
-            said_instead = sanitize_value(_unquote_arguments(str(arguments)))[:200]
-            answers.append(refusal_message(call, f"The arguments are not a JSON object: {said_instead}"))
+        if parsed is None:
+            quoted = sanitize_value(_unquote_arguments(str(arguments)))[:MAX_QUOTED_ARGUMENTS]
+            answers.append(refusal_message(call, f"The arguments are not a JSON object: {quoted}"))
     message = AIMessage(
         sanitize_value(answer.text),
         id=f"msg_{uuid4().hex}",
@@ -76,31 +84,37 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
 
 
 _call_ids: PerMessageStore[frozenset[str | None]] = PerMessageStore()
-"""By the message that was the last one: the ids of all calls up to it, for as long as it lives."""
+"""The ids of all calls up to a message, by the message that was the last one of its conversation."""
 
 
 def _collect_call_ids(history: Sequence[AnyMessage]) -> set[str | None]:
-    """A conversation is not walked through again for each answer."""
-    taken: set[str | None] = set()
+    """Return the ids of all calls in a conversation. Only the messages since the last answer are read again."""
+    call_ids: set[str | None] = set()
     for message in reversed(history):
-        if (known := _call_ids.pop(message)) is not None:
-            taken |= known
+        if (earlier := _call_ids.pop(message)) is not None:
+            call_ids |= earlier
             break
-        taken |= {call["id"] for call in message.tool_calls} if isinstance(message, AIMessage) else set()
+        call_ids |= {call["id"] for call in message.tool_calls} if isinstance(message, AIMessage) else set()
     if history:
-        _call_ids.put(history[-1], frozenset(taken))
-    return taken
+        _call_ids.put(history[-1], frozenset(call_ids))
+    return call_ids
 
 
 def _extract_calls(answer: AIMessage) -> Iterator[tuple[str, Any, str]]:
-    """Name, arguments, id. A stream's pieces are read anew: langchain completes JSON that broke off in the middle."""
-    found: Sequence[Any] = answer.tool_call_chunks if isinstance(answer, AIMessageChunk) else ()
-    for call in found or [*answer.tool_calls, *answer.invalid_tool_calls]:
+    """Yield name, arguments and id of each call.
+
+    The pieces of a stream are parsed again: LangChain completes JSON that broke off in the middle.
+    """
+    chunks: Sequence[Any] = answer.tool_call_chunks if isinstance(answer, AIMessageChunk) else ()
+    for call in chunks or [*answer.tool_calls, *answer.invalid_tool_calls]:
         yield call["name"] or "", call["args"], call["id"] or ""
 
 
 def _select_calls(requests: list[tuple[str, Any, str]], parallel: bool) -> list[tuple[str, Any, str]]:
-    """A control call stands alone: first, it is the only one; later, it is dropped."""
+    """Return the calls to keep: the first one, or with `parallel` all.
+
+    A control call stands alone: as the first call it excludes all others, later it is dropped.
+    """
     if not requests or not parallel or _is_control(requests[0][0]):
         return requests[:1]
     return [request for request in requests if not _is_control(request[0])]
@@ -111,6 +125,7 @@ def _is_control(name: str) -> bool:
 
 
 def _parse_arguments(arguments: Any) -> dict[str, Any] | None:
+    """Return the arguments as an object, or None if they are none."""
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}", parse_constant=str)
@@ -120,7 +135,7 @@ def _parse_arguments(arguments: Any) -> dict[str, Any] | None:
 
 
 def _unquote_arguments(arguments: str) -> str:
-    """As the model wrote them (see `graph.llm.calls.quoted`)."""
+    """Return broken arguments as the model wrote them (see `graph.llm.tool_calls.quote_arguments`)."""
     try:
         text = json.loads(arguments)
     except (ValueError, RecursionError):
@@ -129,11 +144,11 @@ def _unquote_arguments(arguments: str) -> str:
 
 
 def _sanitize_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "unnamed"
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:MAX_NAME_CHARS] or "unnamed"
 
 
 def _assign_call_id(call_id: str, used_ids: set[str | None]) -> str:
-    """The model's id, unless it gave none or one that the thread knows already."""
+    """Return the model's id, or a new one if it is no valid id or in `used_ids`. Add it to `used_ids`."""
     if not re.fullmatch(wire.ID_PATTERN, call_id) or call_id in used_ids:
         call_id = f"call_{uuid4().hex}"
     used_ids.add(call_id)

@@ -1,4 +1,4 @@
-"""One model call of one specialist: its prompt, its tools, the conversation so far."""
+"""Call a specialist's model with its prompt, its tools and the conversation so far."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,11 @@ async def request_completion(
     on_text: Callable[[str], None],
     history: Sequence[AnyMessage] = (),
 ) -> Reply:
-    """`history`: what the model is not sent of the conversation as well. Raises what the model raises."""
+    """Return the model's answer; its words go to `on_text` as they come.
+
+    `history` is the whole conversation, also the part that the model does not get; empty: `conversation` is all of it.
+    Raises what the model raises.
+    """
     tools = [specification(name) for name in agent.tools]
     model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
     sent = [SystemMessage(agent.prompt), *without_asides(conversation)]
@@ -33,11 +37,11 @@ async def request_completion(
 def estimate_partial_usage(
     agent: Agent, conversation: Sequence[AnyMessage], words: Sequence[str], purpose: Purpose
 ) -> wire.Usage:
-    """About what such a call cost that did not come to its end; `words`: what it had said."""
+    """Return the estimated usage of a call that was cut off. `words` are the words of its answer so far."""
     usage = build_usage_metadata(estimate_prompt_tokens(agent, conversation), estimate_text_tokens("".join(words)))
     return build_usage(usage, agent=agent.name, purpose=purpose, model=agent.model or "", estimated=True)
 
 
 def estimate_prompt_tokens(agent: Agent, conversation: Sequence[AnyMessage]) -> int:
-    """About how many such a call sends."""
+    """Return the estimated tokens that such a call sends."""
     return estimate_overhead(agent) + sum(map(get_message_tokens, without_asides(conversation)))

@@ -1,6 +1,6 @@
-"""The specialist's call that begins before the classification has said whose turn it is.
+"""Start the call of the expected specialist while the classification still runs.
 
-Nothing of it is told, stored or counted as an answer until its specialist takes it over.
+No word of it is sent, stored or counted as an answer until its specialist takes it over.
 """
 
 import asyncio
@@ -21,15 +21,16 @@ from prompts import Agent
 
 EmitText = Callable[[str], None]
 ModelCall = Callable[[EmitText], Coroutine[Any, Any, Reply]]
-"""A specialist's model call, which tells its words as they come."""
+"""A specialist's model call. It passes its words to the function as they come."""
 
 
 class SpeculativeCall:
-    """In a context of its own: no tracer and no stream of the graph hears of it."""
+    """A model call in an empty context, which no tracer and no stream of the graph sees."""
 
-    def __init__(self, agent: Agent, sent: Sequence[AnyMessage], call: ModelCall) -> None:
+    def __init__(self, agent: Agent, conversation: Sequence[AnyMessage], call: ModelCall) -> None:
+        """Start `call`. `conversation` is what it sends; it is needed to estimate the usage."""
         self.agent = agent
-        self._sent = sent
+        self._conversation = conversation
         self._words: list[str] = []
         self._emit: EmitText = self._words.append
         self._is_followed = False
@@ -37,7 +38,10 @@ class SpeculativeCall:
         self._task.add_done_callback(_retrieve_exception)
 
     async def follow_stream(self, emit: EmitText) -> Reply:
-        """Tells what it has said, and goes on telling, in the caller's context. Raises what the call raises."""
+        """Pass the words so far and all further words to `emit`, in the caller's context, and return the answer.
+
+        Raises what the call raises.
+        """
         self._is_followed = True
         for text in self._words:
             emit(text)
@@ -46,32 +50,32 @@ class SpeculativeCall:
         return await self._task
 
     def cancel(self, on_usage: Callable[[wire.Usage], None]) -> None:
-        """Ends it; tells what it cost if that was for nothing."""
+        """Cancel the call. If no one followed it, report its usage."""
         self._task.cancel()
-        if not self._is_followed and (cost := self._measure_usage()):
-            on_usage(cost)
+        if not self._is_followed and (usage := self._measure_usage()):
+            on_usage(usage)
 
     def _measure_usage(self) -> wire.Usage | None:
-        """Estimated, unless it has come to its end; None if it failed before its first word."""
+        """Return the usage, which is estimated unless the call ended; None if it failed before its first word."""
         is_over = self._task.done() and not self._task.cancelled()
         if is_over and not self._task.exception():
-            size = partial(estimate_prompt_tokens, self.agent, self._sent)
+            size = partial(estimate_prompt_tokens, self.agent, self._conversation)
             return usage_of(self._task.result().message, size, agent=self.agent.name, purpose="speculation")
         return (
             None
             if is_over and not self._words
-            else estimate_partial_usage(self.agent, self._sent, self._words, "speculation")
+            else estimate_partial_usage(self.agent, self._conversation, self._words, "speculation")
         )
 
 
 def _retrieve_exception(task: "asyncio.Task[Reply]") -> None:
-    """An error of a call that nobody takes over is no matter to anybody."""
+    """Mark the error of a call as seen: asyncio must not log it if no one takes the call over."""
     if not task.cancelled():
         task.exception()
 
 
 class Speculator:
-    """The calls that wait to be taken over, by thread. `told`: hears what one cost that was for nothing."""
+    """The speculative calls that wait to be taken over, by thread. `on_usage` receives the usage of dropped calls."""
 
     def __init__(self) -> None:
         self._pending_calls: dict[str, SpeculativeCall] = {}
@@ -79,38 +83,41 @@ class Speculator:
     async def choose_agent(
         self,
         thread: str,
-        choosing: Coroutine[Any, Any, Choice],
-        begin: Callable[[], SpeculativeCall],
+        classification: Coroutine[Any, Any, Choice],
+        start_call: Callable[[], SpeculativeCall],
         on_usage: Callable[[wire.Usage], None],
     ) -> Choice:
-        """A choice that takes no time begins no call."""
-        chosen = asyncio.ensure_future(choosing)
-        begun = None
+        """Return the choice. Keep a speculative call of the chosen agent for `take_over`, and drop any other.
+
+        A classification that needs no time, such as a cached one, starts no call.
+        """
+        task = asyncio.ensure_future(classification)
+        call = None
         try:
             await asyncio.sleep(0)
-            begun = None if chosen.done() else begin()
-            choice = await chosen
-            if begun and begun.agent.name == choice.agent:
-                self._pending_calls[thread], begun = begun, None
+            call = None if task.done() else start_call()
+            choice = await task
+            if call and call.agent.name == choice.agent:
+                self._pending_calls[thread], call = call, None
             return choice
         finally:
-            chosen.cancel()
-            if begun:
-                begun.cancel(on_usage)
+            task.cancel()
+            if call:
+                call.cancel(on_usage)
 
     def cancel(self, thread: str, on_usage: Callable[[wire.Usage], None]) -> None:
-        """What a run left behind that stopped before anybody could take it over."""
-        if begun := self._pending_calls.pop(thread, None):
-            begun.cancel(on_usage)
+        """Drop the call of a run that stopped before its specialist could take it over."""
+        if call := self._pending_calls.pop(thread, None):
+            call.cancel(on_usage)
 
     @contextmanager
     def take_over(
         self, thread: str, agent: str, on_usage: Callable[[wire.Usage], None]
     ) -> Iterator[SpeculativeCall | None]:
-        """The call that waits for this agent, if there is one; it ends with the block at the latest."""
-        begun = self._pending_calls.pop(thread, None)
+        """Yield the call that waits for this agent, or None. The call is cancelled at the end of the block."""
+        call = self._pending_calls.pop(thread, None)
         try:
-            yield begun if begun and begun.agent.name == agent else None
+            yield call if call and call.agent.name == agent else None
         finally:
-            if begun:
-                begun.cancel(on_usage)
+            if call:
+                call.cancel(on_usage)

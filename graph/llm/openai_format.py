@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
+from graph.completion.reply import MAX_NAME_CHARS
 from graph.per_message_cache import PerMessageCache
 
 _INVALID_NAME_CHARS = re.compile(r"[^A-Za-z0-9_-]")
@@ -14,7 +15,10 @@ _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def messages_to_json(messages: Sequence[BaseMessage]) -> str:
-    """Their `to_openai`s as a JSON list. Each is encoded once in its life: a conversation is sent at every step."""
+    """Return the messages as a JSON list of `to_openai` objects.
+
+    Each message is encoded once in its life, since a conversation is sent at every step.
+    """
     return f"[{', '.join(_encode_message.map(messages))}]"
 
 
@@ -74,4 +78,4 @@ def _convert_tool_call(call_id: str | None, name: str | None, arguments: dict[st
 
 
 def _sanitize_name(name: str | None) -> str:
-    return _INVALID_NAME_CHARS.sub("_", name or "")[:64] or "unknown"
+    return _INVALID_NAME_CHARS.sub("_", name or "")[:MAX_NAME_CHARS] or "unknown"
