@@ -18,7 +18,7 @@ class CancelToken:
         self._call: asyncio.Future[Any] | None = None
 
     def request(self, error: Exception) -> None:
-        """Drop the current model call, or the next one, and raise `error` there. Only the first request has an effect."""
+        """Drop the current model call, or the next one, and raise `error` there. Only the first request counts."""
         self.error = self.error or error
         if self._call:
             self._call.cancel()

@@ -9,7 +9,7 @@ from api import openapi
 from api.bodies import read_body
 from api.dependencies import gatekeeper_of
 from graph import wire
-from graph.permissions.gatekeeper import verdict_to_json
+from graph.permissions.gatekeeper import VerdictInfo, verdict_to_json
 from prompts import AgentName
 
 
@@ -32,7 +32,7 @@ async def get_policy(request: Request) -> dict[str, Any]:
 
 
 @router.post("/policy/explain", openapi_extra=openapi.request_body(VerdictRequest))
-async def explain_verdict(request: Request) -> dict[str, Any]:
+async def explain_verdict(request: Request) -> VerdictInfo:
     """Return the verdict on a tool call; nothing is run or stored."""
     call = await read_body(request, VerdictRequest)
     return verdict_to_json(gatekeeper_of(request).evaluate_call(call.agent, call.tool, call.arguments))

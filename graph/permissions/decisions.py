@@ -1,4 +1,4 @@
-"""What a client's message does to the open calls, and whether it can be taken at all. Pure."""
+"""Apply a client's answer to the open calls, and refuse a message that cannot be accepted. Pure."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -15,7 +15,7 @@ from graph.tools.catalog import ToolExecutor, executor_of
 from prompts import ORCHESTRATOR
 
 RESULT_LIMIT = 1_000_000
-"""Bytes of UTF-8 that a model reads of one result."""
+"""Bytes of UTF-8 of one result that a model reads. Far more than a context holds, so that no useful text is cut."""
 CANCELLED_RESULT = "cancelled: the user went on"
 EDITED_NOTE = "The user edited the arguments before agreeing; the call holds what ran.\n"
 
@@ -24,15 +24,15 @@ MessageT = TypeVar("MessageT", bound=wire.Message)
 
 
 def require_available(message: MessageT, team: Collection[str]) -> MessageT:
-    """The message. Raises InvalidMessage if it picks an agent that this mode does not have."""
+    """Return the message. Raises InvalidMessage if it chooses an agent that this mode does not have."""
     if isinstance(message, wire.SwitchAgent) and message.agent_type not in {ORCHESTRATOR, *team}:
-        there = ", ".join([ORCHESTRATOR, *team])
-        raise InvalidMessage(f"The agent {message.agent_type} is not available in this mode; there are {there}.")
+        agents = ", ".join([ORCHESTRATOR, *team])
+        raise InvalidMessage(f"The agent {message.agent_type} is not available in this mode. Choose one of: {agents}.")
     return message
 
 
 def require_open_call(calls: Sequence[wire.ToolCall], answer: wire.ToolResult | wire.HitlDecision) -> wire.ToolCall:
-    """The call that is answered. Raises CallNotOpen, naming the calls that are open."""
+    """Return the call that is answered. Raises CallNotOpen, whose sentence names the open calls."""
     call = next((call for call in calls if call.call_id == answer.call_id), None)
     if call is None:
         raise CallNotOpen(
@@ -50,7 +50,7 @@ def _describe_open_calls(calls: Sequence[wire.ToolCall]) -> str:
 
 
 def apply_answer(state: State, answer: Any, emit: Callable[[wire.Error], None]) -> dict[str, Any]:
-    """The state update; an answer that fits no open call changes nothing and is told so."""
+    """Return the state update. An answer that fits no open call changes nothing, and an error chunk says so."""
     try:
         parsed = wire.parse_message(answer, wire.ANSWER_ADAPTER)
         require_open_call(pending_calls(state), parsed)
@@ -71,7 +71,10 @@ def apply_answer(state: State, answer: Any, emit: Callable[[wire.Error], None]) 
 
 
 def _is_service_approval(state: State, result: wire.ToolResult) -> bool:
-    """Whether a client answers a call that asks, and that the service runs itself: it can only have agreed."""
+    """Return whether a result is the approval of a call that the service executes itself.
+
+    A client that sends a result for such a call has asked its user, who agreed.
+    """
     call = _find_open_call(state, result.call_id)
     return (
         state["gates"][result.call_id]["status"] == "ask"
@@ -108,7 +111,7 @@ def _find_open_call(state: State, call_id: str) -> Any:
 
 
 def turn_ending(call: RequestedCall) -> tuple[str, dict[str, Any]] | None:
-    """What a call that ends the turn says, and the metadata of the answer that it is part of."""
+    """Return the text of a call that ends the turn and the metadata of the answer; None for any other call."""
     match call:
         case {"name": "attempt_completion", "args": {"result": str(result)}}:
             return result, {"completion": True}
@@ -118,14 +121,14 @@ def turn_ending(call: RequestedCall) -> tuple[str, dict[str, Any]] | None:
 
 
 def format_result(result: Any) -> str:
-    """A tool's result as its model reads it."""
+    """Return a tool's result as a model reads it."""
     if result is None:
         return "(no output)"
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def truncate_result(text: str) -> str:
-    """At the end, between two characters, with a mark."""
+    """Cut a text that is too long at its end, between two characters, and say how much is left out."""
     data = text.encode(errors="replace")
     if len(data) <= RESULT_LIMIT:
         return text
@@ -134,5 +137,5 @@ def truncate_result(text: str) -> str:
 
 
 def answer_open_calls(state: State, text: str = CANCELLED_RESULT) -> list[ToolMessage]:
-    """Answers for all open calls, so that the conversation can go on without them."""
+    """Return an answer with `text` for each open call. A conversation can only continue without open calls."""
     return [tool_message(call, text, error=True) for call in open_calls(state)]

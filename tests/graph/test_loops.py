@@ -108,7 +108,7 @@ async def test_rejected_writes_are_no_progress(tmp_path: Path) -> None:
 
 async def test_repeated_handoffs_between_two_agents_are_a_loop(database: str) -> None:
     hops = [call_tool("switch_mode", call_id=f"s{n}", mode=mode) for n, mode in enumerate(("debug", "coder", "debug"))]
-    said = "coder and debug hand this back and forth without getting on. How should it go on?"
+    said = "coder and debug hand this back and forth without progress. How should the work go on?"
     async with start_service(make_model(*hops, say_text("Well.")), settings_for(database)) as client:
         session = client.open_session()
         await session.switch("coder")
