@@ -30,7 +30,7 @@ class Effort(NamedTuple):
     token_rounds: int
     """The long answers that are measured, and as many short ones."""
     hostile_commands: int
-    """The commands of 4 kB whose verdicts are measured."""
+    """The hostile commands whose verdicts are measured."""
     first_messages: int
     """The first messages at each latency of the model."""
     measured_turns: list[int]
@@ -80,7 +80,7 @@ async def _report_one_process(effort: Effort, database: str) -> None:
         verdict = measure_verdict_cost(effort.hostile_commands)
         print(
             f"\nA verdict on a command    {verdict.ordinary * 1e6:.0f} us; the worst of {effort.hostile_commands} "
-            f"hostile ones of 4 kB {verdict.worst * 1e3:.1f} ms, {verdict.worst / verdict.ordinary:.0f} times as long"
+            f"hostile ones {verdict.worst * 1e3:.1f} ms, {verdict.worst / verdict.ordinary:.0f} times as long"
         )
         print(
             f"\nA streamed token    {token * 1e6:.0f} us of server CPU, "

@@ -1,4 +1,4 @@
-"""Measure the time of a verdict, for ordinary commands and for the worst of many hostile ones of 4 kB."""
+"""Measure the time of a verdict, for ordinary commands and for the worst of many hostile ones."""
 
 import random
 import time
@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from policy.commands import classify_command
+from policy.limits import MAX_COMMAND_BYTES
 
 ORDINARY_COMMANDS_FILE = Path(__file__).parent.parent / "tests" / "corpus" / "read_only_commands.txt"
-HOSTILE_BYTES = 4090
-"""Bytes of a hostile command before its end. The whole stays just below the limit of `policy.shell`, 4096."""
+HOSTILE_BYTES = (MAX_COMMAND_BYTES - 4, 4090)
+"""Bytes of a hostile command before its end: just below the limit of the gate, and far above it."""
 HOSTILE_BEGINNINGS = [
     "",
     "ls ",
@@ -49,8 +50,9 @@ def measure_verdict_cost(hostile_count: int, seed: int = 1) -> VerdictCost:
 
 def _build_hostile_command(random_source: random.Random) -> str:
     unit = "".join(random_source.choice(HOSTILE_PIECES) for _ in range(random_source.randint(1, 5)))
-    whole = random_source.choice(HOSTILE_BEGINNINGS) + unit * (HOSTILE_BYTES // len(unit.encode()) + 1)
-    return whole.encode()[:HOSTILE_BYTES].decode(errors="ignore") + random_source.choice(["", "'", '"', " ]"])
+    size = random_source.choice(HOSTILE_BYTES)
+    whole = random_source.choice(HOSTILE_BEGINNINGS) + unit * (size // len(unit.encode()) + 1)
+    return whole.encode()[:size].decode(errors="ignore") + random_source.choice(["", "'", '"', " ]"])
 
 
 def _measure_command(command: str) -> float:

@@ -6,10 +6,12 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from policy.allowlist import FORBIDDEN_TRAILING_WORDS, PROGRAM_SIGNATURES, VERSION_OPTIONS
-from policy.expressions import EXPRESSION_CHECKS, check_git
+from policy.expressions import EXPRESSION_CHECKS
+from policy.git_reads import check_git
 from policy.paths import find_path_error
 from policy.shell import ShellCommand, ShellWord, Unproven, parse_commands, quote_word, tokenize_without_shell
-from policy.signatures import OUTSIDE_WORKSPACE, check_signature, parse_signature
+from policy.signatures import check_signature, parse_signature
+from policy.values import OUTSIDE_WORKSPACE
 
 
 class CommandClass(StrEnum):

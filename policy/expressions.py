@@ -1,36 +1,44 @@
-"""Check programs whose arguments are a language: find, test, echo and others, and the reads of git."""
+"""Check programs whose arguments are a language, or whose calls need more than a signature."""
 
 import re
 from collections.abc import Callable
 
+from policy.allowlist import PROGRAM_SIGNATURES
+from policy.languages.formats import PLAIN_NUMBER, is_bounded_seq, is_safe_find_format, is_safe_printf
+from policy.languages.regexes import is_bounded_regex
 from policy.paths import find_path_error
 from policy.shell import ShellCommand, ShellWord, Unproven, quote_word
-from policy.signatures import VALUE_CHECKS, check_signature, parse_signature
+from policy.signatures import parse_signature, parse_words
+from policy.values import VALUE_CHECKS
 
 FIND_ARGUMENTS = {
     **dict.fromkeys(["!", "(", ")", "-a", "-and", "-o", "-or", "-not", ","], ""),
     **dict.fromkeys(["-print", "-print0", "-ls", "-prune", "-quit", "-true", "-false", "-empty", "-depth", "-d"], ""),
     **dict.fromkeys(["-mount", "-xdev", "-readable", "-writable", "-executable", "-noleaf", "-daystart"], ""),
-    **dict.fromkeys(["-name", "-iname", "-path", "-ipath", "-wholename", "-iwholename", "-regex", "-iregex"], "."),
-    **dict.fromkeys(["-lname", "-ilname", "-printf", "-regextype", "-user", "-group", "-fstype"], "."),
+    **dict.fromkeys(["-name", "-iname", "-path", "-ipath", "-wholename", "-iwholename", "-lname", "-ilname"], "GLOB"),
+    **dict.fromkeys(["-regex", "-iregex"], "RE"),
+    "-printf": "FINDFORMAT",
+    **dict.fromkeys(["-regextype", "-user", "-group", "-fstype"], r"[\w.+-]{1,64}"),
     **dict.fromkeys(["-maxdepth", "-mindepth", "-links", "-inum", "-uid", "-gid"], r"[+-]?\d{1,9}"),
     **dict.fromkeys(["-mtime", "-mmin", "-atime", "-amin", "-ctime", "-cmin", "-used"], r"[+-]?\d{1,9}(\.\d+)?"),
     "-size": r"[+-]?\d{1,12}[bcwkMG]?",
     "-type": "[bcdpflsD](,[bcdpflsD])*",
     "-xtype": "[bcdpflsD]",
     "-perm": "[-/+]?[0-7ugoarwxst=,+-]{1,20}",
-    **dict.fromkeys(["-newer", "-anewer", "-cnewer", "-samefile"], "/"),
+    **dict.fromkeys(["-newer", "-anewer", "-cnewer", "-samefile"], "PATH"),
 }
 """The words that may follow the folders, each with the pattern of its argument.
 
-Empty: it has no argument. `.` is any argument, `/` a path. Nine digits are a number that fits 32 bits.
+Empty: it has no argument. A name in capitals is a kind of value. Nine digits are a number that fits 32 bits.
 """
+
+VALUE_CHECKS["FINDFORMAT"] = lambda word: is_safe_find_format(word.text)
 
 
 def check_find(command: ShellCommand) -> None:
     """Check the arguments of find. Raises Unproven if one may write, run a program, or leave the workspace."""
     words = [word._replace(text=FIND_ESCAPES.get(word.text, word.text)) for word in command.words[1:]]
-    while words and words[0].text in ("-L", "-H", "-P", "-E"):
+    while words and words[0].text in ("-P", "-E"):
         words.pop(0)
     while words and not re.match(r"[-!(),]", words[0].text):
         _require_kind("PATH", words.pop(0))
@@ -50,9 +58,9 @@ FIND_ESCAPES = {"\\(": "(", "\\)": ")", "\\!": "!"}
 def _check_argument(pattern: str, word: ShellWord) -> None:
     if word.is_glob or not word.text:
         raise Unproven(f"{quote_word(word.text)} could become several words; quote it")
-    if pattern == "/":
+    if pattern == "PATH":
         _require_kind("PATH", word)
-    elif pattern != "." and not re.fullmatch(pattern, word.text):
+    elif not (VALUE_CHECKS[pattern](word) if pattern.isupper() else re.fullmatch(pattern, word.text)):
         raise Unproven(f"{quote_word(word.text)} is not proven harmless there")
 
 
@@ -99,7 +107,9 @@ def _check_test_part(words: list[str]) -> None:
 
 
 def check_echo(command: ShellCommand) -> None:
-    """Check the words of echo. Raises Unproven if a glob could become an option."""
+    """Check the words of echo. Raises Unproven if a glob could become an option, or cmd.exe replaces a word."""
+    if any(re.search(r"%[A-Za-z_]\w+%", word.text) for word in command.words):
+        raise Unproven("cmd.exe replaces a name between percent signs")
     if any(word.is_glob and re.match(r"[*?\[]", word.text) for word in command.words):
         raise Unproven("a glob could become an option")
 
@@ -117,6 +127,9 @@ def check_printf(command: ShellCommand) -> None:
         raise Unproven("some shells evaluate brackets")
     if len(command.words) < 2 or command.words[1].text.startswith("-") or command.words[1].is_glob:
         raise Unproven("its first operand could be an option")
+    text, *values = [word.text for word in command.words[1:]]
+    if not is_safe_printf(text, values) or any(word.is_glob for word in command.words):
+        raise Unproven("its format is not proven to only print: some conversions assign variables or take memory")
 
 
 def _forbid_pattern(pattern: str, why: str) -> Callable[[ShellCommand], None]:
@@ -129,70 +142,58 @@ def _forbid_pattern(pattern: str, why: str) -> Callable[[ShellCommand], None]:
     return check_words
 
 
+def _require_pipe(command: ShellCommand) -> None:
+    """Check that a program without files gets the output of another one. Raises Unproven otherwise."""
+    if not command.is_piped:
+        raise Unproven("it would wait for input")
+
+
+PERL_OPTION = re.compile(r"-[A-Za-z]*P[A-Za-z]*|--perl-regexp|--pcre2")
+
+
+def _check_perl_regex(command: ShellCommand) -> None:
+    """Check that an engine that backtracks gets no repeated group. Raises Unproven otherwise."""
+    words = [word.text for word in command.words[1:]]
+    if any(PERL_OPTION.fullmatch(word) for word in words) and not all(
+        is_bounded_regex(word, backtracks=True) for word in words
+    ):
+        raise Unproven("its expression may take exponential time")
+
+
+def check_rg(command: ShellCommand) -> None:
+    """Check the calls of ripgrep. Raises Unproven if it would read its input, which nobody gives it."""
+    _check_perl_regex(command)
+    signature = parse_signature(PROGRAM_SIGNATURES["rg"])
+    used, operands = parse_words(signature, command.words[1:])
+    needed = 1 if used & {"-e", "--regexp"} else 2
+    if not command.is_piped and not used & {"--files", "--type-list"} and len(operands) < needed:
+        raise Unproven("it would wait for input; name a folder")
+
+
+def check_seq(command: ShellCommand) -> None:
+    """Check the numbers of seq. Raises Unproven if it prints too many lines, or may never end."""
+    _, operands = parse_words(parse_signature(PROGRAM_SIGNATURES["seq"]), command.words[1:])
+    numbers = [word.text for word in operands]
+    if not 1 <= len(numbers) <= 3 or not all(PLAIN_NUMBER.fullmatch(number) for number in numbers):
+        raise Unproven("its numbers are not proven harmless")
+    if not is_bounded_seq(numbers):
+        raise Unproven("it may print too many lines")
+
+
 EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
     "find": check_find,
     "test": check_test,
     "[": check_test,
     "echo": check_echo,
     "command": lambda command: _require_first_option(command, {"-v", "-V"}),
-    "ps": _forbid_pattern(r"^-.*(e.*[axu]|[axu].*e)", "ps may show the environment of programs"),
+    "grep": _check_perl_regex,
+    "egrep": _check_perl_regex,
+    "fgrep": _check_perl_regex,
+    "rg": check_rg,
+    "seq": check_seq,
+    "tr": _require_pipe,
     "strings": _forbid_pattern(r"^@", "strings reads options from a file that is named so"),
     "tree": _forbid_pattern(r"^-[^-]*[IP].|^-[^-]+[IP]", "tree takes the letters after -I and -P for options"),
     "printf": check_printf,
 }
 """Checks by program. A program that has a signature too must pass both."""
-
-COMMIT_SIGNATURE = (
-    "-#pisuzRwb -n# -S: -G: -U# -M? -C? --all --branches --tags --remotes --oneline --graph --stat=? --shortstat "
-    "--numstat --name-only --name-status --summary --decorate=? --no-decorate --abbrev-commit --abbrev=? --patch "
-    "--no-patch --author=: --committer=: --grep=: --since=: --after=: --until=: --before=: --max-count=# --skip=# "
-    "--date=: --format=: --pretty=? --merges --no-merges --first-parent --reverse --follow --full-history --topo-order "
-    "--date-order --cherry-pick --left-right --color=? --no-color --word-diff=? --unified=# --ignore-all-space "
-    "--ignore-space-change --find-renames=? --diff-filter=: --patch-with-stat --raw --no-ext-diff --no-textconv "
-    "--dirstat=? --minimal --histogram --patience --no-renames --no-prefix REV*"
-)
-GIT_SIGNATURES: dict[str, str] = {
-    "status": "-bsuvz --short --branch --porcelain=? --long --show-stash --ignored=? --untracked-files=? "
-    "--ahead-behind --no-renames PATH*",
-    "log": COMMIT_SIGNATURE,
-    "show": COMMIT_SIGNATURE,
-    "diff": COMMIT_SIGNATURE.replace("REV*", "--cached --staged --merge-base --check --exit-code --quiet REV*"),
-    "whatchanged": COMMIT_SIGNATURE,
-    "shortlog": "-censw --summary --numbered --email --all --no-merges --since=: --until=: REV*",
-    "blame": "-ceflnpsw -L: -C? -M? --date=: --show-email --porcelain --line-porcelain --root REV+",
-    "branch": "-arv --all --remotes --verbose --show-current --list --no-color --color=?",
-    "tag": "-ln? --list --no-column",
-    "remote": "-v --verbose",
-    "stash": "LIST",
-    "ls-files": "-cdmosktuvz --cached --deleted --modified --others --stage --exclude-standard --full-name "
-    "--error-unmatch PATH*",
-    "ls-tree": "-dlrtz --long --name-only --name-status --full-tree REV PATH*",
-    "rev-parse": "--short=? --abbrev-ref=? --show-toplevel --show-prefix --is-inside-work-tree --git-dir --verify "
-    "--quiet REV*",
-    "rev-list": "-n# --all --count --max-count=# --no-merges --merges --since=: --until=: REV*",
-    "describe": "--all --tags --long --always --dirty=? --abbrev=# --match=: --exact-match REV*",
-    "merge-base": "--all --is-ancestor --fork-point REV+",
-    "name-rev": "--name-only --tags REV+",
-    "cat-file": "-epst REV",
-    "grep": "-cEFGhHiIlLnoPqvw -e: -A# -B# -C# --count --line-number --name-only --files-with-matches --cached "
-    "--ignore-case --word-regexp --fixed-strings --extended-regexp --perl-regexp --no-color --untracked TEXT REV*",
-    "reflog": "-# -n# --oneline --date=: REV*",
-    "check-ignore": "-v --verbose PATH+",
-    "count-objects": "-vH --verbose --human-readable",
-    "worktree": "LIST",
-}
-VALUE_CHECKS["LIST"] = lambda word: word.text == "list"
-
-
-def check_git(command: ShellCommand) -> None:
-    """Check the arguments of git. Raises Unproven if the command is not a known read.
-
-    The programs that the repository's own configuration may run are not checked here.
-    """
-    words = command.words[1:]
-    while words and words[0].text in ("--no-pager", "-P", "--no-optional-locks", "--literal-pathspecs"):
-        words = words[1:]
-    name = words[0].text if words else ""
-    if name not in GIT_SIGNATURES or words[0].is_glob:
-        raise Unproven(f"git {quote_word(name)} is not known to only read")
-    check_signature(parse_signature(GIT_SIGNATURES[name]), ShellCommand(words, is_piped=False))

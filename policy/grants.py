@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from policy.globs import matches_whole_path, normalize_path
 from policy.shell import Unproven, parse_commands, tokenize_without_shell
-from policy.signatures import OUTSIDE_WORKSPACE
+from policy.values import OUTSIDE_WORKSPACE
 
 MAX_PATTERN_LENGTH = 4096
 """Characters of a pattern, as many as a command has bytes at most (`policy.shell`)."""

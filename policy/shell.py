@@ -11,12 +11,7 @@ from typing import NamedTuple
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
-MAX_COMMAND_BYTES = 4096
-"""Bytes of a command line. The time of the grammar grows faster than the line; chosen, not measured."""
-MAX_PIECES = 400
-"""Words, quotes, spaces and operators of a line, more than a line that people write has; chosen, not measured."""
-MAX_COMMANDS = 24
-"""Commands of a chain, more than a line that people write has; chosen, not measured."""
+from policy.limits import MAX_COMMAND_BYTES, MAX_COMMANDS, MAX_PIECES, MAX_STARS
 
 
 class Unproven(Exception):
@@ -78,7 +73,7 @@ def parse_commands(line: str) -> list[ShellCommand]:
     Raises Unproven if the line holds more than words, quotes and the operators of a chain.
     """
     if len(line.encode("utf-8", "replace")) > MAX_COMMAND_BYTES:
-        raise Unproven("it is longer than 4 kB")
+        raise Unproven(f"it is longer than {MAX_COMMAND_BYTES} bytes")
     if not line.replace("\t", " ").isprintable():
         raise Unproven("it holds a line break or a character that cannot be seen")
     tokens = _tokenize_shell_line(line)
@@ -139,11 +134,13 @@ def _build_chain(tokens: list[ShellToken]) -> list[ShellCommand]:
 
 
 def _is_plain_test(command: ShellCommand) -> bool:
-    """Return whether the words between `[` and `]` hold no bracket and no glob.
+    """Return whether the test ends with `]`, and the words before that hold no bracket and no glob.
 
     The grammar needs a long time for other tests.
     """
-    return not any(word.is_glob or "]" in word.text or "[" in word.text for word in command.words[1:-1])
+    return command.words[-1].text == "]" and not any(
+        word.is_glob or "]" in word.text or "[" in word.text for word in command.words[1:-1]
+    )
 
 
 PROGRAM_NAME = re.compile(r"[a-z][a-z0-9_+.-]*|\[")
@@ -164,6 +161,8 @@ def _parse_word(token: ShellToken) -> ShellWord:
     if any(EXPANDING_TILDE.search(raw) or ("!" in raw and len(token) + len(raw) > 2 and raw != "!=") for raw in plain):
         raise Unproven("it holds a home folder or an event of the history")
     is_glob = any(re.search(r"[*?\[]", raw) for raw in plain) and token != [("plain", "[")]
+    if is_glob and sum(raw.count("*") for raw in plain) > MAX_STARS:
+        raise Unproven("it holds a glob with many stars")
     return ShellWord("".join(_unquote_piece(kind, raw) for kind, raw in token), is_glob)
 
 

@@ -17,20 +17,17 @@ operand if it is a text or a script.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from policy import script_subsets
-from policy.paths import find_path_error, find_pattern_error
 from policy.shell import ShellCommand, ShellWord, Unproven, quote_word
+from policy.values import VALUE_CHECKS
 
-FIRST_OPERAND_KINDS = {"TEXT", "SED"}
+FIRST_OPERAND_KINDS = {"TEXT", "RE", "SED"}
 """The kinds of a first operand that an option can stand for."""
 FIRST_OPERAND_OPTIONS = {"-e", "--regexp", "--expression", "--files", "--type-list"}
 """With one of these options the first operand is left out."""
-RECURSIVE_OPTIONS = {"-r", "-R", "--recursive", "--dereference-recursive"}
-"""With one of these options a program that gets no file reads the folder, not its input."""
 MAX_OPERANDS = 999
 """Any number: a line has fewer words (MAX_PIECES of `policy.shell`)."""
 
@@ -95,14 +92,16 @@ def _parse_operand(item: str) -> Operand:
 
 def check_signature(signature: Signature, command: ShellCommand) -> None:
     """Check that the signature permits the command. Raises Unproven, with the reason, if it does not."""
-    used, operands = _parse_words(signature, command.words[1:])
+    used, operands = parse_words(signature, command.words[1:])
     if signature.required_options and not signature.required_options & used:
         raise Unproven(f"without {' or '.join(sorted(signature.required_options))} it may change something")
     expected = list(signature.operands)
     if expected and expected[0].kind in FIRST_OPERAND_KINDS and _replaces_first_operand(signature, used):
         expected.pop(0)
-    if command.is_piped or RECURSIVE_OPTIONS & used:
+    if command.is_piped:
         expected = [each._replace(least=0) if each.kind == "FILE" else each for each in expected]
+    elif any(word.text == "-" for word in operands):
+        raise Unproven("it would wait for input")
     _check_operands(expected, operands)
 
 
@@ -127,7 +126,7 @@ def _check_operands(expected: Sequence[Operand], operands: list[ShellWord]) -> N
         raise Unproven(f"the operand {quote_word(operands[0].text)} is one too many")
 
 
-def _parse_words(signature: Signature, words: Sequence[ShellWord]) -> tuple[set[str], list[ShellWord]]:
+def parse_words(signature: Signature, words: Sequence[ShellWord]) -> tuple[set[str], list[ShellWord]]:
     """Return the options in use, whose values are checked here, and the operands."""
     used: set[str] = set()
     operands: list[ShellWord] = []
@@ -181,63 +180,3 @@ def _check_value(kind: str, word: ShellWord) -> None:
         raise Unproven(f"{quote_word(word.text)} could become several words")
     if not VALUE_CHECKS[kind](word):
         raise Unproven(f"{quote_word(word.text)} is not proven harmless there")
-
-
-def _is_path(word: ShellWord) -> bool:
-    """Return whether the word, and each name that it expands to, is inside the workspace."""
-    if word.is_literal:
-        return not OUTSIDE_WORKSPACE.search(word.text)
-    if word.is_glob:
-        return is_safe_glob(word.text) and not find_pattern_error(word.text)
-    return not find_path_error(word.text)
-
-
-OUTSIDE_WORKSPACE = re.compile(
-    r"^[/~]|^\\\\|(^|[/\\=])\.\.([/\\]|$)|=[/~]|^[A-Za-z]:|(^|[/\\])\.git([/\\]|$)", re.IGNORECASE
-)
-"""The parts that no path inside the workspace has, even where no shell expands it."""
-
-
-def is_safe_glob(glob: str) -> bool:
-    """Return whether no match can be taken for an option, for the folder above, or for the repository's data."""
-    return not re.match(r"[*?\[]", glob) and not re.search(r"(^|/)\.[^/]*[*?\[]", glob)
-
-
-def _is_text(word: ShellWord) -> bool:
-    return not word.is_glob or not re.match(r"[*?\[-]", word.text)
-
-
-def _make_matcher(pattern: str) -> Callable[[ShellWord], bool]:
-    return lambda word: re.fullmatch(pattern, word.text) is not None
-
-
-VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
-    "#": _make_matcher(r"[+-]?\d{1,9}[bkKmMG]?"),  # nine digits fit 32 bits
-    ":": lambda word: bool(word.text) and not word.text.startswith("-") and _is_text(word),
-    "?": lambda word: True,
-    "PATH": _is_path,
-    "FILE": lambda word: word.text == "-" or _is_path(word),
-    "FOLDER": lambda word: word.text != "-" and not word.is_glob and _is_path(word),
-    "OBJECT": lambda word: not word.text.startswith("@") and _is_path(word),
-    "DAY": _make_matcher(r"(?!.*TZ).*([A-Za-z@:]|\d-).*"),
-    "TEXT": lambda word: True,
-    "NUMBER": _make_matcher(r"\d{1,6}(\.\d{1,6})?"),  # bounds the lines of seq; chosen, not measured
-    "NAME": _make_matcher(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"),
-    "DATE": _make_matcher(r"\+[^\x00-\x1f]*"),
-    "PS": _make_matcher(r"[aAfjlrTuwx]{1,6}"),
-    "REV": lambda word: _is_revision(word.text),
-    "SED": lambda word: script_subsets.is_safe_sed(word.text),
-    "AWK": lambda word: script_subsets.is_safe_awk(word.text),
-    "JQ": lambda word: script_subsets.is_safe_jq(word.text),
-}
-"""The check of each kind of value; `policy.expressions` adds its own."""
-
-
-def _is_revision(text: str) -> bool:
-    """Return whether the text is a commit, a range, a file of a commit, or a path, and stays in the workspace."""
-    revision, colon, path = text.partition(":")
-    if colon and (not revision or find_path_error(path)):
-        return False
-    return bool(re.fullmatch(r"[\w@./^~+-]+", revision)) and not find_path_error(
-        revision.replace("@", "").replace("^", "") or "x"
-    )

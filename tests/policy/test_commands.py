@@ -24,15 +24,40 @@ HARMLESS_BUT_UNPROVEN = {
     "date -r README.md",
     'xxd "my file.txt" | head -5',
     "awk -F, 'NR>1 {sum+=$3} END {print sum/(NR-1)}' data.csv",
+    *("rg TODO", "rg -g '*.py' \"def \"", 'rg -tjs -n "function"', 'rg "fn\\s+\\w+" --type rust'),
+    *("ps -ef", "ps -ef | grep -v grep | grep python", "ps -eo pid,ppid,cmd"),
 }
 """Harmless, and not proven: a backslash outside of quotes; options that mean other things elsewhere; `xxd IN OUT`; a
-division of awk, which programs take for other things."""
+division of awk, which programs take for other things; ripgrep without a folder, which reads its input if it has one;
+`-e` of ps, which shows the environment of programs on BSD."""
+NEIGHBOURS = [
+    *("sed 's/[^a]/x/' f", "sed 's/[.]/x/' f", "sed -n '/x/,/y/p' f", "sed 's/[^^]/x/' f", "sed -n '5,10p' f"),
+    *("sed 's/foo/bar/g; s/baz/qux/g' f", "sed -E 's/(a+)b/\\1/' f", "sed -e 's|a|b|' -e 5q f"),
+    *("printf '%5.2f\\n' 3.14", "printf '%s=%d\\n' a 1 b 2", "printf '100%%\\n'", "printf '%-20s|\\n' name"),
+    *("awk '{sum[$1]+=$2} END {for (k in sum) print k, sum[k]}' f", "awk '{$1=\"\"; print}' f"),
+    *("awk '{line = line $0} END {print line}' f", "awk '$1 ~ /^a{2,3}$/' f", "awk '{$NF=\"x\"} 1' f"),
+    *("jq '.a.b[0]' f", "jq '{name: .name, n: (.items | length)}' f", "jq -r '.[] | \"\\(.a)-\\(.b)\"' f"),
+    *("grep -E 'a{1,3}' f", "grep -P '^a+$' f", "grep -rn foo src", "cat f | sort -", "cat f | tr a b", "ps aux"),
+    *("seq 1 100", "seq 0.5 0.5 10", "seq -f %03g 1 9", "find . -name '*.py' -printf '%p %s\\n'", "nl -w 4 f"),
+    *("date +%Y%m%d", "ls --time-style=+%H:%M", "stat -c '%n %s' f", "expand -t 4 f", "echo 50% done", "cut -f1,3-5 f"),
+]
+"""Ordinary commands beside those of the attacks."""
+ASKED_SHARE = 0.03
 
 
 @pytest.mark.parametrize("command", READ_ONLY_COMMANDS)
 def test_read_only_command_is_recognized(command: str) -> None:
     kind = classify_command({"command": command}).kind
     assert (kind is CommandClass.READ_ONLY) == (command not in HARMLESS_BUT_UNPROVEN)
+
+
+@pytest.mark.parametrize("command", NEIGHBOURS)
+def test_neighbour_of_an_attack_is_recognized(command: str) -> None:
+    assert classify_command({"command": command}) == (CommandClass.READ_ONLY, "")
+
+
+def test_few_ordinary_commands_are_asked_for() -> None:
+    assert len(HARMLESS_BUT_UNPROVEN) <= ASKED_SHARE * len(READ_ONLY_COMMANDS)
 
 
 @pytest.mark.parametrize("command", load_lines("unproven_commands.txt"), ids=lambda command: ascii(command[:60]))
@@ -54,8 +79,8 @@ def test_unproven_command_is_not_read_only(command: str) -> None:
         ({"command": "ls & rm a"}, "it holds a command in the background"),
         ({"command": "ls\nrm a"}, "it holds a line break or a character that cannot be seen"),
         ({"command": "sort -o b a"}, "the option '-o' is not known"),
-        ({"command": "ls" + " a" * 3000}, "it is longer than 4 kB"),
-        ({"command": "ls | " * 40 + "ls"}, "it is a chain of too many commands"),
+        ({"command": "ls" + " a" * 3000}, "it is longer than 1024 bytes"),
+        ({"command": "ls|" * 25 + "ls"}, "it is a chain of too many commands"),
         ({"command": "sed -n 1,5p a | grep -i b"}, "a client that uses no shell would give all of it to sed"),
     ],
 )

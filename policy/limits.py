@@ -1,0 +1,39 @@
+"""The limits of what passes unasked, in one table. A command beyond one of them asks.
+
+They keep a verdict cheap (under 5 ms for any input) and the command bounded in memory, output and time. Each number is
+several times what the corpus of ordinary commands needs; where a number was measured, its line says so.
+"""
+
+MAX_COMMAND_BYTES = 1024
+"""UTF-8 bytes of a line. The longest ordinary command has 101; the worst verdict grows with the square of this."""
+MAX_PIECES = 160
+"""Words, quotes and operators of a line: the grammar is slow for many of them."""
+MAX_COMMANDS = 24
+"""Commands of a chain."""
+MAX_SCRIPT_LENGTH = 400
+"""Characters of a sed, awk or jq script."""
+MAX_REGEX_LENGTH = 400
+"""Characters of a regular expression."""
+MAX_REPETITIONS = 255
+"""The product of the upper bounds of all intervals in one expression: GNU grep takes 5 GB for `a{1,32767}`."""
+MAX_STARS = 6
+"""Stars of a glob or a pattern of names: matching takes exponential time in some C libraries."""
+MAX_WIDTH = 999
+"""Columns, tab stops, padding, precision: a width is memory and output."""
+MAX_COUNT_DIGITS = 9
+"""Digits of a count of lines, bytes or levels: the input bounds what such a number costs."""
+MAX_SMALL_COUNT = 9999
+"""A number that a program allocates memory for, such as the shortest string of `strings`."""
+MAX_THREADS = 64
+MAX_LINES = 100_000
+"""Lines that `seq` may print."""
+MAX_GROWTH = 64
+"""The factor by which the substitutions of a script may lengthen a line."""
+MAX_FIELD = 999
+"""The number of a field that an awk script may assign: all fields below it are created."""
+MAX_LOOPS = 1
+"""Loops over an array in an awk script: two nested ones print the square of the input."""
+MAX_VARIABLE_LENGTH = 20
+"""Characters of a variable of awk."""
+MAX_JQ_DIGITS = 6
+"""Digits of a number in jq: as an index that is assigned, or a factor of a text, a number is memory."""
