@@ -1,14 +1,12 @@
 """Delete the old checkpoints of idle sessions; the conversation itself stays."""
 
 import logging
-from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from graph.checkpoint.base import CachingCheckpointer
 from graph.db.fencing import FencingToken
 from graph.execution import history, threads
-from graph.execution.outcome import thread_config
+from graph.execution.outcome import read_state, thread_config
 from sessions.deps import Deps
 from sessions.lookup import lease_each
 from sessions.store import leases
@@ -22,7 +20,7 @@ async def prune_idle_sessions(deps: Deps, min_runs: int) -> None:
 
     Threads on a LangGraph server are pruned by that server.
     """
-    if not isinstance(deps.graph.checkpointer, CachingCheckpointer):
+    if threads.local_checkpointer(deps.graph) is None:
         return
 
     async def prune_session(row: RowMapping, lease: FencingToken) -> None:
@@ -38,8 +36,8 @@ async def _prune_thread(deps: Deps, lease: FencingToken) -> None:
 
     A crash in between leaves the old checkpoints behind, which is harmless.
     """
-    values: Any = (await deps.graph.aget_state(thread_config(lease.session_id))).values
-    outcome = await threads.rewrite_thread(deps.graph, lease.session_id, history.snapshot_conversation(values))
+    state = await read_state(deps.graph, thread_config(lease.session_id))
+    outcome = await threads.rewrite_thread(deps.graph, lease.session_id, history.snapshot_conversation(state))
 
     def record_checkpoint(connection: Connection) -> None:
         leases.require_lease(connection, lease)

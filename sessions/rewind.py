@@ -1,6 +1,5 @@
 """Undo the last turn of a conversation, and fork a session from an earlier turn."""
 
-from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, RowMapping
@@ -9,8 +8,9 @@ from graph.db.fencing import FencingToken
 from graph.errors import AgentRuntimeError
 from graph.execution import history, threads
 from graph.execution.history import ConversationSnapshot
-from graph.execution.outcome import OpenCall, Outcome, list_open_calls, thread_config
+from graph.execution.outcome import OpenCall, Outcome, list_open_calls, read_state, thread_config
 from graph.permissions.decisions import answer_open_calls
+from graph.state import State
 from graph.timestamps import utc_timestamp
 from sessions.deps import Deps
 from sessions.lookup import lease_session
@@ -41,14 +41,14 @@ class NoSuchTurn(AgentRuntimeError):
 async def undo_turn(deps: Deps, session_id: str) -> UndoneTurn:
     """Return to the state before the user's last message. Raises SessionNotFound, NothingToUndo, SessionBusy."""
     async with lease_session(deps, session_id) as (_, lease):
-        values: Any = (await deps.graph.aget_state(thread_config(session_id))).values
-        if not (starts := history.find_turn_starts(values)):
+        state = await read_state(deps.graph, thread_config(session_id))
+        if not (starts := history.find_turn_starts(state)):
             raise NothingToUndo("The session has no message of the user to undo.")
-        message = values["messages"][starts[-1]]
-        outcome = await threads.rewrite_thread(deps.graph, session_id, history.snapshot_before(values, starts[-1]))
+        message = state["messages"][starts[-1]]
+        outcome = await threads.rewrite_thread(deps.graph, session_id, history.snapshot_before(state, starts[-1]))
         run_id = history.read_turn_metadata(message).get("run")
         await deps.database.transact(
-            lambda c: _record_undo(c, lease, outcome, list_open_calls(values), run_id, str(message.content))
+            lambda c: _record_undo(c, lease, outcome, list_open_calls(state), run_id, str(message.content))
         )
     return {
         "session_id": session_id,
@@ -63,8 +63,8 @@ async def fork_session(deps: Deps, session_id: str, turn: int | None = None) -> 
 
     Raises SessionNotFound, NoSuchTurn.
     """
-    row, _, values = await read_snapshot(deps, session_id, lambda *_: None)
-    copied = _copy_until_turn(values, turn)
+    row, _, state = await read_snapshot(deps, session_id, lambda *_: None)
+    copied = _copy_until_turn(state, turn)
     fork_id = str(uuid4())
     await deps.database.transact(lambda connection: _create_hidden_session(connection, fork_id, row))
     outcome = await threads.rewrite_thread(deps.graph, fork_id, copied)
@@ -98,16 +98,16 @@ def _record_undo(
     session_rows.record_outcome(connection, lease.session_id, outcome)
 
 
-def _copy_until_turn(values: Any, turn: int | None) -> ConversationSnapshot:
+def _copy_until_turn(state: State, turn: int | None) -> ConversationSnapshot:
     """Return the conversation with its open calls answered: they belong to the session that is copied."""
     try:
-        then = history.snapshot_conversation(values) if turn is None else history.snapshot_after(values, turn)
+        then = history.snapshot_conversation(state) if turn is None else history.snapshot_after(state, turn)
     except IndexError:
         raise NoSuchTurn(
-            f"The session has {len(history.find_turn_starts(values))} turns; name one of them, from 1."
+            f"The session has {len(history.find_turn_starts(state))} turns; name one of them, from 1."
         ) from None
-    state: Any = {"messages": then.messages}
-    return then._replace(messages=[*then.messages, *answer_open_calls(state, COPIED_CALL_RESULT)])
+    copied: State = {**state, "messages": then.messages}
+    return then._replace(messages=[*then.messages, *answer_open_calls(copied, COPIED_CALL_RESULT)])
 
 
 def _create_hidden_session(connection: Connection, fork_id: str, row: RowMapping) -> None:

@@ -1,15 +1,15 @@
 """Answer what clients ask about sessions, in the shapes that they parse."""
 
 import re
-from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import RowMapping
 
 from graph import wire
-from graph.execution.outcome import OpenCall, thread_config
+from graph.execution.outcome import OpenCall, read_state, thread_config
 from graph.llm.openai_format import to_openai
 from graph.sanitize import sanitize_value
+from graph.state import State
 from sessions.deps import Deps
 from sessions.lookup import find_session
 from sessions.shapes import (
@@ -157,8 +157,7 @@ async def _read_open_calls(deps: Deps, session_id: str) -> list[OpenCall]:
     return await deps.database.transact(lambda c: calls.filter_open_calls(c, session_id, pause.calls))
 
 
-async def _load_thread(deps: Deps, session_id: str) -> tuple[RowMapping, dict[str, Any]]:
+async def _load_thread(deps: Deps, session_id: str) -> tuple[RowMapping, State]:
     """Return the row of the session and the state of its thread."""
     row = await find_session(deps, session_id)
-    snapshot = await deps.graph.aget_state(thread_config(session_id))
-    return row, snapshot.values
+    return row, await read_state(deps.graph, thread_config(session_id))

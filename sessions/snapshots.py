@@ -1,11 +1,13 @@
 """Read a session as of one moment: rows of one transaction, and the thread at the checkpoint that its row names."""
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, RowMapping
 
 from graph.execution import threads
+from graph.execution.outcome import EMPTY_STATE, state_of
+from graph.state import State
 from prompts import ORCHESTRATOR
 from sessions.deps import Deps
 from sessions.lookup import SessionNotFound, validate_id
@@ -19,8 +21,8 @@ class SessionSnapshot(NamedTuple, Generic[RowsT]):
     """The row of the session."""
     rows: RowsT
     """The result of `read_more`, from the same transaction."""
-    values: dict[str, Any]
-    """The state of the thread (`graph.state.State`); empty before the first outcome."""
+    state: State
+    """The state of the thread; empty before the first outcome."""
 
 
 async def read_snapshot(
@@ -35,10 +37,10 @@ async def read_snapshot(
     while True:
         row, rows = await _read_rows(deps, session_id, read_more)
         if _has_no_outcome(row):
-            return SessionSnapshot(row, rows, {})
+            return SessionSnapshot(row, rows, EMPTY_STATE)
         checkpoint_id = None if row["checkpoint_id"] == missing else row["checkpoint_id"]
         if snapshot := await threads.read_thread(deps.graph, session_id, checkpoint_id):
-            return SessionSnapshot(row, rows, snapshot.values)
+            return SessionSnapshot(row, rows, state_of(snapshot))
         missing = checkpoint_id
 
 

@@ -19,6 +19,10 @@ RECURSION_LIMIT = 100_000
 """Supersteps of one run. LangGraph wants a limit; `max_turn_model_calls` ends every turn long before this one."""
 
 
+EMPTY_STATE = cast("State", {})
+"""The state of a thread without checkpoints."""
+
+
 class Graph(Protocol):
     """The part of a compiled graph that the service uses. `RemoteGraph` implements it as well."""
 
