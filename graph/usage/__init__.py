@@ -1,1 +1,1 @@
-"""Token and money usage: measured, added up, limited."""
+"""Measure, add up and limit the usage of tokens and money."""

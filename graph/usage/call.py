@@ -1,4 +1,4 @@
-"""What a model call costs, as the graph tells it."""
+"""Build the usage of one model call: reported by the model's service, or estimated."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -10,19 +10,19 @@ from graph import wire
 from graph.usage.tokens import estimate_tokens
 
 Purpose = Literal["answer", "classification", "speculation", "summary", "title"]
-"""What a model was asked for; a speculation is an answer that was begun and dropped."""
+"""The purpose of a model call. A speculation is an answer that was started and dropped."""
 
 
 def build_usage(
     usage: UsageMetadata | None, *, agent: str, purpose: Purpose, model: str = "", estimated: bool = False
 ) -> wire.Usage:
-    """Of one call. `agent`: whom it was made for; `model`: who answered, if that is known."""
-    counted = usage or build_usage_metadata(0, 0)
+    """Return the usage of one call. `agent` is the agent that it was made for, `model` the model if it is known."""
+    counts = usage or build_usage_metadata(0, 0)
     return wire.Usage(
-        prompt_tokens=counted["input_tokens"],
-        cached_tokens=counted.get("input_token_details", {}).get("cache_read", 0),
-        completion_tokens=counted["output_tokens"],
-        total_tokens=counted["total_tokens"],
+        prompt_tokens=counts["input_tokens"],
+        cached_tokens=counts.get("input_token_details", {}).get("cache_read", 0),
+        completion_tokens=counts["output_tokens"],
+        total_tokens=counts["total_tokens"],
         model_calls=1,
         estimated_calls=1 if estimated else None,
         metadata={"agent": agent, "purpose": purpose, "model": model},
@@ -30,7 +30,10 @@ def build_usage(
 
 
 def usage_of(answer: AIMessage, estimate_sent: Callable[[], int], *, agent: str, purpose: Purpose) -> wire.Usage:
-    """Of a call that was answered; `sent`: about how many tokens it sent, asked if the model's service does not say."""
+    """Return the usage of an answered call.
+
+    `estimate_sent` returns the tokens of the prompt. It is called only if the model's service reports no usage.
+    """
     model = str(answer.response_metadata.get("model_name") or "")
     usage = answer.usage_metadata
     if usage and usage["total_tokens"]:

@@ -1,4 +1,4 @@
-"""Prices the model calls that nodes tell of, and keeps in the state what they used."""
+"""Price the model calls of the nodes, and keep their usage in the state."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
@@ -17,35 +17,37 @@ Node = Callable[..., Awaitable[dict[str, Any]]]
 
 
 class Meter:
+    """The prices of the settings, applied to model calls."""
+
     def __init__(self, settings: Settings) -> None:
         self._prices: prices.PriceTable = {OFFLINE_MODEL: FREE_PRICE, **settings.prices} if settings.prices else {}
         self._model = settings.llm_model
         self.currency = settings.currency
 
     def price_call(self, call: wire.Usage) -> wire.Usage:
-        """With what it cost, exactly, among the metadata. Its model is the one of the settings if it names none."""
-        about = call.metadata or {}
-        model = about.get("model") or self._model
+        """Return the usage with its cost, and the exact cost and the model's name in its metadata."""
+        metadata = call.metadata or {}
+        model = metadata.get("model") or self._model
         price = prices.find_price(self._prices, model)
         cost = None if price is None else price.calculate_cost(call)
-        told = {
+        update = {
             "cost": prices.to_json_number(cost),
             "currency": None if cost is None else self.currency,
             "unpriced_calls": 1 if self._prices and cost is None else None,
-            "metadata": {**about, "model": model, "cost": None if cost is None else str(cost)},
+            "metadata": {**metadata, "model": model, "cost": None if cost is None else str(cost)},
         }
-        return call.model_copy(update=told)
+        return call.model_copy(update=update)
 
     def accumulate(self, before: ThreadUsage | None, calls: Iterable[wire.Usage]) -> ThreadUsage:
-        """What a thread has spent, with these calls."""
-        spent = before or ZERO_USAGE
+        """Return the usage of a thread with these calls added."""
+        usage = before or ZERO_USAGE
         for call in calls:
-            spent = {
-                **spent,
-                "turn": self._add_call(spent["turn"], call),
-                "session": self._add_call(spent["session"], call),
+            usage = {
+                **usage,
+                "turn": self._add_call(usage["turn"], call),
+                "session": self._add_call(usage["session"], call),
             }
-        return spent
+        return usage
 
     def _add_call(self, amount: UsageAmount, call: wire.Usage) -> UsageAmount:
         return {
@@ -55,7 +57,10 @@ class Meter:
         }
 
     def _charge_for(self, call: wire.Usage) -> Decimal:
-        """A call without a price counts as the dearest there is: a budget is not got round by a model's name."""
+        """Return the cost for the budgets. A call without a price costs as much as the most expensive model.
+
+        Otherwise a model without a price would have no limit.
+        """
         cost = (call.metadata or {}).get("cost")
         if cost is not None:
             return Decimal(cost)
@@ -63,7 +68,7 @@ class Meter:
 
 
 def with_metering(node: Node, meter: Meter) -> Node:
-    """The node; what it tells of model calls is priced, and added to what the thread has spent."""
+    """Return the node with its usage chunks priced and added to the usage of the thread."""
 
     async def call_node(state: State, runtime: Runtime[wire.StreamOptions], config: RunnableConfig) -> dict[str, Any]:
         calls: list[wire.Usage] = []

@@ -5,13 +5,13 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-# English has about four bytes a token, code three, Cyrillic more. Three estimates rather too many than too few.
-# Dense data (hex, base64) can have fewer than three and is then estimated too low: see CONTEXT_TOKENS.
 BYTES_PER_TOKEN = 3
-
-# The role and the JSON around a message and around a call. Chosen, not measured; rather too many than too few.
+"""English has about four bytes a token, code three, Cyrillic more, so that three rather estimates too many tokens.
+Dense data (hex, base64) can have fewer than three; `CONTEXT_TOKENS` needs a margin for it."""
 TOKENS_PER_MESSAGE = 8
+"""The role and the format around the text of a message. Chosen, not measured: rather too many than too few."""
 TOKENS_PER_CALL = 16
+"""The JSON around the name and the arguments of a call. Chosen, not measured: rather too many than too few."""
 
 
 def estimate_text_tokens(text: str) -> int:

@@ -268,8 +268,8 @@ def test_sums_of_money_do_not_drift(made: list[tuple[int, int, int]], price: Dec
         session = totals.add_run(session, totals.sum_run_calls(priced[start : start + 7]))
     assert session
     exact = sum(Decimal((call.metadata or {})["cost"]) for call in priced) + Decimal(0)
-    assert Decimal(session["cost"]) == exact
-    assert Decimal(session["agents"]["ask"]["cost"]) == Decimal(session["purposes"]["answer"]["cost"]) == exact
+    for each in (session, session["agents"]["ask"], session["purposes"]["answer"]):
+        assert Decimal(str(each["cost"])) == exact
     assert totals.to_json(session)["cost"] == prices.to_json_number(exact)
 
 
@@ -279,7 +279,7 @@ def make_usage(read: int, written: int, cached: int = 0) -> wire.Usage:
 
 
 def test_usage_without_prices_has_no_cost() -> None:
-    before = {**build_token_counts(7, 3), "model_calls": 2}
+    before: totals.UsageTotals = {**build_token_counts(7, 3), "model_calls": 2}  # type: ignore[typeddict-item]
     run = totals.sum_run_calls([Meter(settings_for("sqlite:///x", **MONEY_SETTINGS)).price_call(make_usage(1000, 0))])
     assert totals.to_json(before) == build_totals(7, 3, calls=2, unpriced=2)
     assert totals.to_json(totals.add_run(before, run)) == build_totals(1007, 3, calls=3, cost=0.0025, unpriced=2)
