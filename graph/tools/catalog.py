@@ -1,4 +1,4 @@
-"""The tools a model may ask for. A class is a tool: its docstring and fields are all that the model reads of it."""
+"""The tools that a model can call. A class is a tool: the model reads its docstring and its fields, nothing else."""
 
 from enum import Enum
 from functools import cache
@@ -10,12 +10,14 @@ from prompts import ORCHESTRATOR, Agent, select_team
 
 
 class ToolExecutor(Enum):
-    """Who answers a call."""
+    """The part that executes a call."""
 
     IDE = "ide"
+    """The client."""
     LOCAL = "local"
+    """The service."""
     CONTROL = "control"
-    """The service, and it changes the course of the turn; such a call stands alone in its message."""
+    """The service. The call changes the course of the turn, so it is the only one in its message."""
 
 
 class Tool(BaseModel):
@@ -78,7 +80,7 @@ class execute_command(Tool):
 
     command: str = Field(min_length=1)
     cwd: str | None = Field(None, description="Relative to the workspace; absent: the workspace.")
-    timeout: int = Field(30, ge=1, le=300, description="Seconds.")
+    timeout: int = Field(30, ge=1, le=300, description="Seconds.")  # the limit of the wire contract
     shell: bool = Field(False, description="Run it through a shell.")
 
 
@@ -90,7 +92,7 @@ class search_in_code(Tool):
     file_pattern: str | None = Field(None, description="A glob the names must match, such as *.py.")
     case_sensitive: bool = False
     regex: bool = False
-    max_results: int = Field(100, ge=1, le=1000)
+    max_results: int = Field(100, ge=1, le=1000)  # the limit of the wire contract
 
 
 class echo(Local):
@@ -102,7 +104,7 @@ class echo(Local):
 class calculator(Local):
     """Evaluate arithmetic: numbers, + - * / // % **, parentheses."""
 
-    expr: str = Field(min_length=1, max_length=200)
+    expr: str = Field(min_length=1, max_length=200)  # chosen, not measured: bounds the parser's work
 
 
 def _validate_mode(name: str) -> str:
@@ -141,43 +143,48 @@ TOOLS: dict[str, type[Tool]] = {
 
 
 CONTINUE_TOOL = "continue_work"
-"""What the service asks its user in the form of a call that needs approval. No model can ask for it."""
+"""The tool of the service's own question: its call needs an approval like any other. No model can call it."""
 TURN_ENDING_TOOLS = {"attempt_completion", "ask_followup_question"}
+
+MAX_NAME_CHARS = 64
+"""Characters of an unknown name that the model reads again. OpenAI-compatible services allow no longer names."""
+MAX_FAULTS = 5
+"""Faults of one call that the model reads. Chosen, not measured: more of them would not help it."""
 
 
 def validation_error(name: str, arguments: dict[str, Any]) -> str | None:
-    """What is wrong with a call, as a sentence that its model can act on; None if nothing is."""
+    """Return the faults of a call as a sentence for its model; None for a valid call."""
     if name not in TOOLS:
-        return f"There is no tool {name[:64]!r}. There are: {', '.join(TOOLS)}."
+        return f"There is no tool {name[:MAX_NAME_CHARS]!r}. There are: {', '.join(TOOLS)}."
     try:
         TOOLS[name].model_validate({k: v for k, v in arguments.items() if v is not None})
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)[:5]
-        said = [f"{_format_location(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
-        there = ", ".join(TOOLS[name].model_fields)
-        return f"The arguments of {name} are not valid: {'; '.join(said)}. Its arguments are: {there}."
+        faults = error.errors(include_url=False, include_input=False, include_context=False)[:MAX_FAULTS]
+        texts = [f"{_format_location(fault['loc'])}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults]
+        fields = ", ".join(TOOLS[name].model_fields)
+        return f"The arguments of {name} are not valid: {'; '.join(texts)}. Its arguments are: {fields}."
     return None
 
 
 def _format_location(location: tuple[int | str, ...]) -> str:
-    return str(location[0] if location else "a name")[:64]
+    return str(location[0] if location else "a name")[:MAX_NAME_CHARS]
 
 
 def validate_agent(agent: Agent) -> None:
-    """Raises ValueError if the agent's file names a tool that there is not."""
+    """Raise ValueError if the agent's file names an unknown tool."""
     if unknown := set(agent.tools) - TOOLS.keys():
-        said = f"there is no tool {', '.join(sorted(unknown))}; there are {', '.join(TOOLS)}"
-        raise ValueError(f"prompts/agents/{agent.name}.md: {said}")
+        fault = f"there is no tool {', '.join(sorted(unknown))}; there are {', '.join(TOOLS)}"
+        raise ValueError(f"prompts/agents/{agent.name}.md: {fault}")
 
 
 def executor_of(name: str) -> ToolExecutor:
-    """Of a call that has no mistake."""
+    """Return the part that executes a valid call of the tool."""
     return ToolExecutor.LOCAL if name == CONTINUE_TOOL else TOOLS[name].get_executor()
 
 
 @cache
 def specification(name: str) -> dict[str, Any]:
-    """In the form of the OpenAI API."""
+    """Return the tool in the format of the OpenAI API."""
     schema = _simplify_schema(TOOLS[name].model_json_schema())
     function = {"name": name, "description": schema.pop("description"), "parameters": schema}
     return {"type": "function", "function": function}
@@ -189,6 +196,6 @@ def _simplify_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _simplify_field(field: dict[str, Any]) -> dict[str, Any]:
-    """Without the title, and an optional field as what it is when it is there."""
+    """Return the field without its title. An optional field gets the schema of its value."""
     present: dict[str, Any] = next((kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"), {})
     return present | {k: v for k, v in field.items() if k not in ("title", "anyOf") and v is not None}
