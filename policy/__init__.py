@@ -9,7 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
 from policy.commands import CommandClass, CommandClassification, classify_command
-from policy.paths import find_path_error, find_pattern_error
+from policy.path_rules import find_restriction
+from policy.paths import find_path_error
+from policy.patterns import find_pattern_error
 from policy.rules import DEFAULT_POLICY_FILE, Decision, Policy, PolicyInput, Rule, load_policy
 
 __all__ = [
@@ -101,6 +103,9 @@ def _apply_rules(policy: Policy, agent: AgentPermissions, tool: str, arguments: 
     path = arguments.get("path", ".") if tool in PATH_ARGUMENTS else None
     rule = policy.find_rule(PolicyInput(agent=agent.name, tool=tool, path=path, command=command and command.kind))
     verdict = Verdict(rule.decision, rule.id, rule.reason, is_mutating=tool in WRITE_TOOLS)
+    verdict = _apply_path_rules(verdict, policy, agent, tool, arguments)
+    if verdict.decision == "deny":
+        return verdict
     if command:
         verdict = _restrict_command(verdict, command, agent)
         verdict = _check_working_folder(verdict, arguments.get("cwd"))
@@ -108,6 +113,22 @@ def _apply_rules(policy: Policy, agent: AgentPermissions, tool: str, arguments: 
         return verdict._replace(decision="allow", rule="approval.off", reason="The policy has switched approvals off.")
     warning = policy.find_warning(path) if path and verdict.decision == "ask" else None
     return verdict._replace(warning=warning, reason=f"{verdict.reason} {warning}") if warning else verdict
+
+
+def _apply_path_rules(
+    verdict: Verdict, policy: Policy, agent: AgentPermissions, tool: str, arguments: Mapping[str, Any]
+) -> Verdict:
+    """Tighten the verdict by the rules of the paths that a command or a search reaches; they never loosen it."""
+    restriction = find_restriction(policy, agent.name, tool, arguments) if verdict.decision != "deny" else None
+    if restriction is None:
+        return verdict
+    rule = restriction.rule
+    if restriction.is_certain and rule.decision == "deny":
+        return verdict._replace(decision="deny", rule=rule.id, reason=rule.reason)
+    if verdict.decision == "ask":
+        return verdict
+    reason = rule.reason if restriction.is_certain else f"It may read files that a rule protects: {rule.reason}"
+    return verdict._replace(decision="ask", rule=rule.id, reason=reason)
 
 
 def _restrict_command(verdict: Verdict, command: CommandClassification, agent: AgentPermissions) -> Verdict:

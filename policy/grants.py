@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from policy.globs import matches_whole_path, normalize_path
+from policy.paths import find_path_error
 from policy.shell import Unproven, parse_commands, tokenize_without_shell
 from policy.values import OUTSIDE_WORKSPACE
 
@@ -46,6 +47,12 @@ class Grant(NamedTuple):
         return command == self.pattern if self.is_exact else _is_same_command(self.pattern, command)
 
 
+INTERPRETERS = re.compile(
+    r"(?:python|pypy|node|deno|bun|ruby|perl|php|lua|tclsh|Rscript|java|pwsh|powershell)[\d.]*"
+    r"|(?:ba|da|z|k|mk|tc|c|fi)?sh|busybox|toybox|env|eval|exec|source|xargs|parallel|find|awk|gawk|mawk|sed|npx|pnpx"
+    r"|uvx?|pipx|docker|podman|kubectl|ssh|sudo|doas|su|nohup|nice|time|timeout|watch|script|expect|gdb|vim?|nvim|emacs|ed"
+)
+"""Programs whose arguments are programs: a pattern for their words would cover anything."""
 GRANTABLE_TOOLS = {"write_file", "create_directory", "execute_command"}
 """The tools whose calls may need approval."""
 
@@ -79,6 +86,8 @@ def create_grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: s
         raise ValueError(
             f"The pattern does not match the call that you decide on; the narrowest that does is {narrowest!a}."
         )
+    if not is_exact and tool == "execute_command" and INTERPRETERS.fullmatch((pattern or "").split(" ")[0]):
+        raise ValueError("This program runs other programs; remember the command itself, without a pattern.")
     return grant
 
 
@@ -101,5 +110,18 @@ def _is_same_command(pattern: str, command: str) -> bool:
 
 
 def _matches_word(word: str, part: str) -> bool:
-    leads_out = OUTSIDE_WORKSPACE.search(word) or (word.startswith("-") and OUTSIDE_WORKSPACE.search(word[2:]))
-    return word == part or (fnmatchcase(word, part) and not leads_out)
+    """Return whether the word is the part itself, or matches it in a shape that cannot lead out of the workspace."""
+    return word == part or (fnmatchcase(word, part) and _stays_inside(word))
+
+
+def _stays_inside(word: str) -> bool:
+    """Return whether every part of the word, as an option, a value or a path, is inside the workspace."""
+    if OUTSIDE_WORKSPACE.search(word) or not WORD_SHAPE.fullmatch(word):
+        return False
+    glued = [word[2:]] if re.match(r"-[A-Za-z]", word) else []
+    parts = [part for text in (word.lstrip("-"), *glued) for part in re.split(r"[=,:]", text) if part]
+    return all(find_path_error(part) is None for part in parts)
+
+
+WORD_SHAPE = re.compile(r"[\w./@%+,=:-]+")
+"""The characters of ordinary names, options and values; others may mean something to a program."""

@@ -18,6 +18,8 @@ MAX_REPETITIONS = 255
 """The product of the upper bounds of all intervals in one expression: GNU grep takes 5 GB for `a{1,32767}`."""
 MAX_STARS = 6
 """Stars of a glob or a pattern of names: matching takes exponential time in some C libraries."""
+MAX_ALTERNATIVES = 64
+"""Alternatives of the braces in a pattern of names."""
 MAX_WIDTH = 999
 """Columns, tab stops, padding, precision: a width is memory and output."""
 MAX_COUNT_DIGITS = 9

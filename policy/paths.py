@@ -58,8 +58,3 @@ def _find_name_error(part: str) -> str | None:
     if re.fullmatch(r"\.git|git~\d+", unicodedata.normalize("NFKC", part).casefold()):
         return "the repository's own data is not to be touched"
     return None
-
-
-def find_pattern_error(pattern: str) -> str | None:
-    """Return why the glob is refused, as `find_path_error` does. Without its wildcards it must be such a path."""
-    return find_path_error(re.sub(r"[*?\[\]{}!]", "x", pattern))

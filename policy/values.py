@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from policy.languages import awk, formats, jq, regexes, sed
 from policy.limits import MAX_SMALL_COUNT, MAX_THREADS
-from policy.paths import find_path_error, find_pattern_error
+from policy.paths import find_path_error
+from policy.patterns import find_pattern_error
 from policy.shell import ShellWord
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from policy.commands import CommandClass, classify_command
 from policy.globs import matches_glob
 from policy.grants import Grant
-from policy.paths import find_path_error, find_pattern_error
+from policy.paths import find_path_error
+from policy.patterns import find_pattern_error
 from tests.support.corpus import load_lines, read_lines
 from tests.support.properties import search_settings
 

@@ -258,3 +258,26 @@ def test_the_proposal_is_the_call_itself() -> None:
 def test_invalid_grant_is_refused(tool: str, arguments: dict[str, str], pattern: str | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         create_grant("coder", tool, arguments, pattern)
+
+
+@pytest.mark.parametrize(
+    "command", ["python a.py", "python3.12 -m x", "bash a.sh", "npx tool", "sed -i s/a/b/ x", "ssh a"]
+)
+def test_interpreter_is_granted_without_a_pattern_only(command: str) -> None:
+    program = command.split()[0]
+    with pytest.raises(ValueError, match="runs other programs"):
+        create_grant("coder", "execute_command", {"command": command}, f"{program} *")
+    assert create_grant("coder", "execute_command", {"command": command}, None).is_exact
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["-o/etc/x", "--output=/x", "a/../../b", "--x=../y", "~/a", "a;b", "$(x)", "--config=.git/config", "C:/x", "-I~"],
+)
+def test_granted_pattern_never_covers_a_word_that_leads_out(word: str) -> None:
+    assert not make_grant("tool *").covers("coder", "execute_command", {"command": f"tool {word}"})
+
+
+@pytest.mark.parametrize("word", ["-v", "--name=a", "src/a.py", "a-b_c.1", "--out=build/x", "-j4", "key=value"])
+def test_granted_pattern_covers_ordinary_words(word: str) -> None:
+    assert make_grant("tool *").covers("coder", "execute_command", {"command": f"tool {word}"})
