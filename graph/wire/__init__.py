@@ -1,6 +1,6 @@
-"""The protocol: the messages that enter and the chunks that leave, as two closed unions.
+"""The protocol: the messages of clients and the chunks for clients, as two closed unions.
 
-The same models are the HTTP body, the graph's input, the value that a pause shows, the value that resumes it, and the
+The same models are the HTTP body, the input of the graph, the value of an interrupt, the value that resumes it, and the
 chunk of the stream.
 """
 

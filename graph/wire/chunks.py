@@ -17,12 +17,12 @@ class Outgoing(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def to_json_line(self) -> str:
-        """One line of ASCII JSON without nulls."""
+        """Return one line of ASCII JSON without nulls. Some clients break lines at U+2028 and the like."""
         return self.model_dump_json(exclude_none=True, ensure_ascii=True)
 
 
 class AssistantMessage(Outgoing):
-    """A whole text of the model (`content`), or, for clients that opted in, the next piece of it (`token` alone)."""
+    """A text of the model. `content` is the whole text; `token` alone is its next piece, for clients that opted in."""
 
     type: Literal["assistant_message"] = "assistant_message"
     content: str | None = None
@@ -32,7 +32,7 @@ class AssistantMessage(Outgoing):
 
 
 class ToolCall(Outgoing):
-    """A tool for the IDE to run; with `requires_approval` its user has to agree first."""
+    """A tool call for the IDE to execute. With `requires_approval` its user must approve it first."""
 
     type: Literal["tool_call"] = "tool_call"
     call_id: str
@@ -44,7 +44,7 @@ class ToolCall(Outgoing):
 
 
 class AgentSwitched(Outgoing):
-    """Another agent holds the conversation now; metadata: from_agent, to_agent, reason, and how it was chosen."""
+    """Another agent has the conversation now. The metadata hold from_agent, to_agent, reason and how it was chosen."""
 
     type: Literal["agent_switched"] = "agent_switched"
     content: str
@@ -53,7 +53,7 @@ class AgentSwitched(Outgoing):
 
 
 class Error(Outgoing):
-    """Something failed or was refused; metadata: a stable `code`, and what it is about."""
+    """A failure or a refusal. The metadata hold a stable `code` and the subject."""
 
     type: Literal["error"] = "error"
     error: str
@@ -62,28 +62,28 @@ class Error(Outgoing):
 
 
 class Usage(Outgoing):
-    """The tokens of a run, for clients that opted in. Within the service: those of one model call."""
+    """The usage of a run, for clients that opted in. Inside the service it is the usage of one model call."""
 
     type: Literal["usage"] = "usage"
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Those of the prompt that the model's service had at hand."""
+    """The prompt tokens that the model's service had cached."""
     completion_tokens: int = 0
     total_tokens: int = 0
     model_calls: int = 0
     cost: float | None = None
-    """Of the calls whose model has a price, in `currency`."""
+    """The cost of the calls whose model has a price, in `currency`."""
     currency: str | None = None
     unpriced_calls: int | None = None
-    """The others, if there are prices."""
+    """The calls whose model has no price. Absent without any prices."""
     estimated_calls: int | None = None
-    """Those of which the model's service did not say what they used."""
+    """The calls whose usage the model's service did not report."""
     metadata: dict[str, Any] | None = None
     is_final: bool = False
 
 
 Chunk = Annotated[AssistantMessage | ToolCall | AgentSwitched | Error | Usage, Field(discriminator="type")]
-"""What a client receives."""
+"""A chunk that a client receives."""
 
 CHUNK_ADAPTER: TypeAdapter[Chunk] = TypeAdapter(Chunk)
 
@@ -95,6 +95,6 @@ def error_chunk(error: AgentRuntimeError, **metadata: str) -> Error:
 def assistant_chunk(
     text: str, options: StreamOptions, *, is_final: bool, metadata: dict[str, Any] | None = None
 ) -> AssistantMessage:
-    """A whole text; `token` repeats it for clients that did not get it in pieces."""
+    """Return the chunk of a whole text. `token` repeats it for clients that did not get it in pieces."""
     token = None if options.tokens else text
     return AssistantMessage(content=text, token=token, is_final=is_final, metadata=metadata)

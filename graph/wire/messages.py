@@ -14,10 +14,11 @@ from pydantic import (
     model_validator,
 )
 
+from policy.grants import MAX_PATTERN_LENGTH
 from prompts import AgentName
 
 ID_PATTERN = "[A-Za-z0-9._-]{1,128}"
-"""Of sessions, calls and messages."""
+"""The ids of sessions, calls and messages: safe in URLs, logs and file names. 128 characters hold a few UUIDs."""
 
 SessionId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["s-1"])]
 
@@ -26,7 +27,7 @@ CallId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["call_1"])]
 MessageId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", description="Makes a retry of the same message safe.")]
 
 TEXT_LIMIT = 200_000
-"""Bytes of UTF-8 that a user writes in one piece."""
+"""Bytes of UTF-8 of one text of a user. A longer text belongs in a file; at three bytes a token it is 67,000 tokens."""
 
 
 def _check_length(text: str) -> str:
@@ -48,10 +49,10 @@ class Incoming(BaseModel):
 
 
 class StreamOptions(Incoming):
-    """What a client opts in to; the default is what today's IDE understands."""
+    """The options of a client. The defaults are all that the shipped IDE understands."""
 
     tokens: bool = False
-    """Send the model's words as they come."""
+    """Send the model's text in pieces, as it comes."""
     parallel_tools: bool = False
     """Send several tool calls of one model message at once."""
     usage: bool = False
@@ -61,21 +62,21 @@ class StreamOptions(Incoming):
 MultitaskStrategy = Annotated[
     Literal["enqueue", "reject", "interrupt"],
     Field(
-        description="What the message does if its session is at work: it waits its turn, it is refused, or the run is "
-        "stopped first (for results and decisions: they wait). Absent: what the service's settings say."
+        description="The effect of the message on a busy session: it waits, it is refused, or it stops the run "
+        "(results and decisions wait instead). Absent: the service's own setting."
     ),
 ]
 
 
 class ClientMessage(Incoming):
-    """What every message of a client may hold."""
+    """The fields that every message of a client may have."""
 
     stream: StreamOptions = StreamOptions()
     busy: MultitaskStrategy | None = None
 
 
 class UserMessage(ClientMessage):
-    """What the user typed. Its role is ignored: it is the user's."""
+    """The text that the user typed. Its `role` is ignored: it is always the user's."""
 
     type: Literal["user_message"] = "user_message"
     content: UserText = Field(min_length=1, examples=["Read README.md"])
@@ -90,7 +91,7 @@ class UserMessage(ClientMessage):
 
 
 class SwitchAgent(ClientMessage):
-    """The user picked an agent; with content, that agent answers it."""
+    """The user chose an agent. With content, that agent answers it."""
 
     type: Literal["switch_agent"] = "switch_agent"
     agent_type: AgentName
@@ -100,7 +101,7 @@ class SwitchAgent(ClientMessage):
 
 
 class ToolResult(ClientMessage):
-    """The IDE ran a tool, or failed to, or its user refused it."""
+    """The IDE executed a tool, or failed to, or its user rejected the call."""
 
     type: Literal["tool_result"] = "tool_result"
     call_id: CallId
@@ -111,25 +112,29 @@ class ToolResult(ClientMessage):
     @field_validator("error", mode="before")
     @classmethod
     def _normalize_error(cls, error: Any) -> str | None:
-        """Clients that send every field send an empty one for none."""
+        """Return the error as text. An empty one means None: some clients always send the field."""
         return error if isinstance(error, str) and error else json.dumps(error, ensure_ascii=False) if error else None
 
     @property
     def is_rejected(self) -> bool:
-        """Whether the IDE's user said no, in the words the shipped IDE uses."""
+        """Return whether the IDE's user rejected the call. The shipped IDE says so in one of these texts."""
         error = self.error or ""
         return error.startswith("User rejected") or "rejected by user" in error or "Операция отклонена" in error
 
 
 class Remember(Incoming):
-    """Let calls like the approved one pass without asking: until the user's next message, or in the whole session."""
+    """Auto-approve calls like the approved one: until the user's next message, or in the whole session."""
 
     scope: Literal["turn", "session"]
     pattern: str | None = Field(
-        None, min_length=1, max_length=4096, description="Absent: the narrowest, as the call's metadata proposes it."
+        None,
+        min_length=1,
+        max_length=MAX_PATTERN_LENGTH,
+        description="Absent: the narrowest one, from the call's metadata.",
     )
-    uses: int | None = Field(None, ge=1, le=10_000, description="How many calls it is good for.")
-    minutes: float | None = Field(None, gt=0, le=525_600, description="How long it is good.")
+    # 10,000 calls and a year are far beyond any use; they keep the numbers sane.
+    uses: int | None = Field(None, ge=1, le=10_000, description="The number of calls that it approves.")
+    minutes: float | None = Field(None, gt=0, le=525_600, description="The time for which it approves calls.")
 
 
 class HitlDecision(ClientMessage):
@@ -158,13 +163,13 @@ class HitlDecision(ClientMessage):
 
 
 Message = Annotated[UserMessage | SwitchAgent | ToolResult | HitlDecision, Field(discriminator="type")]
-"""What a client sends."""
+"""A message of a client."""
 
 Start = Annotated[UserMessage | SwitchAgent, Field(discriminator="type")]
-"""What starts a turn."""
+"""A message that starts a turn."""
 
 Answer = Annotated[ToolResult | HitlDecision, Field(discriminator="type")]
-"""What continues a paused one."""
+"""A message that continues a paused turn."""
 
 
 MessageT = TypeVar("MessageT")

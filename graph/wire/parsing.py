@@ -1,4 +1,4 @@
-"""Parse what a client sent; the error names what to change and repeats nothing of the input."""
+"""Parse the input of a client. An error names the field to change and repeats nothing of the input."""
 
 import re
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def parse_message(data: Any, adapter: TypeAdapter[T]) -> T:
-    """Raises InvalidMessage or InvalidDecision, whose sentence says what to change and repeats nothing of the input."""
+    """Return the parsed message. Raises InvalidMessage or InvalidDecision, which name the field to change."""
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
@@ -28,12 +28,12 @@ def parse_message(data: Any, adapter: TypeAdapter[T]) -> T:
 
 def _describe_fault(fault: ErrorDetails) -> str:
     if fault["type"] == "union_tag_invalid":
-        return f"The message's type does not fit here; send {fault['ctx']['expected_tags'].replace(chr(39), '')}."
+        return f"The message's type is not allowed here. Send {fault['ctx']['expected_tags'].replace(chr(39), '')}."
     if fault["type"] == "union_tag_not_found":
-        return "The message has no type; send user_message, switch_agent, tool_result or hitl_decision."
+        return "The message has no type. Send user_message, switch_agent, tool_result or hitl_decision."
     where = ".".join(str(part) for part in fault["loc"] if part in _FIELD_NAMES)
-    said = fault["msg"].removeprefix("Value error, ")
-    return f"The message is not valid: {where}: {said}." if where else f"The message is not valid: {said}."
+    text = fault["msg"].removeprefix("Value error, ")
+    return f"The message is not valid: {where}: {text}." if where else f"The message is not valid: {text}."
 
 
 _FIELD_NAMES = {
@@ -41,11 +41,11 @@ _FIELD_NAMES = {
     for model in (UserMessage, SwitchAgent, ToolResult, HitlDecision, Remember, StreamOptions)
     for name in model.model_fields
 }
-"""What else stands in the place of a fault is a key that the client chose."""
+"""The names that an error may repeat. Any other part of a fault's location is a key that the client chose."""
 
 
 def validate_idempotency_key(key: str) -> str | None:
-    """An `Idempotency-Key`; None for none. Raises InvalidMessage."""
+    """Return the `Idempotency-Key`, or None for an empty one. Raises InvalidMessage."""
     if key and not re.fullmatch(ID_PATTERN, key):
         raise InvalidMessage(f"The message is not valid: Idempotency-Key should match {ID_PATTERN}.")
     return key or None

@@ -424,7 +424,7 @@ async def test_openapi_documents_the_options_of_a_client(tmp_path: Path) -> None
         page = await client.open_session().get("/openapi.json")
     schemas, paths = page["components"]["schemas"], page["paths"]
     for name in ("StreamRequest", "UserMessage"):
-        assert "session is at work" in json.dumps(schemas[name]["properties"]["busy"])
+        assert "effect of the message on a busy session" in json.dumps(schemas[name]["properties"]["busy"])
     assert all("description" in option for option in schemas["StreamOptions"]["properties"].values())
     join, fork = paths["/sessions/{session_id}/stream"]["get"], paths["/sessions/{session_id}/fork"]["post"]
     assert {"Last-Event-ID", "tokens"} <= {parameter["name"] for parameter in join["parameters"]}
