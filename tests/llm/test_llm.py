@@ -24,6 +24,7 @@ from graph.offline import OfflineModel
 from graph.settings import Settings
 from graph.wire import StreamOptions
 from prompts import AGENTS
+from tests.support.clock import advance_loop_clock
 from tests.support.llm_server import (
     EVENT_STREAM_TYPE,
     HTML_TYPE,
@@ -399,13 +400,15 @@ class TestAnswer:
             assert (await stream_answer(model)).content == "Next."
 
 
-SILENT_RESPONDERS = [hang_after(), hang_after(b": hello\n\n"), hang_after(encode_text_event("One"))]
-
-
-def get_timeouts(step: Responder) -> dict[str, float]:
-    """Only where silence is the story: a slow machine is silent, too."""
-    short = {"llm_first_byte_timeout_seconds": 1.0, "llm_idle_timeout_seconds": 1.0}
-    return short if step in SILENT_RESPONDERS else {}
+SILENCE_SECONDS = 130
+"""Longer than the time-outs of the settings; the clock passes it at once."""
+SILENT_RESPONDERS = [
+    hang_after(seconds=SILENCE_SECONDS),
+    hang_after(b": hello\n\n", seconds=SILENCE_SECONDS),
+    hang_after(encode_text_event("One"), seconds=SILENCE_SECONDS),
+]
+PATIENT_SETTINGS = {"llm_timeout_seconds": 1000}
+"""The whole of several silent attempts takes longer than the settings allow by default."""
 
 
 TRANSIENT_FAULTS: list[tuple[Responder, type[AgentRuntimeError]]] = [
@@ -453,7 +456,7 @@ class TestFaults:
     async def test_fault_before_the_first_word_is_retried(
         self, ask: AskModel, step: Responder, error: type[AgentRuntimeError]
     ) -> None:
-        async with open_scripted_model(step, step, respond_text("At last."), **get_timeouts(step)) as (llm, model):
+        async with open_scripted_model(step, step, respond_text("At last."), **PATIENT_SETTINGS) as (llm, model):
             assert (await ask(model)).content == "At last."
             assert len(llm.requests) == 3
 
@@ -462,7 +465,7 @@ class TestFaults:
         self, ask: AskModel, step: Responder, error: type[AgentRuntimeError], caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG, "agent_runtime.llm")
-        others = {"llm_retries": 1, "internal_api_key": "our-key", **get_timeouts(step)}
+        others = {"llm_retries": 1, "internal_api_key": "our-key", **PATIENT_SETTINGS}
         async with open_scripted_model(step, step, respond_text("Hello."), **others) as (llm, model):
             with pytest.raises(error) as failed:
                 await ask(model)
@@ -516,9 +519,9 @@ class TestFaults:
             await exchange.start_stream(sent)
             while True:
                 await exchange.send_piece(b":\n")
-                await asyncio.sleep(0.001)
+                await advance_loop_clock(1)
 
-        async with open_scripted_model(respond_slowly, llm_timeout_seconds=0.3) as (llm, model):
+        async with open_scripted_model(respond_slowly, llm_timeout_seconds=30) as (llm, model):
             with pytest.raises(LLMUnavailable):
                 await ask(model)
             assert len(llm.requests) == 1
@@ -534,7 +537,7 @@ class TestFaults:
         ],
     )
     async def test_fault_after_the_first_word_is_not_retried(self, step: Responder) -> None:
-        async with open_scripted_model(step, respond_text("Hello."), **get_timeouts(step)) as (llm, model):
+        async with open_scripted_model(step, respond_text("Hello.")) as (llm, model):
             words: list[str] = []
             with pytest.raises(LLMUnavailable, match=r"The model's answer broke off\."):
                 await stream_texts(model, words.append)
@@ -817,7 +820,7 @@ class TestUnavailableModel:
 
     async def test_silent_model_leaves_half_of_the_time_to_the_fallback(self, ask: AskModel) -> None:
         async with open_scripted_model(
-            hang_after(), respond_text("In time."), llm_timeout_seconds=4, llm_fallback_model="other"
+            hang_after(seconds=21), respond_text("In time."), llm_timeout_seconds=40, llm_fallback_model="other"
         ) as (_, model):
             assert (await ask(model)).content == "In time."
 
@@ -827,10 +830,10 @@ class TestUnavailableModel:
             await exchange.start_stream()
             while True:
                 await exchange.send_piece(sent or b"\n")
-                await asyncio.sleep(0.001)
+                await advance_loop_clock(1)
 
         async with open_scripted_model(
-            send_keepalives, respond_text("In time."), llm_timeout_seconds=2, llm_fallback_model="other"
+            send_keepalives, respond_text("In time."), llm_timeout_seconds=40, llm_fallback_model="other"
         ) as (_, model):
             assert (await ask(model)).content == "In time."
 
@@ -838,12 +841,9 @@ class TestUnavailableModel:
     async def test_started_answer_may_take_more_than_half_of_the_time(self, ask: AskModel, head: bytes) -> None:
         async def respond_slowly(exchange: Exchange) -> None:
             await exchange.start_stream(head)
-            clock = asyncio.get_running_loop().time
-            past_half = clock() + 1.2
-            with suppress(OSError):
-                while clock() < past_half:
-                    await exchange.send_piece(b"\n")
-                    await asyncio.sleep(0.001)
+            for _ in range(25):
+                await exchange.send_piece(b"\n")
+                await advance_loop_clock(1)
             rest = (
                 b' {"content": "Late."}}]}'
                 if head.startswith(b"{")
@@ -852,33 +852,27 @@ class TestUnavailableModel:
             await exchange.send_piece(rest)
             await exchange.send_piece(b"")
 
-        async with open_scripted_model(respond_slowly, llm_timeout_seconds=2, llm_fallback_model="other") as (_, model):
+        patience = {"llm_timeout_seconds": 40, "llm_fallback_model": "other"}
+        async with open_scripted_model(respond_slowly, **patience) as (_, model):
             assert (await ask(model)).content == "Late."
 
     async def test_first_byte_has_a_timeout_of_its_own(self) -> None:
-        gate = asyncio.Event()
-        patience = {"llm_first_byte_timeout_seconds": 60, "llm_idle_timeout_seconds": 0.2, "llm_retries": 0}
+        patience = {"llm_first_byte_timeout_seconds": 60, "llm_idle_timeout_seconds": 20, "llm_retries": 0}
 
         async def respond_late(exchange: Exchange) -> None:
-            await gate.wait()
-            await exchange.start_stream(encode_text_event("One"))
-            await asyncio.Event().wait()
+            await advance_loop_clock(50)
+            await hang_after(encode_text_event("One"), seconds=21)(exchange)
 
-        async with open_scripted_model(respond_late, **patience) as (llm, model):
+        async with open_scripted_model(respond_late, **patience) as (_, model):
             heard: list[str] = []
-            asking = asyncio.create_task(stream_texts(model, heard.append))
-            await llm.wait_for_requests(1)
-            gate.set()
             with pytest.raises(LLMUnavailable, match="broke off"):
-                await asking
+                await stream_texts(model, heard.append)
         assert heard == ["One"]
 
     async def test_retry_after_date_is_awaited_or_reported(self, ask: AskModel) -> None:
-        far = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-        past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
-        async with open_scripted_model(respond_status(429, Retry_After=past), respond_text("Hello.")) as (_, model):
+        async with open_scripted_model(retry_in_hours(-1), respond_text("Hello.")) as (_, model):
             assert (await ask(model)).content == "Hello."
-        async with open_scripted_model(respond_status(429, Retry_After=far)) as (llm, model):
+        async with open_scripted_model(retry_in_hours(1)) as (llm, model):
             with pytest.raises(LLMUnavailable, match=r"Try again in (3599|3600) seconds\."):
                 await ask(model)
             assert len(llm.requests) == 1
@@ -886,6 +880,16 @@ class TestUnavailableModel:
             with pytest.raises(LLMUnavailable, match=r"Try again in 10000000 seconds\."):
                 await ask(model)
             assert len(llm.requests) == 1
+
+
+def retry_in_hours(hours: int) -> Responder:
+    """Refuse the request until a date, which counts from the moment of the answer."""
+
+    async def respond(exchange: Exchange) -> None:
+        moment = format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True)
+        await respond_status(429, Retry_After=moment)(exchange)
+
+    return respond
 
 
 class TestAgentSettings:

@@ -53,6 +53,10 @@ UNIVERSAL_SWITCH = agent_switch_chunk(
     "orchestrator", "universal", "There is no other agent.", confidence="high", classification_method="keywords"
 )
 
+SILENCE_SECONDS = 21
+"""The clock passes it at once. Two of them, in two attempts, are shorter than the time-out of the tests' client."""
+SHORT_TIMEOUTS = {"llm_first_byte_timeout_seconds": 20, "llm_idle_timeout_seconds": 20}
+
 Chunks = list[dict[str, Any]]
 FaultTable = dict[str, tuple[Responder, Chunks]]
 
@@ -80,9 +84,9 @@ TRANSIENT_FAULTS: FaultTable = {
     "500": (respond_status(500), unavailable_chunks("status 500")),
     "429": (respond_status(429), unavailable_chunks("status 429")),
     "429, now": (respond_status(429, Retry_After="0"), unavailable_chunks("status 429")),
-    "hang at the first byte": (hang_after(), TIMED_OUT),
-    "hang after the head": (hang_after(b""), TIMED_OUT),
-    "hang in a call": (hang_after(PARTIAL_CALL), TIMED_OUT),
+    "hang at the first byte": (hang_after(seconds=SILENCE_SECONDS), TIMED_OUT),
+    "hang after the head": (hang_after(b"", seconds=SILENCE_SECONDS), TIMED_OUT),
+    "hang in a call": (hang_after(PARTIAL_CALL, seconds=SILENCE_SECONDS), TIMED_OUT),
     "reset": (reset_after(), BROKEN_OFF),
     "reset after the head": (reset_after(b""), BROKEN_OFF),
     "reset in a call": (reset_after(PARTIAL_CALL), BROKEN_OFF),
@@ -107,11 +111,11 @@ PERMANENT_FAULTS: FaultTable = {
 """What another attempt would not make better."""
 
 MIDSTREAM_FAULTS: FaultTable = {
-    "hang in the text": (hang_after(FIRST_WORD), BROKEN_OFF),
+    "hang in the text": (hang_after(FIRST_WORD, seconds=SILENCE_SECONDS), BROKEN_OFF),
     "reset in the text": (reset_after(FIRST_WORD), BROKEN_OFF),
     "close in the text": (close_after(FIRST_WORD), BROKEN_OFF),
     "no end of the text": (respond_raw(FIRST_WORD), BROKEN_OFF),
-    "hang in a call after text": (hang_after(FIRST_WORD + PARTIAL_CALL), BROKEN_OFF),
+    "hang in a call after text": (hang_after(FIRST_WORD + PARTIAL_CALL, seconds=SILENCE_SECONDS), BROKEN_OFF),
     "an error after text": (
         respond_raw(FIRST_WORD + encode_sse({"error": {"code": 500}}), slices=len(FIRST_WORD)),
         BROKEN_OFF,
@@ -158,12 +162,6 @@ def parametrize_faults(*tables: FaultTable) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("name", "step", "chunks"), found)
 
 
-def get_timeouts(name: str) -> dict[str, float]:
-    """Only where silence is the story: a slow machine is silent, too."""
-    seconds = {"llm_first_byte_timeout_seconds": 1.0, "llm_idle_timeout_seconds": 1.0}
-    return seconds if name.startswith("hang") else {}
-
-
 @asynccontextmanager
 async def start_scripted_service(
     folder: Path, *steps: Responder, **changes: Any
@@ -201,7 +199,7 @@ async def check_session_continues(session: SessionClient, llm: ScriptedLLM, *ear
 async def test_transient_fault_is_retried_and_a_lasting_one_is_one_error(
     tmp_path: Path, name: str, step: Responder, chunks: Chunks
 ) -> None:
-    async with start_scripted_service(tmp_path, step, respond_text("Hello."), **get_timeouts(name)) as (llm, client):
+    async with start_scripted_service(tmp_path, step, respond_text("Hello."), **SHORT_TIMEOUTS) as (llm, client):
         one, other = client.open_session("s-1"), client.open_session("s-2")
         assert await one.send_text("Hello") == [UNIVERSAL_SWITCH, text_chunk("Hello.")]
         assert len(llm.requests) == 2
@@ -225,7 +223,7 @@ async def test_permanent_fault_is_one_error_without_a_retry(
 async def test_partial_answer_is_streamed_but_not_stored(
     tmp_path: Path, name: str, step: Responder, chunks: Chunks
 ) -> None:
-    async with start_scripted_service(tmp_path, step, **get_timeouts(name)) as (llm, client):
+    async with start_scripted_service(tmp_path, step, **SHORT_TIMEOUTS) as (llm, client):
         told = {"type": "assistant_message", "token": "One", "is_final": False}
         assert drop_request_ids(await client.open_session("s-1", tokens=True).send_text("Hello")) == [
             UNIVERSAL_SWITCH,

@@ -8,15 +8,20 @@ import pytest
 
 from graph import timestamps
 
+ROUNDS = 100
+"""Rounds of the event loop that all other tasks need at most to come to a wait: reading a piece takes about ten."""
 
-def advance_loop_clock(seconds: float) -> None:
-    """Put the clock of the running event loop forward: timers that are due by then run next.
+
+async def advance_loop_clock(seconds: float) -> None:
+    """Let all other tasks come to a wait, then put the clock of the event loop forward: due timers run next.
 
     Every test has an event loop of its own, so no other test sees that clock.
     """
     loop: Any = asyncio.get_running_loop()
-    read = loop.time
-    loop.time = lambda: read() + seconds
+    for _ in range(ROUNDS):
+        await asyncio.sleep(0)
+    read_clock = loop.time
+    loop.time = lambda: read_clock() + seconds
 
 
 def advance_timestamps(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Self
 
+from tests.support.clock import advance_loop_clock
+
 DEFAULT_USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 EVENT_STREAM_TYPE, JSON_TYPE, HTML_TYPE = "text/event-stream", "application/json", "text/html"
 
@@ -193,14 +195,15 @@ def close_after(sent: bytes = b"") -> Responder:
     return respond
 
 
-def hang_after(sent: bytes | None = None, release: asyncio.Event | None = None) -> Responder:
-    """Says no more: at once, or after the head and these bytes. When released it closes the connection."""
+def hang_after(sent: bytes | None = None, *, seconds: float = 0) -> Responder:
+    """Send nothing more: at once, or after the head and these bytes. `seconds` of silence pass at once, no more do."""
 
     async def respond(exchange: Exchange) -> None:
         if sent is not None:
             await exchange.start_stream(sent)
-        await (release or asyncio.Event()).wait()
-        exchange.writer.close()
+        if seconds:
+            await advance_loop_clock(seconds)
+        await asyncio.Event().wait()
 
     return respond
 
