@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.version import VERSION
 from prompts import select_team
 from tests.support.llm_server import Exchange, ScriptedLLM, build_delta, encode_sse
 from tests.support.llm_server import respond_choice as served
@@ -29,7 +30,7 @@ async def test_every_path_but_health_and_ready_needs_the_key(tmp_path: Path) -> 
                 assert (response.status_code, response.json()) == (401, {"detail": "unauthorized"})
         health = await client.http.get("/health", headers={"X-Internal-Auth": ""})
         ready = await client.http.get("/ready", headers={"X-Internal-Auth": ""})
-    assert health.json() == ready.json() == {"status": "healthy", "service": "agent-runtime", "version": "0.1.0"}
+    assert health.json() == ready.json() == {"status": "healthy", "service": "agent-runtime", "version": VERSION}
 
 
 @pytest.mark.parametrize(
