@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from api import openapi
+from api.access_log import hide_query_strings
 from api.bodies import ASCIIResponse
 from api.errors import add_error_handlers
 from api.keys import load_keys
@@ -53,6 +54,7 @@ def create_app(settings: Settings, model: AbstractAsyncContextManager[BaseChatMo
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logging.getLogger("agent_runtime").setLevel(settings.log_level)
+        hide_query_strings()
         async with _open_components(app, model or open_model(settings)) as start:
             runs: Runs = app.state.deps.runs
             with on_exit(runs.replica.begin_shutdown):

@@ -1,5 +1,6 @@
 """Read JSON bodies strictly, and answer in ASCII JSON."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from math import isfinite
@@ -14,6 +15,10 @@ from graph.sanitize import is_deeper_than, parse_integer, sanitize_value
 
 MAX_DEPTH = 100
 """Objects and lists in each other: far above any message, and far below the recursion limit of Python, 1,000."""
+MAX_VALUES = 50_000
+"""Members and items of a body. A message has dozens; validating more would hold up other requests."""
+LOOP_BYTES = 32_000
+"""Bytes of a body that are parsed in the event loop, in about a millisecond; larger ones are parsed in a thread."""
 MAX_FAULTS = 5
 """Faults of a body that an answer names: enough to correct it, and short however many there are."""
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,22 +36,50 @@ async def read_object(request: Request) -> dict[str, Any]:
 
     Raises HTTPException 400 for a body that is no JSON, is ambiguous or too deep; 422 for one that is no object.
     """
+    body = await request.body()
     try:
-        value = _parse_json((await request.body()).decode())
+        value = await asyncio.to_thread(_parse_body, body) if len(body) > LOOP_BYTES else _parse_body(body)
+    except _TooManyValuesError:
+        raise HTTPException(400, f"the body has more than {MAX_VALUES} values") from None
     except _DuplicateKeyError:
         raise HTTPException(400, "an object in the body has a key twice") from None
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON in UTF-8") from None
     if not isinstance(value, dict):
         raise HTTPException(422, "the body is not a JSON object")
-    if is_deeper_than(MAX_DEPTH, value):
+    if value is _TOO_DEEP:
         raise HTTPException(400, f"the body is nested deeper than {MAX_DEPTH}")
-    cleaned: dict[str, Any] = sanitize_value(value)
-    return cleaned
+    return value
 
 
 class _DuplicateKeyError(Exception):
     pass
+
+
+class _TooManyValuesError(Exception):
+    pass
+
+
+_TOO_DEEP: dict[str, Any] = {}
+
+
+def _parse_body(body: bytes) -> Any:
+    """Return the value in the body, sanitized, or `_TOO_DEEP`. Raises ValueError, RecursionError or an error above."""
+    value = _parse_json(body.decode())
+    if _has_more_values(value, MAX_VALUES):
+        raise _TooManyValuesError
+    return _TOO_DEEP if is_deeper_than(MAX_DEPTH, value) else sanitize_value(value)
+
+
+def _has_more_values(value: Any, most: int) -> bool:
+    """Return whether the value has more than `most` members and items in all."""
+    pending, count = [value], 0
+    while pending and count <= most:
+        inner = pending.pop()
+        if isinstance(inner, dict | list):
+            count += len(inner)
+            pending += inner.values() if isinstance(inner, dict) else inner
+    return count > most
 
 
 def _parse_json(text: str) -> Any:

@@ -68,12 +68,14 @@ class Guard:
             raise RequestRefused(408, f"the body did not come within {BODY_SECONDS} seconds") from None
 
     def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> None:
-        received = next((value for name, value in headers if name == b"x-internal-auth"), b"")
-        # Compared with every key: the time of the answer must not show which one is close.
-        matches = [compare_digest(received, key) for key in self._keys]
         if not self._keys:
             _require_same_machine(headers)
-        elif not any(matches):
+            return
+        # RFC 9110, 5.5: blanks around a value do not belong to it.
+        received = [value.strip(b" \t") for name, value in headers if name == b"x-internal-auth"]
+        # Each is compared with every key: the time of the answer must not show which one is close.
+        matches = [[compare_digest(value, key) for key in self._keys] for value in received]
+        if not matches or not all(map(any, matches)):
             raise RequestRefused(401, "unauthorized")
 
 
@@ -89,12 +91,12 @@ def _require_same_machine(headers: list[tuple[bytes, bytes]]) -> None:
 
 
 def _is_local_host(host: bytes) -> bool:
-    """Return whether the host is a loopback address or a name without a dot.
+    """Return whether the host is a loopback address or `localhost`.
 
-    Public names have a dot: somebody else can point those at this machine (DNS rebinding).
+    Other names can be pointed at this machine by somebody else (DNS rebinding), those without a dot by a search domain.
     """
-    name = re.sub(r":[0-9]*$", "", host.decode("latin-1"))
-    return is_loopback(name.strip("[]")) or not re.search(r"[.\[\]:]", name)
+    name = re.sub(r":[0-9]*$", "", host.decode("latin-1").strip(" \t"))
+    return not name or is_loopback(name.strip("[]").lower())
 
 
 def _with_nosniff(send: Send) -> Send:

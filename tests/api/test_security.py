@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -119,8 +120,7 @@ LOCAL_HOSTS = [
     b"127.8.9.1:1",
     b"[::1]:8001",
     b"[::1]",
-    b"test",
-    b"agent-runtime:8001",
+    b"LOCALHOST",
     b"",
 ]
 FOREIGN_HOSTS = [
@@ -130,7 +130,46 @@ FOREIGN_HOSTS = [
     b"[2001:db8::1]",
     b"0.0.0.0:8001",
     b"localhost.",
+    b"test",
+    b"agent-runtime:8001",
 ]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (f"X-Internal-Auth: {API_KEY}  \t\r\n", 200),
+        (f"X-Internal-Auth: \t {API_KEY}\r\n", 200),
+        (f"X-Internal-Auth: {API_KEY}\r\nX-Internal-Auth: {API_KEY}\r\n", 200),
+        (f"X-Internal-Auth: {API_KEY}\r\nX-Internal-Auth: wrong\r\n", 401),
+        (f"X-Internal-Auth: wrong\r\nx-internal-auth: {API_KEY}\r\n", 401),
+        (f"X-Internal-Auth: {API_KEY}\r\nX-Internal-Auth:\r\n", 401),
+        (f"X-Internal-Auth: {API_KEY},{API_KEY}\r\n", 401),
+        (f"X-Internal-Auth: {API_KEY[:3]} {API_KEY[3:]}\r\n", 401),
+    ],
+)
+async def test_blanks_around_a_key_do_not_count_and_any_wrong_key_does(tmp_path: Path, head: str, status: int) -> None:
+    async with start_service(make_model(), settings_for(tmp_path)) as client:
+        answer = await _send_raw(client, _build_request("/sessions", head=head.encode()))
+    assert _parse_status(answer) == status
+
+
+@pytest.mark.parametrize("body", [b"[" * 90 + b"1," * 60_000 + b"1" + b"]" * 90, b"0," * 60_000 + b"0"])
+async def test_body_with_too_many_values_is_refused(tmp_path: Path, body: bytes) -> None:
+    message = b'{"session_id": "s-1", "message": {"type": "user_message", "content": "x", "more": [' + body + b"]}}"
+    async with start_service(make_model(), settings_for(tmp_path)) as client:
+        answer = await client.http.post(
+            "/agent/message/stream", content=message, headers={"Content-Type": "application/json"}
+        )
+    assert (answer.status_code, answer.json()) == (400, {"detail": "the body has more than 50000 values"})
+
+
+async def test_query_strings_stay_out_of_the_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with start_service(make_model(), settings_for(tmp_path)):
+        record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', None, None)
+        record.args = ("127.0.0.1:1", "GET", "/sessions?q=secret", "1.1", 200)
+        logging.getLogger("uvicorn.access").handle(record)
+    assert record.getMessage() == '127.0.0.1:1 - "GET /sessions HTTP/1.1" 200'
 
 
 async def test_foreign_host_names_are_refused_without_a_key(tmp_path: Path) -> None:
