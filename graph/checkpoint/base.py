@@ -1,4 +1,4 @@
-"""The base of the checkpointers: a cache in front of a saver, and the lease check."""
+"""The base of both checkpointers: a cache in front of a saver, and the check of the lease."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 class CachingCheckpointer(BaseCheckpointSaver[str]):
-    """Before a saver: what ran last is not read again."""
+    """A cache in front of a saver, so that the threads of the last runs are not read again."""
 
     cache: CheckpointCache
 
     async def prepare(self) -> None:
-        """Makes the tables that are missing; one process at a time."""
+        """Create missing tables. Only one process may do this at a time."""
         raise NotImplementedError
 
     async def aput(
@@ -45,11 +45,12 @@ class CachingCheckpointer(BaseCheckpointSaver[str]):
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        if known := self.cache.get_history(config["configurable"], channels):
-            return known
+        if cached := self.cache.get_history(config["configurable"], channels):
+            return cached
         return await super().aget_delta_channel_history(config=config, channels=channels)
 
 
 def require_lease(lease_row: Any, fence: FencingToken) -> None:
+    """Raise LeaseLost if no row has the lease of the token."""
     if not lease_row:
         raise LeaseLost(fence.session_id)

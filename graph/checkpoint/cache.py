@@ -1,4 +1,4 @@
-"""The messages of the threads that ran last: a long conversation is not read from the database at every message."""
+"""Keep the messages of the last threads in memory, so that not every message reads a long conversation again."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -8,33 +8,39 @@ from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.checkpoint.base import DeltaChannelHistory
 
 MAX_CACHED_CHARACTERS = 64_000_000
-"""How much of the messages' text is kept in all."""
+"""Characters of text in all threads together: 64 to 256 MB, by their script. Chosen, not measured."""
 MAX_CACHED_THREADS = 1_000
+"""Threads, so that many short ones do not add up either. Chosen, not measured."""
 
 
 class CachedThread(NamedTuple):
     checkpoint_id: str
     messages: list[AnyMessage] | None
-    """None until the run that wrote the checkpoint has told them."""
+    """None until the run that wrote the checkpoint has recorded them."""
     measured_count: int = 0
+    """The number of messages that `size` counts."""
     size: int = 0
-    """Characters of the first `known` messages."""
+    """Characters of the first `measured_count` messages."""
 
 
 class CheckpointCache:
-    """Each thread as of one checkpoint. It cannot be stale: a checkpoint never changes, and is looked up by its id."""
+    """The messages of each thread as of one checkpoint.
+
+    An entry is never stale: a checkpoint does not change, and its id is compared at each look-up.
+    """
 
     def __init__(self) -> None:
         self._threads: OrderedDict[str, CachedThread] = OrderedDict()
         self._size = 0
 
     def record_checkpoint(self, thread_id: str, checkpoint_id: str) -> None:
+        """Note that a run wrote the checkpoint. Its messages follow with `record_messages`."""
         before = self._threads.get(thread_id)
-        known, size = (before.measured_count, before.size) if before else (0, 0)
-        self._store_thread(thread_id, CachedThread(checkpoint_id, None, known, size))
+        count, size = (before.measured_count, before.size) if before else (0, 0)
+        self._store_thread(thread_id, CachedThread(checkpoint_id, None, count, size))
 
     def record_messages(self, thread_id: str, messages: list[AnyMessage]) -> str | None:
-        """The messages as of the checkpoint that was written last, whose id is returned if it is known."""
+        """Store the messages as of the last checkpoint of the thread. Return its id, or None if it is not known."""
         head = self._threads.get(thread_id)
         if head is None:
             return None
@@ -49,7 +55,7 @@ class CheckpointCache:
     def get_history(
         self, configurable: Mapping[str, Any], channels: Sequence[str]
     ) -> dict[str, DeltaChannelHistory] | None:
-        """What a saver would read for the channel `messages`; None if it has to."""
+        """Return what a saver would read for the channel `messages`; None if the saver must read it."""
         head = self._threads.get(configurable["thread_id"])
         if head is None or head.messages is None or list(channels) != ["messages"]:
             return None
@@ -70,5 +76,5 @@ class CheckpointCache:
 
 def _count_characters(message: AnyMessage) -> int:
     calls = message.tool_calls if isinstance(message, AIMessage) else ()
-    given = sum(len(value) for call in calls for value in call["args"].values() if isinstance(value, str))
-    return len(message.content) + given
+    in_calls = sum(len(value) for call in calls for value in call["args"].values() if isinstance(value, str))
+    return len(message.content) + in_calls

@@ -15,7 +15,10 @@ from graph.settings import Settings
 
 @asynccontextmanager
 async def open_checkpointer(settings: Settings, executor: ThreadPoolExecutor) -> AsyncIterator[CachingCheckpointer]:
-    """It has to be prepared before it is used. `thread` owns an SQLite file; a Postgres need not be there yet."""
+    """Open the checkpointer; call `prepare` before its first use.
+
+    `executor` is the one thread that owns an SQLite file. A Postgres may be absent when this is called.
+    """
     if settings.db_url.startswith("sqlite"):
         opened = open_sqlite(Path(make_url(settings.db_url).database or ""), executor)
     else:

@@ -38,18 +38,18 @@ SET_TIMEOUTS_AND_LOCK_LEASE = f"with lease as ({LOCK_LEASE}) {SET_TIMEOUTS}, (se
 
 
 class RetryingPostgresSaver(AsyncPostgresSaver):
-    """Survives a database that comes and goes; each write is a transaction, refused for a stale fence."""
+    """A saver that retries while the database is away. Each write is one transaction that checks the lease."""
 
     conn: AsyncConnectionPool[PostgresConnection]
 
     def __init__(self, pool: AsyncConnectionPool[PostgresConnection], timeouts: Mapping[str, str]) -> None:
         super().__init__(pool)
         self._timeouts = timeouts
-        self.lock = asyncio.Semaphore(pool.max_size)  # type: ignore[assignment]  # its one lock makes the pool a queue
+        self.lock = asyncio.Semaphore(pool.max_size)  # type: ignore[assignment]  # upstream's one lock would let one connection work
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        """`pipeline`: for writing; all of langgraph's writes say so, none of its reads."""
+        """Open a transaction. `pipeline` means a write: all of langgraph's writes set it, none of its reads."""
         async with (
             self.lock,
             self.conn.connection() as connection,
@@ -62,7 +62,7 @@ class RetryingPostgresSaver(AsyncPostgresSaver):
                 yield cursor
 
     async def _begin_transaction(self, cursor: AsyncCursor[DictRow], fence: FencingToken | None) -> None:
-        """Sets the timeouts; holds the session's row until the end of the transaction, or raises LeaseLost."""
+        """Set the timeouts. With a fence, lock the session's row until the transaction ends, or raise LeaseLost."""
         if not fence:
             await cursor.execute(SET_TIMEOUTS, self._timeouts)
             return
@@ -101,7 +101,7 @@ class PostgresCheckpointer(CachingCheckpointer, RetryingPostgresSaver):
         self.cache = CheckpointCache()
 
     async def prepare(self) -> None:
-        """Without transactions and timeouts: it builds indexes concurrently."""
+        """Create the tables without transactions and timeouts, because it builds indexes concurrently."""
         await AsyncPostgresSaver(self.conn).setup()
 
 
@@ -113,10 +113,10 @@ async def open_postgres(settings: Settings) -> AsyncIterator[CachingCheckpointer
         max_size=settings.db_pool_size,
         open=False,
         timeout=POOL_TIMEOUT_SECONDS,
-        reconnect_timeout=POOL_TIMEOUT_SECONDS,  # given up soon, and begun anew when somebody asks: its delays double
+        reconnect_timeout=POOL_TIMEOUT_SECONDS,  # its delays double: better to start again on demand
         kwargs={"autocommit": True, "row_factory": dict_row, **connect_options(settings.db_url)},
         check=AsyncConnectionPool.check_connection,
     )
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, whoever needs a connection tells
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the users of a connection report the same faults
     async with pool:
         yield PostgresCheckpointer(pool, timeout_parameters(settings))

@@ -1,6 +1,6 @@
-"""Dropping what a thread was before a checkpoint that stands alone: all of it in one transaction, or nothing.
+"""Delete the checkpoints of a thread before one that needs none of them: in one transaction, all or nothing.
 
-The savers cannot: SQLite's has no prune, Postgres' refuses threads with a DeltaChannel.
+The savers cannot do it: SQLite's has no prune, and Postgres' refuses threads with a DeltaChannel.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ POSTGRES_STATEMENTS = (
 
 
 async def delete_older_checkpoints(saver: CachingCheckpointer, thread_id: str, head: str) -> None:
-    """Of the checkpoints up to `head`, which has to need none of them. Raises LeaseLost."""
+    """Delete the checkpoints before `head`, which must not need any of them. Raises LeaseLost."""
     which = {"thread": thread_id, "head": head}
     match saver:
         case SQLiteCheckpointer():

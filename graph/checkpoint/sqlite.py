@@ -29,7 +29,10 @@ SELECT_LEASE = "select 1 from sessions where id = :session_id and lease_owner = 
 
 
 class ThreadedSqliteSaver(SqliteSaver):
-    """Each call is one hop to the thread that owns the file; langgraph's async saver makes one for each statement."""
+    """A saver whose every call is one hop to the thread that owns the file.
+
+    langgraph's async saver makes one hop for each statement, and the hops cost more than the statements.
+    """
 
     def __init__(self, connection: sqlite3.Connection, executor: ThreadPoolExecutor) -> None:
         super().__init__(connection)
@@ -43,7 +46,7 @@ class ThreadedSqliteSaver(SqliteSaver):
         return await self._run_in_thread(lambda: self._check_and_write(fence, write))
 
     def _check_and_write(self, fence: FencingToken | None, write: Callable[[], T]) -> T:
-        """Nobody comes between: all work on the file is done in this thread."""
+        """Write if the lease is still held, else raise LeaseLost. No other write comes between: there is one thread."""
         if fence:
             require_lease(self.conn.execute(SELECT_LEASE, asdict(fence)).fetchone(), fence)
         return write()
@@ -88,8 +91,9 @@ async def open_sqlite(path: Path, executor: ThreadPoolExecutor) -> AsyncIterator
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, check_same_thread=False)
     try:
+        # NORMAL syncs at checkpoints of the WAL only; 10 s wait for the command line or a backup to release the file
         for pragma in ("synchronous=NORMAL", "busy_timeout=10000"):
             connection.execute(f"PRAGMA {pragma}")
         yield SQLiteCheckpointer(connection, executor)
     finally:
-        await asyncio.get_running_loop().run_in_executor(executor, connection.close)  # after what it still does
+        await asyncio.get_running_loop().run_in_executor(executor, connection.close)  # after the work that it still has

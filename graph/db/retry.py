@@ -1,4 +1,4 @@
-"""A database that comes and goes: which of its faults pass, and how often something is tried meanwhile."""
+"""Retry the work of a database that is away for some seconds, and tell such faults from permanent ones."""
 
 import logging
 import re
@@ -17,12 +17,18 @@ T = TypeVar("T")
 log = logging.getLogger("agent_runtime.database")
 
 DATABASE_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error)
-"""What a database, or the way to it, raises."""
+"""The errors of a database, and of the connection to it."""
 DATABASE_UNAVAILABLE = "the database is not available"
 RETRY_AFTER = "5"
-"""Seconds after which a client may ask again."""
+"""Seconds after which a client may retry. Chosen, not measured: as long as the wait for a connection."""
 RETRY_SECONDS = 8
-"""No attempt begins later than this after the first; one takes POOL_SECONDS at most until it has a connection."""
+"""The time after which no further attempt starts. Chosen, not measured: a restart of Postgres takes seconds.
+
+An attempt waits `POOL_TIMEOUT_SECONDS` at most for its connection.
+"""
+
+MIN_DELAY_SECONDS, MAX_DELAY_SECONDS = 0.1, 2
+"""The bounds of the random delay between attempts, which doubles: a deadlock is over at once, a restart in seconds."""
 
 TRANSIENT_SQLSTATES = {
     "25P03": "idle in transaction for too long",
@@ -39,11 +45,11 @@ PERMANENT_REFUSAL = re.compile(
     r"FATAL: .*(authentication failed|pg_hba\.conf|does not exist|is not permitted to log in|permission denied)"
     r"|no password supplied|no such (user|database)"
 )
-"""A connection refused for good: libpq gives no code for it, only the sentence of the server or of pgbouncer."""
+"""The sentences of a permanent refusal, by the server or by pgbouncer. libpq gives no code for it."""
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same may work in a moment, without anybody's help."""
+    """Return whether the same work may succeed in a moment, without any repair."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or (error.orig is not None and is_transient(error.orig))
     if isinstance(error, NoConnection):
@@ -56,10 +62,10 @@ def is_transient(error: BaseException) -> bool:
 
 
 async def with_retry(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`work` may have taken effect when it is tried again."""
+    """Return the result of `work`, tried again after transient faults. An earlier attempt may have taken effect."""
     attempts = AsyncRetrying(
         retry=retry_if_exception(is_transient),
-        wait=wait_random_exponential(multiplier=0.1, max=2),
+        wait=wait_random_exponential(multiplier=MIN_DELAY_SECONDS, max=MAX_DELAY_SECONDS),
         stop=stop_after_delay(RETRY_SECONDS),
         before_sleep=_log_retry,
         reraise=True,
@@ -69,4 +75,4 @@ async def with_retry(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("the database failed (%s), trying again", type(error).__name__)
+    log.warning("the database failed (%s); the work is tried again", type(error).__name__)
