@@ -53,7 +53,7 @@ def _parse_call_arguments(words: list[str]) -> dict[str, Any]:
 
 
 def _parse_value(text: str) -> Any:
-    """Return a number or a truth value for a text that is one; else the text."""
+    """Return the number or truth value that a text is, else the text. Numbers of 18 digits fit into 64 bits."""
     return json.loads(text) if re.fullmatch(r"true|false|0|[1-9][0-9]{0,17}", text) else text
 
 

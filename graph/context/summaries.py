@@ -90,7 +90,7 @@ class Summarizer:
     """The contexts and the summaries of all conversations of a process."""
 
     def __init__(self, llm: BaseChatModel, budget: int) -> None:
-        """`budget` is the most tokens that a model call sends, prompt and tools included."""
+        """Prepare contexts of at most `budget` tokens, prompt and tools included."""
         self._llm = llm
         self._budget = budget
         self._rooms: dict[str, int] = {}

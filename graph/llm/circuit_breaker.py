@@ -18,7 +18,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, model: str, failures: int, seconds: float) -> None:
-        """`failures` in a row open the breaker for so many `seconds`; with 0 it never opens."""
+        """Open after so many `failures` in a row, for so many `seconds`; with 0 failures never."""
         self._model, self._max_failures, self._open_seconds = model, failures, seconds
         self._failures = 0
         self._open_until = 0.0

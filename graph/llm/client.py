@@ -49,7 +49,7 @@ class ModelClient:
     """A client of one model service, with a circuit breaker for each model."""
 
     def __init__(self, url: str, client: Callable[[], httpx.AsyncClient], settings: Settings) -> None:
-        """`client` returns the HTTP client of the running event loop."""
+        """Send requests to `url`. `client` returns the HTTP client of the running event loop."""
         self._url, self.client = url, client
         self._limits = RequestLimits(
             settings.llm_timeout_seconds,

@@ -138,13 +138,13 @@ def make_studio_model(settings: Settings) -> BaseChatModel:
     clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
     certificates = httpx.create_ssl_context(trust_env=False)  # reads files, which blocks an event loop
 
-    def client() -> httpx.AsyncClient:
+    def get_client() -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
         if loop not in clients:
             clients[loop] = _make_http_client(settings, certificates)
         return clients[loop]
 
-    return _make_proxy_model(settings, client)
+    return _make_proxy_model(settings, get_client)
 
 
 def build_endpoint(base: str) -> str:

@@ -27,6 +27,8 @@ TEMPERATURE = 0.3
 """Of the classification call, unless the classifier's file names another one. The wire contract prescribes it."""
 MAX_REASONING_CHARS = 500
 """Characters of the model's reasoning that are kept and shown. Chosen, not measured: the prompt wants one sentence."""
+MAX_REASONS = 3
+"""Clues that the reason of a choice names. Chosen, not measured: they fit into one sentence."""
 HIGH_CONFIDENCE_MARGIN = 6
 MEDIUM_CONFIDENCE_MARGIN = 2
 """Points by which the best agent must lead the second one. Measured on tests/corpus/requests.tsv: of the choices with
@@ -146,8 +148,8 @@ def classify_by_keywords(text: str, team: Collection[str], matches: Sequence[Clu
 
 
 def _describe_matches(matches: Sequence[ClueMatch]) -> str:
-    """Return a sentence with the first three clues."""
-    parts = [f'{match.clue} ("{match.words}")' if match.words else match.clue for match in matches[:3]]
+    """Return a sentence with the first clues."""
+    parts = [f'{match.clue} ("{match.words}")' if match.words else match.clue for match in matches[:MAX_REASONS]]
     return f"The request {', '.join(parts)}."
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 MAX_GAP_WORDS = 8
 """Words that `...` may stand for. Measured: with 8, 1,489 of the 1,531 requests in tests/corpus/requests.tsv go to the
-right agent; with 2 they are 1,475, with 6 1,486, with 10 to 20 1,488."""
+right agent. With 2 they are 1,475, with 6 they are 1,486, with 10 to 20 they are 1,488."""
 SENTENCE_ENDS = {".", "!", ";", ":", "\n", "?"}
 """The marks that end a sentence; a gap does not go beyond one."""
 
@@ -63,7 +63,7 @@ class Pattern:
     """A term of prompts/keywords.yaml."""
 
     def __init__(self, source: str) -> None:
-        """`source` is a term that `keywords` has checked."""
+        """Parse a term that `keywords` has checked."""
         parts = normalize(source).split()
         self.is_anchored = parts[0] == "^"
         self.parts = [None if part == "..." else _parse_element(part) for part in parts[self.is_anchored :]]
