@@ -216,5 +216,5 @@ def _parse_usage(usage: dict[str, Any]) -> UsageMetadata:
 
 
 def _parse_count(value: Any) -> int:
-    """Return a number of tokens; 0 for a value that is none, or that not every JSON reader keeps exact (2**53 or more)."""
+    """Return a number of tokens; 0 for a value that is none. From 2**53 on, some JSON readers lose precision."""
     return value if type(value) is int and 0 <= value < 2**53 else 0
