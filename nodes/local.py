@@ -1,4 +1,4 @@
-"""Answer the calls that need no IDE: echo and calculator, the hand-off, and the two that end the turn."""
+"""Answer the calls that need no IDE: echo, calculator, the hand-off, the service's question, the end of the turn."""
 
 from typing import Any
 
@@ -37,8 +37,8 @@ def _answer_call(
         case {"name": "calculator", "args": {"expr": str(expression)}}:
             update["messages"].append(_answer_calculator(call, expression))
         case {"name": "switch_mode", "args": {"mode": str(mode), **rest}}:
-            record, told = handoff(current_agent(state), mode, str(rest.get("reason") or ""))
-            runtime.stream_writer(told)
+            record, chunk = handoff(current_agent(state), mode, str(rest.get("reason") or ""))
+            runtime.stream_writer(chunk)
             update["messages"].append(tool_message(call, f"The {mode} agent holds the conversation now."))
             update.update(agent=mode, switches=record)
         case {"name": catalog.CONTINUE_TOOL} if question := pending_service_question(state):
@@ -59,9 +59,9 @@ def _answer_calculator(call: RequestedCall, expression: str) -> ToolMessage:
 def _end_turn(
     state: State, ending: str, metadata: dict[str, Any], runtime: Runtime[wire.StreamOptions]
 ) -> dict[str, Any]:
-    """The answer is the model's text, if any, and what the call said."""
-    asked = next(m for m in reversed(state["messages"]) if isinstance(m, AIMessage))
-    text = str(asked.content)
+    """Emit the answer: the model's text, if any, and the text of the call. Return the update that ends the turn."""
+    message = next(m for m in reversed(state["messages"]) if isinstance(m, AIMessage))
+    text = str(message.content)
     options = runtime.context or wire.StreamOptions()
     rest = f"\n\n{ending}" if text else ending
     if options.tokens:

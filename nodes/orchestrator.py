@@ -1,4 +1,4 @@
-"""Take in what the user sent, and choose a specialist, unless one holds the conversation."""
+"""Accept the user's message, and choose a specialist unless one has the conversation already."""
 
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -29,9 +29,10 @@ async def orchestrator(
     *,
     services: Services,
 ) -> dict[str, Any]:
-    """When it speculates, the specialist whom the request's words speak for begins while the model still chooses.
+    """Accept the message and choose a specialist.
 
-    Not without a thread: nothing would tell whose call it is.
+    With speculative routing the specialist of the keywords starts while the model still chooses. Without a thread's id
+    there is no speculation, because nothing could find the call again.
     """
     thread, team = get_thread_id(config), services.team
     services.speculator.cancel(thread, runtime.stream_writer)
@@ -53,30 +54,33 @@ async def orchestrator(
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.error_chunk(error))
         return {**update, "ended": True}
-    record, told = handoff(
+    record, chunk = handoff(
         current_agent(after),
         choice.agent,
         choice.reasoning,
         confidence=choice.confidence,
         classification_method=choice.method,
     )
-    runtime.stream_writer(told)
+    runtime.stream_writer(chunk)
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
 
 
 async def _choose_agent(
     state: State, services: Services, runtime: Runtime[wire.StreamOptions], thread: str, *, is_new: bool
 ) -> Choice:
-    """`is_new`: the request was not handed back by an agent, so what was chosen for it before may be right."""
-    spent = state.get("spent")
-    services.budgets.check_limits(spent)
-    known = services.routing_cache if is_new else None
-    choosing = partial(
-        classify, services.llm, last_request(state), services.team, cache=known, on_usage=runtime.stream_writer
+    """Return the choice of an agent for the last request.
+
+    A request that is new may get an earlier choice from the cache; one that an agent handed back may not.
+    """
+    usage = state.get("spent")
+    services.budgets.check_limits(usage)
+    cache = services.routing_cache if is_new else None
+    choose = partial(
+        classify, services.llm, last_request(state), services.team, cache=cache, on_usage=runtime.stream_writer
     )
-    if services.settings.speculative_routing and thread and not services.budgets.warning_question(spent):
-        return await _choose_speculatively(choosing, services, state, runtime, thread)
-    return await choosing()
+    if services.settings.speculative_routing and thread and not services.budgets.warning_question(usage):
+        return await _choose_speculatively(choose, services, state, runtime, thread)
+    return await choose()
 
 
 async def _choose_speculatively(
@@ -88,11 +92,13 @@ async def _choose_speculatively(
 ) -> Choice:
     agent = services.team[classify_by_keywords(last_request(state), services.team).agent]
     options = runtime.context or wire.StreamOptions()
-    sent = services.summarizer.preview(state, agent)
+    context = services.summarizer.preview(state, agent)
 
     def start_call() -> SpeculativeCall:
         return SpeculativeCall(
-            agent, sent, lambda tell: request_completion(services.llm, agent, sent, options, tell, state["messages"])
+            agent,
+            context,
+            lambda emit: request_completion(services.llm, agent, context, options, emit, state["messages"]),
         )
 
     return await services.speculator.choose_agent(thread, choose(), start_call, runtime.stream_writer)
@@ -101,7 +107,7 @@ async def _choose_speculatively(
 def _accept_message(
     state: State, message: wire.UserMessage | wire.SwitchAgent, runtime: Runtime[wire.StreamOptions], run_id: str
 ) -> dict[str, Any]:
-    """The open calls are closed, the message is in the history, an agent that was picked holds the conversation."""
+    """Return the update that starts a turn: answers for open calls, the message, and the agent that the user chose."""
     messages: list[AnyMessage] = [*answer_open_calls(state)]
     if message.content.strip():
         messages.append(human_message(message.content, state, run_id))
@@ -111,7 +117,7 @@ def _accept_message(
 
 
 def _switch_agent(state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
-    ends = not message.content.strip()
-    record, told = handoff(current_agent(state), message.agent_type, message.reason or "The user chose it.")
-    runtime.stream_writer(told.model_copy(update={"is_final": ends}))
-    return {"agent": message.agent_type, "switches": record, "ended": ends}
+    is_all = not message.content.strip()
+    record, chunk = handoff(current_agent(state), message.agent_type, message.reason or "The user chose it.")
+    runtime.stream_writer(chunk.model_copy(update={"is_final": is_all}))
+    return {"agent": message.agent_type, "switches": record, "ended": is_all}

@@ -1,4 +1,4 @@
-"""One model call of one specialist: its prompt, its tools, and of the conversation what fits."""
+"""Make one model call of one specialist: its prompt, its tools, and the part of the conversation that fits."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -31,21 +31,23 @@ async def specialist(
 ) -> dict[str, Any]:
     options = runtime.context or wire.StreamOptions()
     words: list[str] = []
-    tell = _make_emitter(options, runtime, words)
+    emit = _make_emitter(options, runtime, words)
     update: dict[str, Any] = {}
     try:
-        with services.speculator.take_over(get_thread_id(config), agent.name, runtime.stream_writer) as begun:
+        with services.speculator.take_over(
+            get_thread_id(config), agent.name, runtime.stream_writer
+        ) as speculative_call:
             services.budgets.check_limits(state.get("spent"))
             if question := services.budgets.warning_question(state.get("spent")):
                 return {"messages": [question.model_copy(update={"name": agent.name})]}
-            sent, update, costs = services.summarizer.prepare(get_thread_id(config), state, agent)
-            for cost in costs:
-                runtime.stream_writer(cost)
-            anew = partial(request_completion, services.llm, agent, sent, options, tell, state["messages"])
-            asking = partial(begun.follow_stream, tell) if begun else anew
-            reply = await _complete_with_usage(asking, agent, sent, words, runtime)
+            context, update, usages = services.summarizer.prepare(get_thread_id(config), state, agent)
+            for usage in usages:
+                runtime.stream_writer(usage)
+            new_call = partial(request_completion, services.llm, agent, context, options, emit, state["messages"])
+            model_call = partial(speculative_call.follow_stream, emit) if speculative_call else new_call
+            reply = await _complete_with_usage(model_call, agent, context, words, runtime)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
-            raise LLMInvalidAnswer("The model answered with nothing. Send the message again.")
+            raise LLMInvalidAnswer("The model's answer was empty. Send the message again.")
         _check_tool_call_limit(state, services.settings.max_turn_tool_calls, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.error_chunk(error))
@@ -57,42 +59,40 @@ async def specialist(
 
 
 async def _complete_with_usage(
-    request_reply: Callable[[], Coroutine[Any, Any, Reply]],
+    model_call: Callable[[], Coroutine[Any, Any, Reply]],
     agent: Agent,
     conversation: Sequence[AnyMessage],
     words: Sequence[str],
     runtime: Runtime[wire.StreamOptions],
 ) -> Reply:
-    """Tells what the call cost; of one that was stopped, or broke off, about what it did."""
-    is_asked = False
+    """Return the reply and emit its usage. The usage of a call that was stopped or broke off is estimated."""
+    has_started = False
 
     async def start_request() -> Reply:
-        nonlocal is_asked
-        is_asked = True
-        return await request_reply()
+        nonlocal has_started
+        has_started = True
+        return await model_call()
 
     try:
         reply = await await_cancellable(start_request())
     except AgentRuntimeError as error:
-        if words or (is_asked and isinstance(error, Cancelled | LimitReached)):
+        if words or (has_started and isinstance(error, Cancelled | LimitReached)):
             runtime.stream_writer(estimate_partial_usage(agent, conversation, words, "answer"))
         raise
-    cost = usage_of(
-        reply.message, lambda: estimate_prompt_tokens(agent, conversation), agent=agent.name, purpose="answer"
-    )
-    runtime.stream_writer(cost)
+    size = partial(estimate_prompt_tokens, agent, conversation)
+    runtime.stream_writer(usage_of(reply.message, size, agent=agent.name, purpose="answer"))
     return reply
 
 
 def _check_tool_call_limit(state: State, limit: int, new_calls: Sequence[RequestedCall]) -> None:
-    """Raises LimitReached when, since the user's last message, the model asks for tools too often."""
-    tools = len(new_calls)
+    """Raise LimitReached if the model has made more tool calls than allowed since the user's last message."""
+    count = len(new_calls)
     for message in reversed(state["messages"]):
         if isinstance(message, HumanMessage):
             break
         if isinstance(message, AIMessage) and not is_aside(message):
-            tools += len(message.tool_calls)
-    if tools > limit:
+            count += len(message.tool_calls)
+    if count > limit:
         raise LimitReached(f"The turn was stopped at its limit of {limit} tool calls. Send a message to go on.")
 
 
@@ -108,6 +108,6 @@ def _make_emitter(
 
 
 def _emit_text(reply: Reply, ends: bool, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
-    """The whole text, unless it is told as part of the answer that a call ends the turn with."""
+    """Emit the whole text. If a call ends the turn, its answer holds the text, and nothing is emitted here."""
     if (text := str(reply.message.content)) and not ends:
         runtime.stream_writer(wire.assistant_chunk(text, options, is_final=not reply.message.tool_calls))
