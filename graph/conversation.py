@@ -12,7 +12,6 @@ from graph import wire
 from graph.marks import (
     ServiceMarks,
     is_aside,
-    is_rejected,
     mark_refused,
     mark_rejected,
     question_of,
@@ -79,23 +78,6 @@ def rejection_message(call: RequestedCall, content: str) -> ToolMessage:
 def refusal_message(call: RequestedCall, content: str) -> ToolMessage:
     """Return the answer to a call that the service refused. Such a call never left the service."""
     return mark_refused(tool_message(call, content, error=True))
-
-
-def find_rejection(state: State, call: RequestedCall) -> str | None:
-    """Return the answer that the model got when the user rejected the same call in this turn; None if there is none."""
-    same = (call["name"], call["args"])
-    rejections: dict[str, str] = {}
-    for message in reversed(state["messages"]):
-        match message:
-            case HumanMessage():
-                break
-            case ToolMessage() if is_rejected(message):
-                rejections[message.tool_call_id] = str(message.content)
-            case AIMessage():
-                for earlier in message.tool_calls:
-                    if earlier["id"] in rejections and (earlier["name"], earlier["args"]) == same:
-                        return rejections[earlier["id"]]
-    return None
 
 
 def human_message(content: str, state: State, run_id: str) -> HumanMessage:

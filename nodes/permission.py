@@ -1,4 +1,4 @@
-"""The gate: refuse what this agent may not do, find out what a human must agree to, let the rest pass."""
+"""Check each open call: refuse what the agent may not do, request the approvals that it needs, send the rest."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,6 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.conversation import (
-    find_rejection,
     open_calls,
     pending_service_question,
     refusal_message,
@@ -20,6 +19,12 @@ from graph.errors import EditRefused
 from graph.marks import ServiceQuestion, chunk_metadata_of, question_of
 from graph.permissions.gatekeeper import INVALID_ARGUMENTS_RULE, USER_REJECTED_RULE, Gatekeeper
 from graph.permissions.loops import detect_loop
+from graph.permissions.rejections import (
+    REJECTION_QUESTION,
+    SUGGESTIONS,
+    find_rejection,
+    has_rejections_in_a_row,
+)
 from graph.run_scope import load_active_grants
 from graph.state import CallGate, State, current_agent
 from graph.timestamps import utc_timestamp
@@ -45,25 +50,29 @@ async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gate
             for call in calls
         ]
         return _end_turn(answers, service_message(repeat.question, told=repeat.metadata), state, runtime)
-    passage = PermissionCheck(state, runtime, gatekeeper)
+    if len(new) == len(calls) and has_rejections_in_a_row(state["messages"]):
+        answers = [refusal_message(call, SKIPPED_CALL_RESULT) for call in calls]
+        metadata = {"question": True, "suggestions": SUGGESTIONS}
+        return _end_turn(answers, service_message(REJECTION_QUESTION, told=metadata), state, runtime)
+    check = PermissionCheck(state, runtime, gatekeeper)
     for call in calls:
         match before.get(call["id"] or ""):
             case None:
-                await passage.check_call(call)
+                await check.check_call(call)
             case {"status": "edited"} as proposed:
-                passage.edit_call(call, proposed)
+                check.edit_call(call, proposed)
             case {"status": "approved"} as approved:
-                passage.send_call(call, approved)
+                check.send_call(call, approved)
             case waiting:
-                passage.gates[call["id"] or ""] = waiting
-    changed = passage.messages or passage.gates != before
-    return {"messages": passage.messages, "gates": passage.gates} if changed else {}
+                check.gates[call["id"] or ""] = waiting
+    is_changed = check.messages or check.gates != before
+    return {"messages": check.messages, "gates": check.gates} if is_changed else {}
 
 
 def _end_turn(
     answers: list[ToolMessage], final_message: AIMessage, state: State, runtime: Runtime[wire.StreamOptions]
 ) -> dict[str, Any]:
-    """The turn, with words of the service."""
+    """Emit a message of the service and return the update that ends the turn with it."""
     options, text = runtime.context or wire.StreamOptions(), str(final_message.content)
     if options.tokens:
         runtime.stream_writer(wire.AssistantMessage(token=text))
@@ -73,7 +82,7 @@ def _end_turn(
 
 
 class PermissionCheck:
-    """The open calls on one way through the gate, and what comes of them."""
+    """The answers and the gates of the open calls, collected in one pass."""
 
     def __init__(self, state: State, runtime: Runtime[wire.StreamOptions], gatekeeper: Gatekeeper) -> None:
         self._state, self._emit, self._gatekeeper = state, runtime.stream_writer, gatekeeper
@@ -93,7 +102,7 @@ class PermissionCheck:
                 self._refuse_call(call, ruling)
             case "allow":
                 self.send_call(call, {**gate, "passed": "policy"} if ruling.is_mutating else gate)
-            case "ask" if feedback := find_rejection(self._state, call):
+            case "ask" if feedback := find_rejection(self._state["messages"], call):
                 self._refuse_call(call, ruling._replace(rule=USER_REJECTED_RULE, reason=feedback))
             case "ask" if grant := await self._find_grant(agent, call, ruling):
                 reason = "The user allowed calls like this one."
@@ -115,11 +124,11 @@ class PermissionCheck:
     def _refuse_call(self, call: RequestedCall, ruling: Verdict) -> None:
         self.messages.append(refusal_message(call, ruling.reason))
         if ruling.rule != INVALID_ARGUMENTS_RULE:
-            about = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
-            self._emit(wire.Error(error=ruling.reason, metadata=about, is_final=False))
+            metadata = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
+            self._emit(wire.Error(error=ruling.reason, metadata=metadata, is_final=False))
 
     def _open_service_question(self, call: RequestedCall, agent: str, question: ServiceQuestion) -> None:
-        """What the service asks its user; no policy and no grant has a say in it."""
+        """Request the approval of the service's own question. Neither the policy nor a grant can decide it."""
         gate = CallGate(
             status="ask", agent=agent, rule=question["rule"], reason=question["reason"], created_at=utc_timestamp()
         )
@@ -149,7 +158,7 @@ class PermissionCheck:
         self.send_call(call, {**gate, "was_edited": True})
 
     def send_call(self, call: RequestedCall, gate: CallGate) -> None:
-        """To who answers it: the service itself, or the IDE."""
+        """Send a call to its executor: the service itself, or the IDE."""
         if executor_of(call["name"]) is not ToolExecutor.IDE:
             self.gates[call["id"] or ""] = {**gate, "status": "local"}
             return
@@ -159,7 +168,7 @@ class PermissionCheck:
 
 
 def _replace_call(call: RequestedCall, messages: list[AnyMessage]) -> AIMessage:
-    """The model's message, as if it had asked for this call."""
-    asked = next(m for m in reversed(messages) if isinstance(m, AIMessage) and m.tool_calls)
-    calls = [call if old["id"] == call["id"] else old for old in asked.tool_calls]
-    return asked.model_copy(update={"tool_calls": calls})
+    """Return the model's message with this call in place of the one of the same id."""
+    message = next(m for m in reversed(messages) if isinstance(m, AIMessage) and m.tool_calls)
+    calls = [call if old["id"] == call["id"] else old for old in message.tool_calls]
+    return message.model_copy(update={"tool_calls": calls})

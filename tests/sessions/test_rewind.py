@@ -80,7 +80,7 @@ async def test_undo_can_be_repeated_to_the_first_message(database: str) -> None:
     assert (last["undone"], last["message_count"], last["current_agent"]) == ("First", 0, "orchestrator")
     assert (nothing.status_code, nothing.json()) == (
         409,
-        {"error": "The user has said nothing that could be taken back.", "code": "nothing_to_undo"},
+        {"error": "The session has no message of the user to undo.", "code": "nothing_to_undo"},
     )
 
 
