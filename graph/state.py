@@ -31,7 +31,7 @@ def merge_messages(
 
 
 def convert_to_message(value: AnyMessage | dict[str, Any]) -> AnyMessage:
-    """Return the message. A LangGraph server passes messages as JSON, and returns them so to readers of a thread."""
+    """Return the message. A LangGraph server sends messages as JSON, and readers of a thread get them so too."""
     return _MESSAGE_ADAPTER.validate_python(value) if isinstance(value, dict) else value
 
 
@@ -173,9 +173,9 @@ class State(Input):
     ended: bool
     """True: the turn is over, and nothing happens until the next message of the user.
 
-    Written by the orchestrator (False at the start of a turn; True after an error, or a switch without content), by the
-    specialists (True for an answer without calls, or an error), by permission and by local (True when they end the
-    turn). Read by both routers. Undo sets True.
+    The orchestrator writes False at the start of a turn. It writes True after an error and after a switch without
+    content. A specialist writes True for an answer without calls and for an error, permission and local when they end
+    the turn. Read by both routers. Undo sets True.
     """
     spent: NotRequired[ThreadUsage]
     """The usage of the model calls; missing in threads of older versions.

@@ -29,11 +29,7 @@ async def orchestrator(
     *,
     services: Services,
 ) -> dict[str, Any]:
-    """Accept the message and choose a specialist.
-
-    With speculative routing the specialist of the keywords starts while the model still chooses. Without a thread's id
-    there is no speculation, because nothing could find the call again.
-    """
+    """Accept the message, if there is one, and choose a specialist, unless one has the conversation."""
     thread, team = get_thread_id(config), services.team
     services.speculator.cancel(thread, runtime.stream_writer)
     update: dict[str, Any] = {}
@@ -70,7 +66,9 @@ async def _choose_agent(
 ) -> Choice:
     """Return the choice of an agent for the last request.
 
-    A request that is new may get an earlier choice from the cache; one that an agent handed back may not.
+    A new request may get an earlier choice from the cache; a request that an agent handed back may not. With
+    speculative routing the specialist of the keywords starts while the model still chooses. That needs a thread's id,
+    by which the specialist finds the call.
     """
     usage = state.get("spent")
     services.budgets.check_limits(usage)
