@@ -176,7 +176,6 @@ VERSION_OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["perl", "psql", "ruby", "sqlite3", "wget"], ("--version",)),
     **dict.fromkeys(["python", "python3"], ("--version", "-V")),
     **dict.fromkeys(["node", "php"], ("--version", "-v")),
-    **dict.fromkeys(["java", "javac"], ("--version", "-version")),
 }
 """The options with which a program only prints its version.
 

@@ -133,7 +133,7 @@ def parse_words(signature: Signature, words: Sequence[ShellWord]) -> tuple[set[s
     rest = iter(words)
     for word in rest:
         if word.text == "--":
-            operands += [each._replace(text=f"./{each.text}") if each.text[:1] in "*?[-" else each for each in rest]
+            operands += [_protect_operand(each) for each in rest]
         elif word.text.startswith("-") and word.text != "-" and operands and signature.options_first:
             raise Unproven(f"the option {quote_word(word.text)} stands after an operand")
         elif word.text.startswith("--"):
@@ -145,6 +145,11 @@ def parse_words(signature: Signature, words: Sequence[ShellWord]) -> tuple[set[s
         else:
             operands.append(word)
     return used, operands
+
+
+def _protect_operand(word: ShellWord) -> ShellWord:
+    """Return an operand behind `--`, which is no option; a single dash is the input even there."""
+    return word._replace(text=f"./{word.text}") if word.text[:1] in ("*", "?", "[", "-") and word.text != "-" else word
 
 
 def _check_long_option(signature: Signature, name: str, value: ShellWord | None, rest: Iterator[ShellWord]) -> None:

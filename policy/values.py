@@ -11,7 +11,9 @@ from policy.shell import ShellWord
 
 
 def _is_path(word: ShellWord) -> bool:
-    """Return whether the word, and each name that it expands to, is inside the workspace."""
+    """Return whether the word, and each name that it expands to, is inside the workspace. A dash is the input."""
+    if word.text == "-":
+        return False
     if word.is_literal:
         return not OUTSIDE_WORKSPACE.search(word.text)
     if word.is_glob:

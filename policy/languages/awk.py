@@ -137,6 +137,25 @@ def _arguments(tokens: Sequence[Token], start: int) -> Iterator[list[Token]]:
     yield argument
 
 
+def _names_small_fields(tokens: Sequence[Token]) -> bool:
+    """Return whether every field has a small number, or is counted from the last: some awks create all below it."""
+    for index, token in enumerate(tokens):
+        if token != Token("mark", "$"):
+            continue
+        following = _at(tokens, index + 1)
+        if following == Token("mark", "("):
+            inner = {part.text for part in next(_arguments(tokens, index + 1)) if part.kind != "number"}
+            numbers = [part for part in next(_arguments(tokens, index + 1)) if part.kind == "number"]
+            if not inner <= {"NF", "+", "-"} or any(len(part.text) > len(str(MAX_FIELD)) for part in numbers):
+                return False
+        elif following.kind == "number":
+            if len(following.text) > len(str(MAX_FIELD)):
+                return False
+        elif following != Token("name", "NF"):
+            return False
+    return True
+
+
 def _assigns_small_fields(tokens: Sequence[Token]) -> bool:
     """Return whether only fields with a small literal number, and the last one, are assigned, and NF never is."""
     for index, token in enumerate(tokens):
@@ -227,4 +246,4 @@ def _starts_operand(token: Token) -> bool:
     )
 
 
-CHECKS = (_has_bounded_texts, _has_literal_patterns, _assigns_small_fields, _grows_slowly)
+CHECKS = (_has_bounded_texts, _has_literal_patterns, _names_small_fields, _assigns_small_fields, _grows_slowly)
