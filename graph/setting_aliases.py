@@ -44,11 +44,14 @@ class AliasedSettings(BaseSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _accept_former_names(cls, data: dict[str, Any], validate: ModelWrapValidatorHandler[Self]) -> Self:
-        used = {name: former for former, name in FORMER_NAMES.items() if former in data and name not in data}
+        """Use a value by its former name unless the present name has one too. The former name alone is no warning."""
+        prefix = cls.model_config["env_prefix"]
+        used: dict[str, str] = {}
         for former, name in FORMER_NAMES.items():
             if former in data and name in data:
-                prefix = cls.model_config["env_prefix"]
                 log.warning("%s is ignored, because %s is set too.", prefix + former.upper(), prefix + name.upper())
+            elif former in data:
+                used[name] = former
         try:
             return validate({**data, **{name: data[former] for name, former in used.items()}})
         except ValidationError as error:
@@ -56,17 +59,17 @@ class AliasedSettings(BaseSettings):
 
 
 class FormerNames(PydanticBaseSettingsSource):
-    """The variables of former names that a source holds."""
+    """The variables of a source that have former names."""
 
     def __init__(self, source: PydanticBaseSettingsSource) -> None:
         super().__init__(source.settings_cls)
         self._variables = source.env_vars if isinstance(source, EnvSettingsSource) else {}
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: FieldInfo | None, field_name: str) -> tuple[Any, str, bool]:
         return self._variables.get(f"{self.config['env_prefix']}{field_name}".lower()), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        values = {former: self.get_field_value(FieldInfo(), former)[0] for former in FORMER_NAMES}
+        values = {former: self.get_field_value(None, former)[0] for former in FORMER_NAMES}
         return {former: value for former, value in values.items() if value is not None}
 
 
@@ -75,7 +78,7 @@ def _restore_names(error: ValidationError, used: Mapping[str, str]) -> Validatio
     faults = [
         InitErrorDetails(
             type=fault["type"],
-            loc=(used.get(str(fault["loc"][0]), fault["loc"][0]), *fault["loc"][1:]),
+            loc=(*[used.get(str(part), part) for part in fault["loc"][:1]], *fault["loc"][1:]),
             input=fault["input"],
             ctx=fault.get("ctx", {}),
         )
