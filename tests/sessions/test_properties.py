@@ -145,6 +145,38 @@ def draw_options(dice: Random) -> dict[str, bool]:
     return {name: True for name, odds in likely.items() if dice.random() < odds}
 
 
+@dataclass
+class Door:
+    """A service without a socket, which stays open through all examples, and its model."""
+
+    http: httpx.AsyncClient
+    llm: ScriptedModel
+
+    def open_session(self) -> SessionClient:
+        return SessionClient(self.http, uuid4().hex)
+
+
+@asynccontextmanager
+async def open_door(database: str, multi: bool) -> AsyncIterator[Door]:
+    llm = ScriptedModel(lines=None)
+    settings = settings_for(database, multi_agent_mode=multi, max_turn_model_calls=5)
+    app = create_app(settings, nullcontext(llm))
+    headers = {"X-Internal-Auth": settings.internal_api_key.get_secret_value()}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://runtime", headers=headers) as http,
+    ):
+        yield Door(http, llm)
+
+
+@pytest.fixture
+async def doors(tmp_path: Path) -> AsyncIterator[dict[bool, Door]]:
+    """Open a service with many agents, under True, and one with a single agent, under False."""
+    many, single = f"sqlite:///{tmp_path}/many.db", f"sqlite:///{tmp_path}/single.db"
+    async with open_door(many, multi=True) as of_many, open_door(single, multi=False) as of_one:
+        yield {True: of_many, False: of_one}
+
+
 @search_settings()
 @given(
     script=st.lists(draw_from_seed(draw_line), min_size=4, max_size=12),
@@ -154,51 +186,38 @@ def draw_options(dice: Random) -> dict[str, bool]:
     multi=st.sampled_from([True, True, True, False]),
 )
 async def test_any_conversation_stays_valid(
-    tmp_path_factory: pytest.TempPathFactory,
+    doors: dict[bool, Door],
     script: list[ScriptLine],
     choices: list[ScriptLine],
     start: Message,
     sent: list[Message],
     multi: bool,
 ) -> None:
-    speaker = ScriptedSpeaker(chain(script, repeat(say_text("Done."))), chain(choices, repeat(say_text(""))))
-    async with open_session(speaker.llm, tmp_path_factory.getbasetemp() / "properties", multi) as door:
-        client = ReferenceClient(door, speaker, multi)
-        for message in [start, *sent]:
-            await client.send(message)
-        await client.check_next_answer()
+    lines, agents = chain(script, repeat(say_text("Done."))), chain(choices, repeat(say_text("")))
+    client = ReferenceClient(doors[multi].open_session(), ScriptedSpeaker(doors[multi].llm, lines, agents), multi)
+    for message in [start, *sent]:
+        await client.send(message)
+    await client.check_next_answer()
 
 
 @dataclass
 class ScriptedSpeaker:
     """What the model says: one script for the specialists, one for the classifier."""
 
+    llm: ScriptedModel
     script: Iterator[ScriptLine]
     choices: Iterator[ScriptLine]
     spoken_lines: list[ScriptLine] = field(default_factory=list)
-    llm: ScriptedModel = field(default_factory=lambda: ScriptedModel(lines=None))
 
     def __post_init__(self) -> None:
         self.llm.lines = self
+        self.llm.prompts.clear()
+        self.llm.call_parameters.clear()
 
     def __next__(self) -> ScriptLine:
         classifies = "temperature" in self.llm.call_parameters[-1]
         self.spoken_lines.append(next(self.choices if classifies else self.script))
         return self.spoken_lines[-1]
-
-
-@asynccontextmanager
-async def open_session(llm: ScriptedModel, folder: Path, multi: bool) -> AsyncIterator[SessionClient]:
-    """A new session behind the whole service, without a socket."""
-    chosen = settings_for(folder, multi_agent_mode=multi, max_turn_model_calls=5)
-    app = create_app(chosen, nullcontext(llm))
-    headers = {"X-Internal-Auth": chosen.internal_api_key.get_secret_value()}
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://runtime", headers=headers) as http,
-    ):
-        yield SessionClient(http, uuid4().hex)
 
 
 @dataclass
