@@ -1,13 +1,11 @@
 """Pause until the IDE returns the result of a call."""
 
-from typing import Any
-
 from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.permissions.pause import pause
-from graph.state import State
+from graph.state import State, StateUpdate
 
 
-async def ide(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
+async def ide(state: State, runtime: Runtime[wire.StreamOptions]) -> StateUpdate:
     return pause(state, runtime)

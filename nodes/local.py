@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from graph import wire
 from graph.conversation import open_calls, pending_service_question, tool_message
 from graph.permissions.decisions import turn_ending
-from graph.state import State, current_agent, handoff
+from graph.state import State, StateUpdate, current_agent, handoff
 from graph.tools import catalog
 from graph.tools.calculator import calculate
 from graph.usage.budgets import accept_warning
@@ -20,33 +20,36 @@ TURN_ENDING_RESULTS = {
 }
 
 
-async def local(state: State, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
-    update: dict[str, Any] = {"messages": []}
+async def local(state: State, runtime: Runtime[wire.StreamOptions]) -> StateUpdate:
+    answers: list[ToolMessage] = []
+    update: StateUpdate = {}
     for call in open_calls(state):
-        if state["gates"][call["id"] or ""]["status"] == "local":
-            _answer_call(call, state, update, runtime)
-    return update
+        if state["gates"][call["id"] or ""]["status"] == "local" and (answer := _answer_call(call, state, runtime)):
+            answers.append(answer[0])
+            update = {**update, **answer[1]}
+    return {**update, "messages": answers}
 
 
 def _answer_call(
-    call: RequestedCall, state: State, update: dict[str, Any], runtime: Runtime[wire.StreamOptions]
-) -> None:
+    call: RequestedCall, state: State, runtime: Runtime[wire.StreamOptions]
+) -> tuple[ToolMessage, StateUpdate] | None:
+    """Return the answer to a call and its other changes of the state. Emit the chunks that belong to it."""
     match call:
         case {"name": "echo", "args": {"text": str(text)}}:
-            update["messages"].append(tool_message(call, text))
+            return tool_message(call, text), {}
         case {"name": "calculator", "args": {"expr": str(expression)}}:
-            update["messages"].append(_answer_calculator(call, expression))
+            return _answer_calculator(call, expression), {}
         case {"name": "switch_mode", "args": {"mode": str(mode), **rest}}:
             record, chunk = handoff(current_agent(state), mode, str(rest.get("reason") or ""))
             runtime.stream_writer(chunk)
-            update["messages"].append(tool_message(call, f"The {mode} agent holds the conversation now."))
-            update.update(agent=mode, switches=record)
+            answer = tool_message(call, f"The {mode} agent holds the conversation now.")
+            return answer, {"agent": mode, "switches": record}
         case {"name": catalog.CONTINUE_TOOL} if question := pending_service_question(state):
-            update["messages"].append(tool_message(call, "The user agreed to go on."))
-            update["spent"] = accept_warning(state, question)
+            return tool_message(call, "The user agreed to go on."), {"spent": accept_warning(state, question)}
         case _ if ending := turn_ending(call):
-            update["messages"].append(tool_message(call, TURN_ENDING_RESULTS[call["name"]]))
-            update.update(_end_turn(state, *ending, runtime))
+            _emit_ending(state, *ending, runtime)
+            return tool_message(call, TURN_ENDING_RESULTS[call["name"]]), {"ended": True}
+    return None
 
 
 def _answer_calculator(call: RequestedCall, expression: str) -> ToolMessage:
@@ -56,10 +59,8 @@ def _answer_calculator(call: RequestedCall, expression: str) -> ToolMessage:
         return tool_message(call, f"It cannot be computed: {error}.", error=True)
 
 
-def _end_turn(
-    state: State, ending: str, metadata: dict[str, Any], runtime: Runtime[wire.StreamOptions]
-) -> dict[str, Any]:
-    """Emit the answer: the model's text, if any, and the text of the call. Return the update that ends the turn."""
+def _emit_ending(state: State, ending: str, metadata: dict[str, Any], runtime: Runtime[wire.StreamOptions]) -> None:
+    """Emit the answer that ends the turn: the model's text, if any, and the text of the call."""
     message = next(m for m in reversed(state["messages"]) if isinstance(m, AIMessage))
     text = str(message.content)
     options = runtime.context or wire.StreamOptions()
@@ -67,4 +68,3 @@ def _end_turn(
     if options.tokens:
         runtime.stream_writer(wire.AssistantMessage(token=rest))
     runtime.stream_writer(wire.assistant_chunk(text + rest, options, is_final=True, metadata=metadata))
-    return {"ended": True}

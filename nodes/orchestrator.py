@@ -18,7 +18,7 @@ from graph.routing.cache import Choice
 from graph.routing.classifier import classify, classify_by_keywords
 from graph.run_scope import await_cancellable
 from graph.services import Services
-from graph.state import State, current_agent, get_thread_id, handoff
+from graph.state import State, StateUpdate, current_agent, get_thread_id, handoff
 from graph.usage.budgets import reset_turn_usage
 
 
@@ -28,11 +28,11 @@ async def orchestrator(
     config: RunnableConfig,
     *,
     services: Services,
-) -> dict[str, Any]:
+) -> StateUpdate:
     """Accept the message, if there is one, and choose a specialist, unless one has the conversation."""
     thread, team = get_thread_id(config), services.team
     services.speculator.cancel(thread, runtime.stream_writer)
-    update: dict[str, Any] = {}
+    update: StateUpdate = {}
     if message := state.get("message"):
         try:
             run_id = (config.get("metadata") or {}).get("run", "")
@@ -104,17 +104,17 @@ async def _choose_speculatively(
 
 def _accept_message(
     state: State, message: wire.UserMessage | wire.SwitchAgent, runtime: Runtime[wire.StreamOptions], run_id: str
-) -> dict[str, Any]:
+) -> StateUpdate:
     """Return the update that starts a turn: answers for open calls, the message, and the agent that the user chose."""
     messages: list[AnyMessage] = [*answer_open_calls(state)]
     if message.content.strip():
         messages.append(human_message(message.content, state, run_id))
-    update: dict[str, Any] = {"message": None, "messages": messages, "gates": {}, "ended": False}
+    update: StateUpdate = {"message": None, "messages": messages, "gates": {}, "ended": False}
     update["spent"] = reset_turn_usage(state.get("spent"))
     return update if isinstance(message, wire.UserMessage) else {**update, **_switch_agent(state, message, runtime)}
 
 
-def _switch_agent(state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]) -> dict[str, Any]:
+def _switch_agent(state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]) -> StateUpdate:
     is_all = not message.content.strip()
     record, chunk = handoff(current_agent(state), message.agent_type, message.reason or "The user chose it.")
     runtime.stream_writer(chunk.model_copy(update={"is_final": is_all}))

@@ -1,7 +1,6 @@
 """Check each open call: refuse what the agent may not do, request the approvals that it needs, send the rest."""
 
 from collections import Counter
-from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
@@ -26,7 +25,7 @@ from graph.permissions.rejections import (
     has_rejections_in_a_row,
 )
 from graph.run_scope import load_active_grants
-from graph.state import CallGate, State, current_agent
+from graph.state import CallGate, State, StateUpdate, current_agent
 from graph.timestamps import utc_timestamp
 from graph.tools.catalog import ToolExecutor, executor_of
 from graph.usage.budgets import find_declined_question, stop_message
@@ -39,7 +38,7 @@ REPEATED_CALL_RESULT = (
 SKIPPED_CALL_RESULT = "not run: the turn ended with a question to the user"
 
 
-async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gatekeeper: Gatekeeper) -> dict[str, Any]:
+async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gatekeeper: Gatekeeper) -> StateUpdate:
     before, calls = state.get("gates", {}), open_calls(state)
     if question := find_declined_question(state):
         return _end_turn([], service_message(stop_message(question), aside=True), state, runtime)
@@ -71,7 +70,7 @@ async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gate
 
 def _end_turn(
     answers: list[ToolMessage], final_message: AIMessage, state: State, runtime: Runtime[wire.StreamOptions]
-) -> dict[str, Any]:
+) -> StateUpdate:
     """Emit a message of the service and return the update that ends the turn with it."""
     options, text = runtime.context or wire.StreamOptions(), str(final_message.content)
     if options.tokens:
@@ -101,6 +100,7 @@ class PermissionCheck:
             case "deny":
                 self._refuse_call(call, ruling)
             case "allow":
+                self._gatekeeper.unasked[ruling.rule] += 1
                 self.send_call(call, {**gate, "passed": "policy"} if ruling.is_mutating else gate)
             case "ask" if feedback := find_rejection(self._state["messages"], call):
                 self._refuse_call(call, ruling._replace(rule=USER_REJECTED_RULE, reason=feedback))

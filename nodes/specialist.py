@@ -16,7 +16,7 @@ from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidA
 from graph.marks import is_aside
 from graph.run_scope import await_cancellable
 from graph.services import Services
-from graph.state import State, get_thread_id
+from graph.state import State, StateUpdate, get_thread_id
 from graph.usage.call import usage_of
 from prompts import Agent
 
@@ -28,11 +28,11 @@ async def specialist(
     *,
     agent: Agent,
     services: Services,
-) -> dict[str, Any]:
+) -> StateUpdate:
     options = runtime.context or wire.StreamOptions()
     words: list[str] = []
     emit = _make_emitter(options, runtime, words)
-    update: dict[str, Any] = {}
+    update: StateUpdate = {}
     try:
         with services.speculator.take_over(
             get_thread_id(config), agent.name, runtime.stream_writer

@@ -100,10 +100,15 @@ async def get_history(deps: Deps, session_id: str) -> History:
 async def get_audit(deps: Deps, session_id: str) -> AuditReport:
     """Return the decisions on tool calls and the hashes of their results, oldest first."""
     await find_session(deps, session_id)
-    entries, results = await deps.database.transact(
-        lambda connection: (audit.list_entries(connection, session_id), audit.list_results(connection, session_id))
+    entries, results, passes = await deps.database.transact(
+        lambda connection: (
+            audit.list_entries(connection, session_id),
+            audit.list_results(connection, session_id),
+            calls.list_passes(connection, session_id) if deps.settings.audit_reads else None,
+        )
     )
-    return {"session_id": session_id, "entries": entries, "count": len(entries), "results": results}
+    report: AuditReport = {"session_id": session_id, "entries": entries, "count": len(entries), "results": results}
+    return report if passes is None else {**report, "passes": passes}
 
 
 async def list_grants(deps: Deps, session_id: str) -> GrantList:

@@ -1,6 +1,6 @@
 """The JSON objects that clients read about sessions. `api` serves them as they are."""
 
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -74,6 +74,8 @@ class AuditReport(TypedDict):
     entries: list[Json]
     count: int
     results: list[Json]
+    passes: NotRequired[list[Json]]
+    """With AUDIT_READS: the calls that passed unasked, which decide nothing and are no part of the chain."""
 
 
 class GrantProposal(TypedDict):

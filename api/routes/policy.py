@@ -26,9 +26,10 @@ router = APIRouter()
 
 @router.get("/policy")
 async def get_policy(request: Request) -> dict[str, Any]:
-    """Return the rules, and the decision for each agent and tool."""
+    """Return the rules, the decision for each agent and tool, and how many calls passed unasked, by rule."""
     gatekeeper = gatekeeper_of(request)
-    return {**gatekeeper.policy.model_dump(mode="json"), "matrix": gatekeeper.permission_matrix()}
+    rules = gatekeeper.policy.model_dump(mode="json")
+    return {**rules, "matrix": gatekeeper.permission_matrix(), "unasked": dict(gatekeeper.unasked)}
 
 
 @router.post("/policy/explain", openapi_extra=openapi.request_body(VerdictRequest))

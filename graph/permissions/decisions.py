@@ -10,7 +10,7 @@ from langchain_core.messages import ToolMessage
 from graph import wire
 from graph.conversation import open_calls, pending_calls, rejection_message, tool_message
 from graph.errors import AgentRuntimeError, CallNotOpen, InvalidMessage
-from graph.state import CallGate, State
+from graph.state import CallGate, State, StateUpdate
 from graph.tools.catalog import ToolExecutor, executor_of
 from prompts import ORCHESTRATOR
 
@@ -49,7 +49,7 @@ def _describe_open_calls(calls: Sequence[wire.ToolCall]) -> str:
     return f"Open calls: {', '.join(call.call_id for call in calls)}." if calls else "No call is open."
 
 
-def apply_answer(state: State, answer: Any, emit: Callable[[wire.Error], None]) -> dict[str, Any]:
+def apply_answer(state: State, answer: Any, emit: Callable[[wire.Error], None]) -> StateUpdate:
     """Return the state update. An answer that fits no open call changes nothing, and an error chunk says so."""
     try:
         parsed = wire.parse_message(answer, wire.ANSWER_ADAPTER)

@@ -4,6 +4,7 @@ A call must be well-formed, its agent must be permitted to make it, and the poli
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired
@@ -66,6 +67,8 @@ class Gatekeeper:
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path or DEFAULT_POLICY_FILE)
         self.policy = self._load_policy()
+        self.unasked: Counter[str] = Counter()
+        """The calls that passed unasked since the process started, by rule."""
 
     def _load_policy(self) -> Policy:
         policy = load_policy(self.path, TOOLS, all_agents(), PATH_ARGUMENTS)

@@ -25,6 +25,7 @@ STATUS_BY_DECISION = {
     "expire": "expired",
 }
 """The status of a call after a decision, in the words of the audit."""
+PASS_COLUMNS = ("sent_at", "call_id", "tool_name", "agent", "arguments", "rule", "status")
 OPEN_STATUSES = {"asked", "sent"}
 """The call waits for its client: for a decision, or for the result."""
 CLOSED_STATUSES = {"rejected", "cancelled", "expired"}
@@ -89,6 +90,13 @@ def list_calls(connection: Connection, session_id: str) -> dict[str, dict[str, A
     """Return the calls of a session by call id, without the id of the session."""
     rows = connection.execute(select(calls).where(calls.c.session_id == session_id)).mappings()
     return {row["call_id"]: {name: row[name] for name in PUBLIC_COLUMNS} for row in rows}
+
+
+def list_passes(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+    """Return the calls that were sent to the client although nobody decided on them, oldest first."""
+    passed = and_(calls.c.session_id == session_id, calls.c.decided_by.is_(None), calls.c.sent_at.is_not(None))
+    rows = connection.execute(select(calls).where(passed).order_by(calls.c.sent_at, calls.c.call_id)).mappings()
+    return [{name: row[name] for name in PASS_COLUMNS} for row in rows]
 
 
 def filter_open_calls(connection: Connection, session_id: str, open_calls: Iterable[OpenCall]) -> list[OpenCall]:
