@@ -186,6 +186,19 @@ class State(Input):
     """
 
 
+class StateUpdate(TypedDict, total=False):
+    """The channels that a node changes. The reducers of `messages` and `switches` append."""
+
+    message: None
+    messages: Sequence[AnyMessage]
+    switches: Sequence[HandoffRecord]
+    agent: str
+    gates: dict[str, CallGate]
+    memory: WindowState
+    ended: bool
+    spent: ThreadUsage
+
+
 def get_thread_id(config: RunnableConfig) -> str:
     """Return the thread's id; empty for a graph that runs without a checkpointer."""
     return str((config.get("configurable") or {}).get("thread_id") or "")

@@ -12,7 +12,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from string import Template
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
@@ -29,7 +29,7 @@ from graph.context.window import (
     limit_summary_tokens,
 )
 from graph.sanitize import sanitize_value
-from graph.state import INITIAL_WINDOW, State, WindowState
+from graph.state import INITIAL_WINDOW, State, StateUpdate, WindowState
 from graph.usage.call import usage_of
 from graph.usage.tokens import estimate_tokens
 from prompts import SUMMARY_PROMPT, Agent
@@ -47,7 +47,7 @@ class PreparedContext(NamedTuple):
     """The messages for a model call, and the consequences for the state."""
 
     messages: Sequence[AnyMessage]
-    update: dict[str, Any]
+    update: StateUpdate
     """The update of the state; empty if the window did not move."""
     costs: list[wire.Usage]
     """The usage of a summary that was finished since the last step."""

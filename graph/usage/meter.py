@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
-from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
@@ -10,10 +9,10 @@ from langgraph.runtime import Runtime
 from graph import prices, wire
 from graph.prices import Price
 from graph.settings import OFFLINE_MODEL, Settings
-from graph.state import ZERO_USAGE, State, ThreadUsage, UsageAmount
+from graph.state import ZERO_USAGE, State, StateUpdate, ThreadUsage, UsageAmount
 
 FREE_PRICE = Price(prompt=Decimal(0), completion=Decimal(0))
-Node = Callable[..., Awaitable[dict[str, Any]]]
+Node = Callable[..., Awaitable[StateUpdate]]
 
 
 class Meter:
@@ -70,7 +69,7 @@ class Meter:
 def with_metering(node: Node, meter: Meter) -> Node:
     """Return the node with its usage chunks priced and added to the usage of the thread."""
 
-    async def call_node(state: State, runtime: Runtime[wire.StreamOptions], config: RunnableConfig) -> dict[str, Any]:
+    async def call_node(state: State, runtime: Runtime[wire.StreamOptions], config: RunnableConfig) -> StateUpdate:
         calls: list[wire.Usage] = []
 
         def emit(chunk: wire.Chunk) -> None:
