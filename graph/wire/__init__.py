@@ -1,7 +1,7 @@
 """The protocol: the messages of clients and the chunks for clients, as two closed unions.
 
-The same models are the HTTP body, the input of the graph, the value of an interrupt, the value that resumes it, and the
-chunk of the stream.
+The same models serve everywhere: as HTTP body, as input of the graph, as value of an interrupt and of its resumption,
+and as chunk of the stream.
 """
 
 from graph.wire.chunks import (
