@@ -12,10 +12,11 @@ from ide.chat import Chat
 from ide.client import ServiceClient, ServiceError
 from ide.input import create_pipe_reader, create_terminal_reader
 from ide.repl import Repl, build_switch_message, create_session_id
+from ide.sandbox import find_sandbox
 from ide.screen import Screen
 from ide.server_process import CannotStart, ensure_service
 from ide.settings import get_service_key, get_service_url
-from ide.workspace import Workspace
+from ide.workspace import COMMAND_MEMORY, Workspace
 
 
 def _parse_folder(path: str) -> Path:
@@ -43,6 +44,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--yes", action="store_true", help="approve everything without asking")
     parser.add_argument("--agent", metavar="NAME", help="start with this agent")
+    parser.add_argument(
+        "--memory",
+        metavar="MB",
+        type=int,
+        default=COMMAND_MEMORY // 1_000_000,
+        help="memory of each process of an approved command (default %(default)s)",
+    )
     parser.add_argument("--list", action="store_true", help="list the sessions and exit")
     return parser.parse_args(argv)
 
@@ -53,7 +61,7 @@ async def start_ide(options: argparse.Namespace, screen: Screen) -> bool:
     Raises CannotStart, ServiceError or NotADirectoryError.
     """
     _cancel_on_signals()
-    workspace = Workspace(options.dir)
+    workspace = Workspace(options.dir, options.memory * 1_000_000)
     key = get_service_key()
     async with (
         ensure_service(options.url, key, screen.print_notice),
@@ -81,6 +89,7 @@ async def start_conversation(chat: Chat, loop: Repl, options: argparse.Namespace
         chat.screen.print_notice(
             f"Workspace {chat.workspace.root}, session {chat.session_id}. /help lists the commands."
         )
+        chat.screen.print_notice((await asyncio.to_thread(find_sandbox)).describe())
         if options.yes:
             chat.screen.print_text("--yes: every write and every command is approved without asking.", "yellow")
         if options.session:

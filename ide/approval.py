@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ide.client import Message
+from ide.commands import DEFAULT_COMMAND_SECONDS
 from ide.screen import Screen
-from ide.tools import DEFAULT_COMMAND_SECONDS
 from ide.workspace import ToolError, Workspace
 from textsafety import escape_invisible
 
@@ -24,6 +24,8 @@ Raises EOFError at the end of input, InputInterrupted on Ctrl-C.
 """
 
 APPROVAL_PROMPT = "[a]pprove / [e]dit / [r]eject with feedback: "
+LOCAL_PROMPT = "[a]pprove / [r]eject with feedback: "
+"""The prompt for a command that the service sent without a question. An edit of it would not be in the audit."""
 GRANT_PROMPT = "[a]pprove / for this [t]urn / for the [s]ession / [e]dit / [r]eject with feedback: "
 GRANT_SCOPES = {"t": "turn", "turn": "turn", "s": "session", "session": "session"}
 """The answers that remember an approval, with its scope."""
@@ -58,6 +60,24 @@ class Approver:
             self.screen.print_notice(f"Rejected: {NO_APPROVER}.")
             return _build_decision(call, "reject", feedback=NO_APPROVER)
         return await self._prompt_for_decision(call, self.read_line)
+
+    async def request_confirmation(self, call: dict[str, Any], reason: str) -> str | None:
+        """Show a command that the service approved and the IDE does not. Return None if the user approves it.
+
+        Otherwise return a sentence for the model. Raises EOFError or InputInterrupted.
+        """
+        self.show_call({**call, "metadata": {"reason": reason}})
+        if self.yes:
+            self.screen.print_notice("Approved by --yes.")
+            return None
+        while self.read_line:
+            answer = (await self.read_line(LOCAL_PROMPT)).strip().lower()
+            if answer in ("a", "approve"):
+                return None
+            if answer in ("r", "reject"):
+                return f"{reason} The user rejected it: {(await self.read_line('why: ')).strip() or 'no reason given'}"
+        self.screen.print_notice(f"Rejected: {NO_APPROVER}.")
+        return f"{reason} It needs approval, and {NO_APPROVER}; use paths inside the workspace, in plain words."
 
     async def _prompt_for_decision(self, call: dict[str, Any], read_line: LineReader) -> Message:
         pattern = ((call.get("metadata") or {}).get("remember") or {}).get("pattern")

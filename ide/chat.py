@@ -12,7 +12,7 @@ from typing import Any
 from ide.approval import Approver
 from ide.client import Chunk, History, Message, ServiceClient, ServiceError
 from ide.screen import Screen
-from ide.tools import run_tool
+from ide.tools import find_command_risk, run_tool
 from ide.workspace import Workspace
 
 REFUSED_DECISION_CODES = {"edit_refused", "invalid_decision"}
@@ -163,9 +163,22 @@ class Chat:
         if call.get("requires_approval"):
             return await self.approver.request_decision(call)
         self.screen.print_tool_call(call)
-        outcome = await run_tool(self.workspace, call["tool_name"], call["arguments"], approved=approved)
+        outcome = await self._run_call(call, approved=approved)
         self.screen.print_tool_result(outcome)
         return {"type": "tool_result", "call_id": call["call_id"], "tool_name": call["tool_name"], **outcome}
+
+    async def _run_call(self, call: Chunk, *, approved: bool) -> dict[str, Any]:
+        """Run the tool. First ask about a command that nobody approved and that may leave the workspace.
+
+        A grant or a rule approves a command in advance. Then only a path that does lead out is asked about.
+        """
+        in_advance = bool((call.get("metadata") or {}).get("passed_by"))
+        if call["tool_name"] == "execute_command" and not approved:
+            risk = await find_command_risk(self.workspace, call["arguments"], is_certain=in_advance)
+            if risk and (refusal := await self.approver.request_confirmation(call, risk)):
+                return {"error": refusal}
+            approved = in_advance or risk is not None
+        return await run_tool(self.workspace, call["tool_name"], call["arguments"], approved=approved)
 
 
 def find_unanswered_calls(messages: list[dict[str, Any]]) -> list[Chunk]:

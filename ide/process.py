@@ -1,14 +1,25 @@
-"""Run a command with a time limit: in a process group of its own, without input, with bounded output."""
+"""Run a command within limits: without input, with bounded output, and with all its processes ended afterwards.
+
+`ide/supervisor.py` is the parent of the command. It sets the limits and ends the processes.
+"""
 
 import asyncio
+import json
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, TypedDict
+from pathlib import Path
+from typing import IO, NamedTuple, TypedDict
+
+from ide.sandbox import FULL_ACCESS, Access
+from ide.supervisor import SupervisorOptions
+from ide.workspace import COMMAND_MEMORY
 
 OUTPUT_LIMIT = 60_000
 """Bytes that are kept of stdout and of stderr: half from the start, half from the end. Chosen, not measured."""
@@ -21,6 +32,34 @@ A process that left the group may keep the pipes open. Chosen, not measured.
 """
 READ_BYTES = 65536
 """Bytes of one read, as many as a pipe of Linux holds."""
+STOP_SECONDS = 5.0
+"""Seconds for the supervisor to end all processes of a command, then it is killed. Chosen, not measured."""
+SUPERVISOR = (sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")))
+"""-I and -S: no file of the workspace and no package is imported, and it starts in a fiftieth of a second."""
+MEGABYTE = 1_000_000
+
+
+class Limits(NamedTuple):
+    """The limits of each process of a command. The limit of time is an argument of `execute`.
+
+    There is none of the number of processes: RLIMIT_NPROC counts all processes of the user, so that no number is safe.
+    """
+
+    memory: int = COMMAND_MEMORY
+    """Bytes of data."""
+    address_space: int = 0
+    """Bytes of address space, or 0 for no limit. Java and Node.js reserve many times what they use."""
+    file_size: int = 10_000 * MEGABYTE
+    """Bytes of a file that is written, more than an image of a container has; chosen, not measured."""
+    temporary_size: int = 0
+    """Bytes of all temporary files, or 0 for no limit."""
+
+
+DEFAULT_LIMITS = Limits()
+UNASKED_LIMITS = Limits(
+    memory=512 * MEGABYTE, address_space=8_000 * MEGABYTE, file_size=256 * MEGABYTE, temporary_size=512 * MEGABYTE
+)
+"""The limits of commands that no user has approved. The command table is tried with 256 MB of memory."""
 
 
 class CommandResult(TypedDict):
@@ -47,15 +86,43 @@ def parse_command(command: str, *, shell: bool = False) -> list[str]:
     return through_shell if needs_shell else parts
 
 
+class Launch(NamedTuple):
+    """A command that is ready to start."""
+
+    argv: Sequence[str]
+    folder: str | os.PathLike[str]
+    environment: Mapping[str, str]
+    temporary: str
+    """The folder for its temporary files, which is removed afterwards."""
+    access: Access = FULL_ACCESS
+    """The files that Landlock leaves to it."""
+
+
 async def execute(
     argv: Sequence[str], folder: str | os.PathLike[str], seconds: float, limit: int = OUTPUT_LIMIT
 ) -> CommandResult:
-    """Run the program, and return its result. `limit` are the bytes that are kept of each output.
+    """Run the program with the default limits, and return its result. Raises OSError if it cannot be started.
 
-    The whole process group is killed at the time limit, on cancellation, and when the program itself has ended. Raises
+    `limit` are the bytes that are kept of each output.
+    """
+    with tempfile.TemporaryDirectory(prefix="ide-", ignore_cleanup_errors=True) as temporary:
+        launch = Launch(argv, folder, build_environment(temporary), temporary)
+        return await run_launch(launch, seconds, DEFAULT_LIMITS, limit)
+
+
+def build_environment(temporary: str) -> dict[str, str]:
+    """Return the environment without the settings of the service, which hold its key."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_RUNTIME__")}
+    return environment | {"TMPDIR": temporary}
+
+
+async def run_launch(launch: Launch, seconds: float, limits: Limits, limit: int = OUTPUT_LIMIT) -> CommandResult:
+    """Run the command, and return its result.
+
+    All its processes are ended at the time limit, on cancellation, and when the program itself has ended. Raises
     OSError if it cannot be started.
     """
-    process = _start_process(argv, folder)
+    process = _start_process(launch, seconds, limits)
     pipes = [await _connect_reader(pipe) for pipe in (process.stdout, process.stderr) if pipe]
     outputs = [asyncio.create_task(_read_bounded(reader, limit)) for reader, _ in pipes]
     timed_out = False
@@ -65,7 +132,7 @@ async def execute(
     except TimeoutError:
         timed_out = True
     finally:
-        _kill_group(process.pid)
+        await asyncio.shield(_stop_process(process))
         await asyncio.wait(outputs, timeout=LINGER_SECONDS)
         for _, transport in pipes:
             transport.close()
@@ -74,19 +141,40 @@ async def execute(
     return CommandResult(exit_code=code, stdout=stdout, stderr=stderr, timed_out=timed_out)
 
 
-def _start_process(argv: Sequence[str], folder: str | os.PathLike[str]) -> subprocess.Popen[bytes]:
-    """Start the program without the settings of the service, which hold its key."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_RUNTIME__")}
+def _start_process(launch: Launch, seconds: float, limits: Limits) -> subprocess.Popen[bytes]:
+    """Start the supervisor of the command. Raises OSError."""
+    options: SupervisorOptions = {
+        "parent": os.getpid(),
+        "cpu_seconds": int(seconds + 1) * (os.cpu_count() or 1),  # one process may use all processors
+        "memory": limits.memory,
+        "address_space": limits.address_space,
+        "file_size": limits.file_size,
+        "temporary": launch.temporary,
+        "temporary_size": limits.temporary_size,
+        **launch.access._asdict(),  # type: ignore[typeddict-item]
+    }
     return subprocess.Popen(  # noqa: S603
-        argv,
-        cwd=folder,
-        env=environment,
+        [*SUPERVISOR, json.dumps(options), *launch.argv],
+        cwd=launch.folder,
+        env=launch.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
         start_new_session=True,
     )
+
+
+async def _stop_process(process: subprocess.Popen[bytes]) -> None:
+    """Let the supervisor end all processes of the command. One that does not end in time is killed."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await asyncio.to_thread(process.wait)
+    except TimeoutError:
+        _kill_group(process.pid)
 
 
 async def _connect_reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:

@@ -9,16 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from ide.command_paths import LeadsOut, check_command_paths
+from ide.commands import execute_command, execute_unasked_command
 from ide.files import create_directory, list_files, read_file, write_file
-from ide.process import CommandResult, execute, parse_command
+from ide.process import execute
 from ide.search import SearchAnswer, SearchMatch
+from ide.shell_words import Unreadable
 from ide.workspace import ToolError, Workspace
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
-MAX_COMMAND_SECONDS = 300
-"""The longest time limit of a command, in seconds. The wire contract fixes it."""
-DEFAULT_COMMAND_SECONDS = 30
-"""Seconds of a command without a time limit, the default that the tool's schema gives the model."""
 MAX_RESULTS = 1000
 """The most matches of a search. The wire contract fixes it."""
 SEARCH_SECONDS = 30
@@ -32,13 +31,14 @@ async def run_tool(
 ) -> dict[str, Any]:
     """Run a tool, and return `{"result": ...}`, any JSON, or `{"error": "<what to do instead>"}`.
 
-    A command that no user has `approved` may not name a link that leads out of the workspace. An approved command is
-    not confined.
+    A command that no user has `approved` may not leave the workspace, and is confined. An approved one is not.
     """
+    if not workspace.root.is_dir():
+        return {"error": f"The folder of the workspace, {workspace.root}, is gone; ask the user to restore it."}
     try:
         tool, kwargs = _bind_arguments(name, arguments)
         if tool is execute_command and not approved:
-            _refuse_links_out(workspace, **kwargs)
+            tool = execute_unasked_command
         if inspect.iscoroutinefunction(tool):
             return {"result": await tool(workspace, **kwargs)}
         return {"result": await asyncio.to_thread(tool, workspace, **kwargs)}
@@ -52,27 +52,24 @@ async def run_tool(
         }
 
 
-async def execute_command(
-    workspace: Workspace,
-    command: str,
-    cwd: str | None = None,
-    timeout: int = DEFAULT_COMMAND_SECONDS,  # noqa: ASYNC109
-    shell: bool = False,
-) -> CommandResult:
-    """Run a command in a folder of the workspace. Raises ToolError or OSError."""
-    if not 1 <= timeout <= MAX_COMMAND_SECONDS:
-        raise ToolError(f"timeout must be between 1 and {MAX_COMMAND_SECONDS} seconds.")
-    if "\0" in command:
-        raise ToolError("The command holds a NUL character.")
-    folder = workspace.root.joinpath(*workspace.locate(cwd or "."))
-    return await execute(parse_command(command, shell=shell), folder, timeout)
+async def find_command_risk(
+    workspace: Workspace, arguments: Mapping[str, Any], *, is_certain: bool = False
+) -> str | None:
+    """Return why a command needs the user's approval, or None if it stays in the workspace.
 
-
-def _refuse_links_out(workspace: Workspace, command: str, cwd: str | None = None, **_: object) -> None:
-    """Check each word as a path. Raises ToolError if one leads out of the workspace."""
-    for word in command.split()[1:]:
-        if not word.startswith("/"):
-            workspace.locate(os.path.join(cwd or ".", word))
+    `is_certain`: only if a path does lead out, not if the words cannot be read. Arguments that are not valid have no
+    risk, as they are not run.
+    """
+    try:
+        _, kwargs = _bind_arguments("execute_command", arguments)
+        await asyncio.to_thread(check_command_paths, workspace, kwargs["command"], kwargs.get("cwd"))
+    except LeadsOut as error:
+        return str(error)
+    except Unreadable as error:
+        return None if is_certain else str(error)
+    except (ToolError, OSError, UnicodeError):
+        return None
+    return None
 
 
 async def search_in_code(

@@ -41,11 +41,15 @@ class FolderEntry(NamedTuple):
         return fnmatch(self.name, pattern) or fnmatch(self.path, pattern.replace("**/", "*"))
 
 
-class Workspace:
-    """The folder `root`. Raises NotADirectoryError if it is no folder."""
+COMMAND_MEMORY = 4_000_000_000
+"""Bytes of data of each process of an approved command. Compilers take up to 2 GB; chosen, not measured."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).resolve()
+
+class Workspace:
+    """The folder `root`, and the memory of commands in it. Raises NotADirectoryError if it is no folder."""
+
+    def __init__(self, root: str | os.PathLike[str], command_memory: int = COMMAND_MEMORY) -> None:
+        self.root, self.command_memory = Path(root).resolve(), command_memory
         if not self.root.is_dir():
             raise NotADirectoryError(f"{root} is not a folder")
 
