@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the databases."""
+"""Fixtures of all tests, and the mark of the slow ones."""
 
 import os
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def read_default_policy_once() -> Iterator[None]:
-    """Read the default policy once: its parser takes a fifth of the time in which a service starts."""
+    """Read the default policy once: parsing it takes a fifth of a service's start."""
     default = gatekeeper.Gatekeeper().policy
 
     def read_other_policy(path: Path, *names: Any) -> Policy:

@@ -1,4 +1,4 @@
-"""Secure as it comes: who gets in, what gets in, and what never gets out."""
+"""The default settings are secure: keys are checked, hostile input does no harm, and no secret leaves the service."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ STREAM_PATH = "/agent/message/stream"
 OTHER_KEY = "another-key-for-the-tests"
 UMLAUT_KEY = "schlüssel-für-die-prüfung"
 HOSTILE_MARK = "zqx7"
-"""In every hostile request, in no answer to one."""
+"""Part of every hostile request; no answer may repeat it."""
 
 
 # Who gets in
@@ -207,7 +207,7 @@ def _build_request(
 
 
 async def _send_raw(client: GatewayClient, request: bytes) -> bytes:
-    """Sent as it is; no client library would."""
+    """Send the bytes as they are, which no client library would do; return the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.http.base_url.port)
     writer.write(request)
     answer = await reader.read()
@@ -233,7 +233,7 @@ ODD_VALUES: list[Any] = [
     {HOSTILE_MARK: {HOSTILE_MARK: [None]}},
     "x" * 200_001,
 ]
-"""Values that a field may not expect."""
+"""Values of a type or a size that a field does not expect."""
 MESSAGE_FIELDS: dict[str, dict[str, Any]] = {
     "user_message": {"content": "Hi", "id": "m-1", "stream": {}, "type": "user_message"},
     "switch_agent": {"agent_type": "ask", "content": "Hi", "reason": "r", "id": "m-2", "stream": {}},
@@ -333,7 +333,7 @@ def iter_hostile_requests() -> Iterator[bytes]:
 
 
 def iter_hostile_messages() -> Iterator[dict[str, Any]]:
-    """Each field of each message with each odd value, and what surrounds it."""
+    """Yield a body for each field of each message with each odd value, then bodies with odd values around a message."""
     for kind, fields in MESSAGE_FIELDS.items():
         for name in fields:
             yield from ({"message": {"type": kind, **fields, name: value}} for value in ODD_VALUES)
@@ -614,13 +614,13 @@ async def test_no_secret_is_logged_stored_or_returned(database: str) -> None:
 
 
 async def _respond_with_key(exchange: Exchange) -> None:
-    """As a service does that repeats what it was sent."""
+    """Repeat the key of the request in the error, as some model services do."""
     key = exchange.request.headers["authorization"]
     await respond_status(401, json.dumps({"error": {"message": f"Incorrect key: {key}"}}).encode())(exchange)
 
 
 async def _collect_answers(client: GatewayClient) -> list[bytes]:
-    """An approval, a failure of the model, what is told of both, and errors of HTTP."""
+    """Return the answers to an approval, to a failure of the model, to reads about both, and to invalid requests."""
     session, http = client.open_session(), client.http
     assert (await session.send_text("Write a.py"))[-1] == write_approval_chunk("a.py", "x")
     assert await session.decide("approve") == [tool_call_chunk("write_file", path="a.py", content="x")]
@@ -641,7 +641,7 @@ async def _collect_answers(client: GatewayClient) -> list[bytes]:
 
 
 def _dump_database(url: URL) -> bytes:
-    """Every row of every table, and of SQLite the files as they are."""
+    """Return every row of every table; with SQLite, the bytes of its files as well."""
     sqlite = url.get_backend_name() == "sqlite"
     engine = create_engine(url.set(drivername="sqlite" if sqlite else "postgresql+psycopg"))
     tables = MetaData()

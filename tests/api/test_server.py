@@ -1,4 +1,4 @@
-"""What HTTP sees: keys, bodies, streams, the shapes of the REST calls."""
+"""The HTTP interface keeps its contract: keys, bodies, streams and the shapes of the REST calls."""
 
 import asyncio
 import json
@@ -179,7 +179,7 @@ async def test_heartbeats_are_sent_while_tokens_are_hidden(tmp_path: Path) -> No
 
 
 def trickle_tokens(released: asyncio.Event) -> Any:
-    """A model that sends a word every millisecond until it is released."""
+    """Answer with a word every millisecond until the event is set."""
 
     async def respond(exchange: Exchange) -> None:
         await exchange.start_stream()

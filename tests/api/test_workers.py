@@ -1,4 +1,4 @@
-"""Several processes on one port, over Postgres."""
+"""Several processes serve one port over Postgres, and end together."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""Failures on purpose, by seed; what is promised is judged by the client's ledger, the model's, and the database."""
+"""Cause failures on purpose, by seed, and judge the outcome by the client's ledger, the model's and the database."""

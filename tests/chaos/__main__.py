@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: every scenario on its databases; the same seed makes the same choices."""
+"""Run every scenario on its databases: `python -m tests.chaos`. The same seed makes the same choices."""
 
 import argparse
 import asyncio
@@ -40,7 +40,7 @@ def _parse_names(text: str) -> list[str]:
 
 
 async def main(options: argparse.Namespace) -> int:
-    """1 if a scenario found something."""
+    """Run the chosen scenarios; return 1 if one of them found a violation, else 0."""
     print(f"seed {options.seed}")
     folder = Path(mkdtemp(prefix="chaos-"))
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The databases under the service, read and troubled from outside of it."""
+"""Read the databases of the service from outside, and disturb them."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 class ChaosDatabase:
-    """`url` is what the service is given."""
+    """The database of a service; `url` is the setting of that service."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -41,19 +41,19 @@ class ChaosDatabase:
 
 
 def parse_json(value: Any) -> Any:
-    """Of a JSON column, whichever database it is of."""
+    """Return the value of a JSON column: SQLite returns its text, Postgres the value itself."""
     return json.loads(value) if isinstance(value, str) else value
 
 
 class PostgresCluster:
-    """A server of our own, which can be stopped."""
+    """A server of Postgres that can be stopped."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
         self._admin = ChaosDatabase(server.get_uri())
 
     def create_database(self) -> str:
-        """The URL of an empty database."""
+        """Create an empty database and return its URL."""
         name = f"chaos_{uuid4().hex}"
         with self._admin._engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"create database {name}"))
@@ -61,7 +61,7 @@ class PostgresCluster:
         return url.render_as_string(hide_password=False)
 
     async def restart(self, mode: str, pause: float) -> None:
-        """`how`: fast or immediate; `pause`: how long it is away at least, in seconds."""
+        """Restart the server. `mode` is fast or immediate; it stays away for at least `pause` seconds."""
         await asyncio.to_thread(self._run_pg_ctl, "-m", mode, "stop")
         await asyncio.sleep(pause)
         await asyncio.to_thread(self._server.ensure_postgres_running)
@@ -71,7 +71,7 @@ class PostgresCluster:
         pgexec("pg_ctl", command, bin_path=self._server.bin_path, user=self._server.system_user)
 
     def terminate_connections(self, url: str) -> int:
-        """Every connection to a database; how many there were."""
+        """Terminate every connection to a database; return their number."""
         mine = {"name": make_url(url).database}
         return len(
             self._admin.fetch_rows(

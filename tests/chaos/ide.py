@@ -1,4 +1,4 @@
-"""An IDE at work on one session: it keeps what it did and what it received, and asks again until it has the outcome."""
+"""An IDE that works on one session. It records its actions and events, and retries until it has an outcome."""
 
 import asyncio
 import json
@@ -20,20 +20,20 @@ OUTCOME_TIMEOUT_SECONDS = 120
 replica of a loaded machine needs seconds to start."""
 BACKOFF_SECONDS = 0.03
 MAX_ATTEMPTS = 20
-"""How often an answer is sent again whose run failed visibly."""
+"""Attempts to send an answer whose run failed visibly."""
 STEP_WEIGHTS = {"read": 3, "write": 6, "calc": 2, "say": 1, "pair": 2}
 
 
 class NoOutcome(Exception):
-    """There is no outcome; the ledger says why."""
+    """The message has no outcome; the ledger says why."""
 
 
 class TurnFailed(Exception):
-    """The turn failed visibly; the user goes on with the next."""
+    """The turn failed visibly; the user starts the next one."""
 
 
 class _HungUp(Exception):
-    """The client hangs up, as it was told to."""
+    """The client hangs up, as its behavior demands."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,25 @@ class IdeBehavior:
     tokens: bool = False
     parallel: bool = True
     cut_after_bytes: int = 0
-    """It hangs up after fewer bytes than that, most of the time; 0: never."""
+    """Most streams are cut after fewer bytes than this; 0: none is."""
     join_probability: float = 0.5
-    """How often it asks for the stream, in place of sending the message again."""
+    """Probability that a retry joins the stream instead of sending the message again."""
     switch_probability: float = 0.15
-    """How often the user picks an agent, in place of a plain message."""
+    """Probability that the user picks an agent instead of sending a plain message."""
     extra_words: str = ""
-    """Words for the model, in each turn."""
+    """Words for the model, added to each turn."""
     max_steps: int = 4
-    """The most of a turn."""
+    """The most steps of a turn."""
 
 
 class IdeIdentity(NamedTuple):
-    """Who an IDE is."""
+    """The name, the session and the choices of an IDE."""
 
     name: str
     session: str
     rng: Random
     choose_url: Callable[[], str]
-    """The address for the next request."""
+    """Returns the address for the next request."""
 
 
 class ReceivedEvent(NamedTuple):
@@ -71,7 +71,7 @@ class ReceivedEvent(NamedTuple):
 
 @dataclass
 class PendingMessage:
-    """A message on its way, and what came of it so far."""
+    """A message that has no outcome yet, and the events that it caused so far."""
 
     key: str
     message: Message
@@ -81,7 +81,7 @@ class PendingMessage:
     """The runs that answered the message itself."""
     last_event: ReceivedEvent | None = None
     finished_run: str = ""
-    """The run that came to its end."""
+    """The run that ended."""
 
 
 class Ide:
@@ -93,19 +93,19 @@ class Ide:
         habits: IdeBehavior,
         timeout_seconds: float = OUTCOME_TIMEOUT_SECONDS,
     ) -> None:
-        """`patience`: in seconds, how long it asks for the outcome of a message."""
+        """A message without an outcome after `timeout_seconds` is a violation."""
         self._patience = timeout_seconds
         self.session = client.session
         self.turns = 0
         self.cuts = 0
         self.refused = 0
-        """How often a message could not be taken, or had failed."""
+        """Messages that were refused or had failed."""
         self._client, self._rng, self._where = client.name, client.rng, client.choose_url
         self._http, self._ledger, self._habits = http, ledger, habits
         self._earlier: set[str] = set()
         self._streams = 0
         self._results: dict[str, str] = {}
-        """What was executed, by call."""
+        """The results of the executed calls, by call id."""
 
     async def play_turns(self, is_over: Callable[[], bool]) -> None:
         with suppress(NoOutcome):
@@ -113,7 +113,7 @@ class Ide:
                 await self.play_turn()
 
     async def play_turn(self, *steps: str) -> None:
-        """A conversation from the user's message to the end of what comes of it; without steps, of its own choice."""
+        """Send a message and answer all calls until the turn ends; without steps, choose some."""
         with suppress(TurnFailed):
             await self.answer_calls(await self.send_opening(*(steps or self._choose_steps())))
 
@@ -122,7 +122,7 @@ class Ide:
         return self._rng.choices(list(STEP_WEIGHTS), list(STEP_WEIGHTS.values()), k=count)
 
     async def send_opening(self, *steps: str) -> list[Chunk]:
-        """What the user's next message brings. Raises Abandoned, GaveUp."""
+        """Send the user's next message and return its chunks. Raises TurnFailed and NoOutcome."""
         message = self.build_opening(*steps)
         if self._rng.random() < self._habits.switch_probability:
             message |= {"type": "switch_agent", "agent_type": self._rng.choice(["coder", "ask"])}
@@ -154,7 +154,9 @@ class Ide:
         return await self._send_answer("hitl_decision", call, decision=how, **more)
 
     async def _execute_call(self, call: Chunk, decision: str = "") -> list[Chunk]:
-        """Once; the result that it had is sent again when the call is told again. `decision`: of its user, here."""
+        """Execute a call once and send its result; a call that comes again gets the same result.
+
+        `decision` is the decision of the user of this IDE."""
         if call["call_id"] not in self._results:
             self.record_execution(call, decision)
         return await self._send_answer("tool_result", call, result=self._results[call["call_id"]])
@@ -165,7 +167,7 @@ class Ide:
         self._results[call["call_id"]] = f"result of {call['call_id']}"
 
     async def _send_answer(self, kind: str, call: Chunk, **more: Any) -> list[Chunk]:
-        """Raises Abandoned when the answer is not wanted any more, because its run failed before."""
+        """Send an answer and return its chunks. Raises TurnFailed if its run failed and closed the call."""
         message = {"type": kind, "call_id": call["call_id"], "tool_name": call["tool_name"], **more}
         has_failed = False
         for _ in range(MAX_ATTEMPTS):
@@ -182,7 +184,7 @@ class Ide:
         raise TurnFailed
 
     async def send(self, message: Message) -> list[Chunk]:
-        """The chunks of its outcome. Raises GaveUp."""
+        """Send a message until it has an outcome; return the chunks of that. Raises NoOutcome."""
         sent = PendingMessage(get_idempotency_key(message), message)
         self._ledger.write("sent", session=self.session, key=sent.key, message=message)
         until = asyncio.get_running_loop().time() + self._patience
@@ -296,7 +298,7 @@ class Ide:
 
 
 async def _parse_events(pieces: AsyncIterator[bytes]) -> AsyncIterator[ReceivedEvent]:
-    """Whole events only."""
+    """Yield the complete events of a stream."""
     rest = b""
     async for piece in pieces:
         *blocks, rest = (rest + piece).split(b"\n\n")
@@ -317,7 +319,7 @@ def _parse_chunk(event: ReceivedEvent) -> Chunk | None:
 
 
 def get_idempotency_key(message: Message) -> str:
-    """What is the same for a retry, and for nothing else."""
+    """Return the key that a message shares with its retries only."""
     if "id" in message:
         return str(message["id"])
     return ":".join(str(message[name]) for name in ("type", "call_id", "decision") if name in message)
@@ -328,6 +330,6 @@ def index_tool_calls(chunks: list[Chunk]) -> dict[str, Chunk]:
 
 
 def get_error_code(chunks: list[Chunk]) -> str | None:
-    """The code of the error that a stream ended with."""
+    """Return the code of the error that ended a stream, or None."""
     last = chunks[-1] if chunks else {}
     return str(last["metadata"]["code"]) if last.get("type") == "error" and last["is_final"] else None

@@ -1,4 +1,4 @@
-"""What must hold when everything is over, from the IDE's ledger, the model's, the database and the histories."""
+"""Check the final state: the IDE's ledger, the model's, the database and the histories must agree."""
 
 import json
 from collections import Counter, defaultdict
@@ -23,7 +23,7 @@ class Evidence:
     expected_codes: frozenset[str]
     """The codes of errors that may end a run in this scenario."""
     has_no_retries: bool
-    """No run is done again: nothing was killed."""
+    """Nothing was killed, so no run is repeated."""
 
     def filter_ledger(self, what: str) -> list[LedgerEntry]:
         return [line for line in self.ledger if line["what"] == what]
@@ -73,7 +73,7 @@ def check_event_ids(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_same_event(first: str, second: str) -> bool:
-    """A call that is not open any more is told as an error under its number."""
+    """Return whether two events are one: a call that was closed later becomes an error of the same number."""
     if first == second:
         return True
     one, other = json.loads(first), json.loads(second)
@@ -82,7 +82,7 @@ def _is_same_event(first: str, second: str) -> bool:
 
 
 def check_stored_events(evidence: Evidence) -> Iterator[str]:
-    """By those who followed a run to its end, and were not told that it failed."""
+    """Compare the stored events of a run with those of readers who followed it to an end without a failure."""
     received: dict[str, dict[int, str]] = defaultdict(dict)
     ended = set()
     for line in evidence.filter_ledger("event"):
@@ -111,7 +111,9 @@ def check_runs_finished(evidence: Evidence) -> Iterator[str]:
 
 
 def check_acknowledged_messages(evidence: Evidence) -> Iterator[str]:
-    """Once, and in order; more often only where a run of it failed visibly, not at all only where its last one did."""
+    """Expect each acknowledged message once and in order.
+
+    A message may be there again for each run of it that failed, and may be missing if its last run failed."""
     contents = {s: [each["content"] for each in history] for s, history in evidence.histories.items()}
     order: dict[str, list[int]] = defaultdict(list)
     for line, has_failed in _find_acknowledged(evidence, "user_message", "switch_agent"):
@@ -129,7 +131,7 @@ def check_acknowledged_messages(evidence: Evidence) -> Iterator[str]:
 
 
 def _find_acknowledged(evidence: Evidence, *kinds: str) -> Iterator[tuple[LedgerEntry, bool]]:
-    """What was acknowledged, and whether it failed in the end."""
+    """Yield the acknowledged messages of these kinds, each with whether its last run failed."""
     acknowledged = {(line["session"], line["key"]) for line in evidence.filter_ledger("acknowledged")}
     ends = {
         (line["session"], line["key"]): line["what"]
@@ -159,7 +161,7 @@ def _has_failed(run: Row) -> bool:
 
 
 def check_tool_results(evidence: Evidence) -> Iterator[str]:
-    """Each result as it was sent, once."""
+    """Expect each result once, as it was sent."""
     for line, has_failed in _find_acknowledged(evidence, "tool_result"):
         history = evidence.histories.get(line["session"])
         if history is None or has_failed:
@@ -200,7 +202,7 @@ def check_call_execution(evidence: Evidence) -> Iterator[str]:
 
 
 def check_write_decisions(evidence: Evidence) -> Iterator[str]:
-    """No call has two decisions, no write_file was executed without one, none that was taken is forgotten."""
+    """Expect one decision at most for each call, one for each executed write_file, and none that is lost."""
     decisions: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in evidence.audit:
         if row["decision"] in DECISIONS:

@@ -1,4 +1,4 @@
-"""Lines of JSON in a file, on the disk before the next step is taken."""
+"""A file with a line of JSON for each step, which is on the disk before the next step begins."""
 
 import json
 import os

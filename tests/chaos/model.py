@@ -1,9 +1,9 @@
-"""A model whose answer depends only on the conversation it is sent; a process of its own, which outlives the service's.
+"""A model whose answer depends on the conversation alone. Its process outlives those of the service.
 
-A turn begins `[session#turn] step step ...`; the model takes one step a call, then says that it is done:
-`read`, `write`, `calc` (which the service runs itself), `say` (text beside a read), `pair` (two reads at once, if it
-may), `words:N` (an end of N words), `slow:N` (N milliseconds before each answer of the turn).
-It prints its address; what it saw is in the ledger.
+A turn begins `[session#turn] step step ...`. The model takes one step for each request, then says that it is done.
+The steps are `read`, `write`, `calc` (the service runs it itself), `say` (text beside a read) and `pair` (two reads at
+once, if the client allows it). `words:N` makes the end N words long; `slow:N` delays each answer of the turn by N ms.
+The model prints its address, and records its requests in the ledger.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.support.llm_server import (
 
 class ChaosModel:
     def __init__(self, ledger: Ledger, delay: float) -> None:
-        """`delay`: the longest of an answer, in seconds."""
+        """Delay each answer by up to `delay` seconds."""
         self._ledger = ledger
         self._delay = delay
         self.server = ScriptedLLM(otherwise=self._answer_request)
@@ -65,7 +65,7 @@ class ChaosModel:
 
 
 def _find_turn_start(messages: Sequence[Message]) -> tuple[int, Marker, list[str]] | None:
-    """Where the turn begins, whose it is, and its words."""
+    """Return the index of the turn's first message, its marker and its words; None if there is no turn."""
     for place in range(len(messages) - 1, -1, -1):
         content = messages[place]["content"] or ""
         if messages[place]["role"] == "user" and (said := parse_marker(content)):

@@ -1,4 +1,4 @@
-"""Where a replica can be made to die, and what can be taken out of it."""
+"""The points at which a replica can be made to die, and the parts that can be removed from it."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,13 +6,13 @@ from tests.chaos import product
 
 
 class InjectionPoint(NamedTuple):
-    """The passing of a function. `work`: for transactions, a part of the qualified name of what runs in it."""
+    """A call of a function. For a transaction, `work` is a part of the qualified name of its function."""
 
     targets: tuple[str, ...]
     moment: Literal["before", "after"]
     work: str = ""
     max_passes: int = 4
-    """It is passed at least so often while a few sessions work."""
+    """A few sessions that work pass the point at least this often."""
 
 
 INJECTION_POINTS = {
@@ -34,7 +34,7 @@ INJECTION_POINTS = {
 
 
 def _disable_ping(original: Any) -> Any:
-    """An engine that does not ping its connections."""
+    """Return a function that creates engines which do not ping their connections."""
 
     def create_unpinged(*args: Any, **options: Any) -> Any:
         return original(*args, **{**options, "pool_pre_ping": False})
@@ -57,7 +57,7 @@ def _disable_retry(_: Any) -> Any:
 
 
 def _ignore_lock(original: Any) -> Any:
-    """A session that nobody holds."""
+    """Return a function that reads a session's row as if no replica had its lease."""
 
     def read_unlocked_row(*args: Any) -> Any:
         row = original(*args)
@@ -78,7 +78,7 @@ def _skip_fence_check(_: Any) -> Any:
 
 
 class _IdleStore:
-    """The store of a session where nothing goes on."""
+    """A store whose sessions have no unfinished run."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -102,4 +102,6 @@ REMOVED_PARTS: dict[str, dict[str, Any]] = {
         product.CHECKPOINT_RETRY: _disable_retry,
     },
 }
-"""What replaces what: the replacement is made of the original. The check goes with the second attempts behind it."""
+"""By part, the targets and the functions that make their replacements from the originals.
+
+The check of connections goes together with the retries behind it."""

@@ -1,4 +1,4 @@
-"""The processes of a scenario: replicas, which die and come again, and the model, which stays."""
+"""The processes of a scenario: replicas, which die and start again, and the model, which stays."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from tests.support.service import API_KEY, open_http_client
 
 
 class ReplicaProcess:
-    """One address; the process behind it changes."""
+    """A replica at one address, whose process changes."""
 
     def __init__(self, settings: dict[str, str], output: Path, without: str = "") -> None:
         self.port = find_free_port()
@@ -39,7 +39,7 @@ class ReplicaProcess:
         self._process: ForkServerProcess | None = None
 
     def start(self, point: str = "") -> None:
-        """`point`: see `replica`."""
+        """Start a process. It sends itself a signal at `point`, which tests.chaos.replica describes."""
         environment = {**self._environment, "CHAOS_POINT": point}
         self._process = FORK_CONTEXT.Process(
             target=replica.serve_in_fork, args=(environment, str(self._output)), daemon=True
@@ -47,7 +47,7 @@ class ReplicaProcess:
         self._process.start()
 
     async def wait_until_ready(self) -> None:
-        """Wait until it answers, or has ended. Raises TimeoutError."""
+        """Wait until the replica answers or has ended. Raises TimeoutError."""
         async with open_http_client(self.url, b"") as http:
             if not await poll(lambda: self._has_ended_or_answers(http), DEADLINE_SECONDS):
                 raise TimeoutError(f"the replica does not answer after {DEADLINE_SECONDS} s")
@@ -83,13 +83,13 @@ class ReplicaProcess:
         return bool(self._process and self._process.is_alive())
 
     def limit_file_size(self, size: int) -> None:
-        """How large a file may become that the process writes."""
+        """Limit the size of the files that the process writes, in bytes."""
         assert self._process
         assert self._process.pid
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def measure_memory(self) -> int:
-        """Bytes."""
+        """Return the memory of the process in bytes."""
         return int(self._read_status("VmRSS").split()[0]) * 1024
 
     def _read_status(self, name: str) -> str:
@@ -99,7 +99,7 @@ class ReplicaProcess:
 
 
 async def verify_audit(url: str, output: Path) -> str:
-    """What the service's own check of the audit complains of; empty if it does not."""
+    """Return the complaint of the service's own check of the audit; empty if there is none."""
     environment = {"AGENT_RUNTIME__DB_URL": url}
     process = FORK_CONTEXT.Process(target=replica.verify_in_fork, args=(environment, str(output)), daemon=True)
     process.start()
@@ -109,7 +109,7 @@ async def verify_audit(url: str, output: Path) -> str:
 
 @asynccontextmanager
 async def start_model(ledger: Path, delay: float) -> AsyncIterator[str]:
-    """Its address."""
+    """Run the model until the block ends, and yield its address."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.chaos.model", str(ledger), str(delay)),
         cwd=PROJECT_ROOT,

@@ -1,6 +1,6 @@
-"""The names of the product that the chaos suite uses: the only module of this folder that knows any.
+"""The names of the product that the chaos suite uses; no other module of this folder knows any.
 
-A target is `module:path.to.name`; a transaction is a part of the qualified name of the function that runs in it.
+A target is `module:path.to.name`. A transaction is a part of the qualified name of the function that runs in it.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ CHECKPOINT_RETRY = "graph.checkpoint.postgres:with_retry"
 
 
 def lock_session(connection: Any, session_id: str) -> Any:
-    """Lock the session's row and return it, without a look at the lease."""
+    """Lock the session's row and return it, without a check of the lease."""
     return lock_row(connection, session_id)
 
 

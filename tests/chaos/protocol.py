@@ -1,4 +1,4 @@
-"""What holds of every conversation, in OpenAI's shapes, whoever wrote it down."""
+"""The rules of every conversation in OpenAI's format, in a history as in a request."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ Message = Mapping[str, Any]
 
 
 class Marker(NamedTuple):
-    """How a turn's first message begins, so that each sentence of a conversation says whose it is."""
+    """The beginning of a turn's first message; it shows the session and the turn of each text."""
 
     session: str
     turn: int
@@ -23,7 +23,7 @@ def parse_marker(content: str) -> Marker | None:
 
 
 def find_faults(messages: Sequence[Message]) -> Iterator[str]:
-    """Sentences; `messages` without the system prompt."""
+    """Yield a sentence for each broken rule. `messages` do not include the system prompt."""
     known: set[str] = set()
     waiting: set[str] = set()
     if messages and messages[0]["role"] != "user":

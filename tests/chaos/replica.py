@@ -1,7 +1,7 @@
 """The service in a process that can be killed at a named point: `python -m tests.chaos.replica`.
 
-`CHAOS_POINT`: `name:n:signal`, a name of `points.POINTS`; the process sends itself the signal at the n-th passing.
-`CHAOS_WITHOUT`: what is taken out, a name of `points.WITHOUT`.
+`CHAOS_POINT` is `name:n:signal`, with a name of INJECTION_POINTS: at its n-th pass the process sends itself the signal.
+`CHAOS_WITHOUT` is a name of REMOVED_PARTS: that part is removed.
 """
 
 import inspect
@@ -74,7 +74,7 @@ def _replace_target(target: str, replacement: Callable[[Any], Any]) -> None:
 
 
 def resolve_target(target: str) -> tuple[Any, str, Any]:
-    """What `module:path.to.name` names: what holds it, under which name, and itself."""
+    """Resolve `module:path.to.name`; return the object that has the attribute, its name and its value."""
     module, _, path = target.partition(":")
     holder: Any = import_module(module)
     *parents, name = path.split(".")
@@ -89,13 +89,13 @@ def main() -> None:
 
 
 def serve_in_fork(environment: dict[str, str], output: str) -> None:
-    """In a process that has all modules loaded already. `output`: the file that takes what it says."""
+    """Run the service in a forked process; its output goes to the file `output`."""
     _prepare_process(environment, output)
     main()
 
 
 def verify_in_fork(environment: dict[str, str], output: str) -> None:
-    """As `forked`: `python -m cli verify`."""
+    """Run `python -m cli verify` in a forked process; its output goes to the file `output`."""
     _prepare_process(environment, output)
     sys.exit(product.verify_audit())
 

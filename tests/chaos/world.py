@@ -1,4 +1,4 @@
-"""One scenario's world: a database, a model, replicas, IDEs at work; and in the end the judgement."""
+"""The world of a scenario: a database, a model, replicas and IDEs; at its end it is judged."""
 
 import asyncio
 import itertools
@@ -21,14 +21,14 @@ from tests.support.eventually import DEADLINE_SECONDS, poll
 from tests.support.service import API_KEY
 
 SETTLE_SECONDS = 60
-"""Seconds until nothing may be left to do when nothing troubles the service any more, on a loaded machine as well."""
+"""Seconds after the last trouble until every run must be done, on a loaded machine as well."""
 
 
 class ScenarioSetup:
-    """What a scenario runs on. `rounds`: how much of it."""
+    """The folder, the seed, the number of rounds and the database of a scenario."""
 
     def __init__(self, folder: Path, seed: str, rounds: int, postgres: PostgresCluster | None, without: str) -> None:
-        """Without `postgres` on SQLite."""
+        """Use SQLite if there is no `postgres`."""
         self.folder, self.seed, self.rounds, self.postgres, self.without = folder, seed, rounds, postgres, without
 
 
@@ -44,19 +44,19 @@ class World:
     has_no_retries: bool = False
     ides: list[Ide] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
-    """Of the scenario itself."""
+    """The violations that the scenario itself found."""
     is_over: bool = False
     deleted_sessions: set[str] = field(default_factory=set)
     """The sessions that may be deleted."""
 
     def add_ide(self, habits: IdeBehavior | None = None, at: int | None = None) -> Ide:
-        """On a new session; `at`: the replica it always asks."""
+        """Add an IDE with a session of its own. It uses the replica number `at`, or any."""
         ide = self._create_ide(f"s-{len(self.ides) + 1}", "", habits or IdeBehavior(), at)
         self.ides.append(ide)
         return ide
 
     def add_twin(self, ide: Ide, habits: IdeBehavior, at: int) -> Ide:
-        """A second client of its session."""
+        """Return a second client of an IDE's session."""
         return self._create_ide(ide.session, "-twin", habits, at)
 
     def _create_ide(self, session: str, suffix: str, habits: IdeBehavior, at: int | None) -> Ide:
@@ -68,7 +68,7 @@ class World:
 
     @asynccontextmanager
     async def play_sessions(self, sessions: int, habits: IdeBehavior | None = None) -> AsyncIterator[None]:
-        """IDEs at work while the block runs; each then ends its turn."""
+        """Let IDEs work while the block runs; each of them then ends its turn."""
         ides = [self.add_ide(habits) for _ in range(sessions)]
         async with asyncio.TaskGroup() as group:
             for ide in ides:
@@ -92,7 +92,7 @@ class World:
         return await self.http.get(f"{self.replicas[at].url}{path}")
 
     async def judge_outcome(self) -> list[str]:
-        """Every replica must run."""
+        """Wait for all runs, and return the violations. Every replica must run."""
         left = await self._wait_for_runs()
         for ide in self.ides:
             with suppress(NoOutcome):
@@ -114,12 +114,12 @@ class World:
         return [*self.findings, *left, *apply_checks(evidence), *([complaint] if complaint else [])]
 
     async def wait_for_refusal(self) -> None:
-        """Until an IDE is told that its message cannot be taken, or has failed."""
+        """Wait until a message of an IDE is refused or has failed."""
         before = sum(ide.refused for ide in self.ides)
         await self.wait_until(lambda: sum(ide.refused for ide in self.ides) > before, DEADLINE_SECONDS)
 
     async def wait_until(self, holds: Callable[[], bool], seconds: float) -> None:
-        """It is a finding when it does not hold in that time."""
+        """Wait until the condition holds; it is a violation if it does not in that time."""
         if not await poll(holds, seconds):
             self.findings.append(f"the scenario's condition does not hold after {seconds} s")
 
@@ -147,7 +147,7 @@ class World:
 async def open_world(
     setup: ScenarioSetup, *, replicas: int = 1, delay: float = 0.05, **settings: str
 ) -> AsyncIterator[World]:
-    """Its replicas are not started yet. `delay`: the longest of a model call, in seconds."""
+    """Open a world whose replicas are not started. A model call takes up to `delay` seconds."""
     setup.folder.mkdir()
     url = setup.postgres.create_database() if setup.postgres else f"sqlite:///{setup.folder}/chaos.db"
     async with (

@@ -1,4 +1,4 @@
-"""The command line: what the gate says, what another policy would change, whether an audit is whole."""
+"""The command line explains the gate, compares policies, and checks audits."""
 
 import json
 from pathlib import Path

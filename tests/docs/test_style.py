@@ -1,4 +1,4 @@
-"""The rules for names and prose of CONTRIBUTING.md, counted over the whole source."""
+"""Names and docstrings follow the rules of CONTRIBUTING.md, counted over the whole source."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The model's side of the evening: a server that says what is recorded, and judges each request that it gets."""
+"""The model's side of the evening: a server that plays the recording and judges each request."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from tests.support.llm_server import (
 
 EXPECTED_TITLE = "Вечер над сервисом агентов"
 SHORT_TEXT_LENGTH = 1_000
-"""Characters of a message that is sent whole, whatever else is not."""
+"""Characters of a message that is always sent whole."""
 STREAM_START = encode_sse(build_delta(content="I will "))
 PARTIAL_CALL = encode_sse(
     build_delta(tool_calls=[{"index": 0, "id": "half", "function": {"name": "read_file", "arguments": '{"pa'}}])
@@ -45,20 +45,20 @@ FAULTS: dict[str, Responder] = {
     "10,000 calls": ScriptedReply(tool_calls=respond_raw_tool_call("echo", '{"text": "a"}').tool_calls * 10_000),
 }
 MIDSTREAM_FAULTS = {"reset in the text", "reset in a call"}
-"""After words that the user saw."""
+"""Faults after words that the user saw."""
 
 
 @dataclass
 class EveningModel:
-    """`answer` is for `ScriptedLLM(otherwise=...)`."""
+    """A model that plays the recording; `answer_request` is for `ScriptedLLM(otherwise=...)`."""
 
     budget: int
     failures: list[str] = field(default_factory=list)
-    """Turn by turn, what was wrong with a request."""
+    """The faults of requests, in order."""
     summaries: list[list[dict[str, Any]]] = field(default_factory=list)
-    """What each was to be made of."""
+    """The transcript of each requested summary."""
     used_summaries: int = 0
-    """How many of them a specialist was told of."""
+    """Summaries that a specialist received."""
     request_count: int = 0
     """Requests of specialists and of the classifier."""
     largest_request: int = 0
@@ -67,7 +67,7 @@ class EveningModel:
     _stored_summaries: int = 0
     """Summaries that the service has."""
     _has_failed: bool = False
-    """Whether the last one did: then the next may be the same again."""
+    """The last request failed, so the next one may be its repetition."""
     _turn_number: int = 0
     _user_text: str = ""
     _lines: deque[RecordedModelCall] = field(default_factory=deque)
@@ -77,14 +77,14 @@ class EveningModel:
         self._user_text, self._lines = turn.user_text, deque(turn.model)
 
     def end_turn(self, failures: Sequence[str]) -> None:
-        """`failures`: what went wrong on the user's side."""
+        """Record the failures on the user's side, and the lines that nobody requested."""
         for failure in failures:
             self._record_failure(failure)
         if self._lines:
             self._record_failure(f"nobody asked for {[*self._lines]}")
 
     def discard_unused_summaries(self) -> None:
-        """A summary that nobody was told of yet is gone with the service, and is made again."""
+        """Forget the summaries that no specialist received: they ended with the service, and are made again."""
         del self.summaries[self.used_summaries :]
         self._stored_summaries = self.used_summaries
 
@@ -125,7 +125,7 @@ class EveningModel:
         return self._wait_for_summaries(self._build_reply(line))
 
     def _wait_for_summaries(self, step: Responder) -> Responder:
-        """One that is under way comes first, so that each evening goes the same way."""
+        """Wait for a summary that is being made before the step, so that every evening is the same."""
 
         async def respond(exchange: Exchange) -> None:
             await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "summary"))

@@ -1,4 +1,4 @@
-"""The evening as it was recorded, a line of JSON a turn: what the user typed, and what was said and done then."""
+"""The recording of the evening, with a line of JSON for each turn: the user's input, and the model's answers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 RECORDING = Path(__file__).with_name("recording.jsonl")
 DRAFT, FINAL = "DRAFT", "FINAL"
-"""The user who edits a call puts the one in the place of the other."""
+"""The user who edits a call replaces the first word by the second."""
 CTRL_C = "^C"
 DECISIONS = {"a": "approve", "t": "approve", "s": "approve", "e": "edit", "r": "reject"}
 
@@ -22,11 +22,11 @@ class FrozenModel(BaseModel):
 class RecordedToolCall(FrozenModel):
     tool: str
     args: dict[str, Any] | str
-    """A text: as the model wrote it, and no JSON."""
+    """A text is what the model wrote in place of JSON."""
     user: list[str] = []
-    """What the user typed when asked about it."""
+    """The user's input when the call requires approval."""
     id: str | None = None
-    """Instead of one that no other call has."""
+    """The id of the call; None: one that no other call has."""
 
     @property
     def decision(self) -> str | None:
@@ -34,7 +34,7 @@ class RecordedToolCall(FrozenModel):
 
     @property
     def final_arguments(self) -> dict[str, Any]:
-        """The arguments that the history has."""
+        """Return the arguments in the history."""
         if isinstance(self.args, str):
             return {}
         edited: dict[str, Any] = json.loads(json.dumps(self.args).replace(DRAFT, FINAL))
@@ -42,29 +42,29 @@ class RecordedToolCall(FrozenModel):
 
 
 class RecordedModelCall(FrozenModel):
-    """One call of a model: what it is answered with."""
+    """The answer to one model call."""
 
     by: str
-    """The agent that it is for."""
+    """The agent that makes the call."""
     text: str = ""
     calls: list[RecordedToolCall] = []
-    """Of several the service takes the first."""
+    """The service keeps the first of several."""
     chooses: str = ""
     fault: str = ""
-    """Its name in `tests.evening.model`."""
+    """A name of FAULTS in tests.evening.model."""
 
 
 class RecordedTurn(FrozenModel):
     before: list[str] = []
-    """Commands of the IDE."""
+    """Commands of the IDE before the message."""
     user: str
     model: list[RecordedModelCall]
     errors: list[str] = []
-    """Their codes, as the user sees them."""
+    """The codes of the errors that the user sees."""
 
     @property
     def user_text(self) -> str:
-        """What the user said, without the command that it may stand in."""
+        """Return the user's message, without the command around it."""
         return self.user.split(maxsplit=2)[2] if self.user.startswith("/agent ") else self.user
 
     @property
@@ -94,7 +94,7 @@ def read_tree(folder: Path) -> dict[str, str]:
 
 
 def apply_writes(turns: Sequence[RecordedTurn], before: dict[str, str]) -> dict[str, str]:
-    """The files as the evening leaves them."""
+    """Return the files after all writes of the evening."""
     files = dict(before)
     for path, content in _iter_writes(turns):
         files |= {f"{path}.bak": files[path]} if path in files else {}

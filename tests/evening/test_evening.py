@@ -1,4 +1,4 @@
-"""A long evening over a real project's files: 300 turns in a small window, and at every model call all is in order."""
+"""A long evening over a real project's files: 300 turns in a small window, with a valid request at every model call."""
 
 import json
 import shutil
@@ -29,12 +29,12 @@ from tests.support.service import SessionClient, settings_for, start_service
 
 BUDGET = 12_000
 PROJECT_ARCHIVE = Path(__file__).with_name("project.zip")
-"""The source tree that the recording was made over, frozen: the recording names 71 of its paths."""
+"""The frozen source tree of the recording, which names 71 of its paths."""
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The frozen project, unpacked into a folder that the evening may change."""
+    """Unpack the frozen project into a folder that the evening may change."""
     folder = tmp_path / "project"
     shutil.unpack_archive(PROJECT_ARCHIVE, folder)
     return folder
@@ -66,7 +66,7 @@ def build_settings(url: str) -> dict[str, Any]:
 
 
 def check_requests(model: EveningModel, turns: list[RecordedTurn]) -> None:
-    """Each line was asked for; each summary goes on where the one before it ended, and none tells anything twice."""
+    """Check that each line was requested, and that each summary starts where the one before it ended."""
     assert len(turns) == 300
     assert model.request_count == sum(len(turn.model) for turn in turns)
     assert model.titles == [turns[0].user_text]
@@ -79,7 +79,7 @@ def check_requests(model: EveningModel, turns: list[RecordedTurn]) -> None:
 
 
 async def check_session(session: SessionClient, turns: list[RecordedTurn]) -> None:
-    """What clients see is whole."""
+    """Check that clients see the whole session."""
     found = await session.get("/sessions/{id}/history")
     messages = found["messages"]
     assert check_conversation(messages) == []
@@ -116,7 +116,7 @@ def _get_feedback(call: RecordedToolCall) -> str | None:
 
 
 async def check_usage(session: SessionClient, turns: list[RecordedTurn], summaries: int) -> None:
-    """Each call that said something is counted, once; of one that broke off it is estimated."""
+    """Check that each answered call is counted once; the usage of an interrupted one is estimated."""
     lines = [line for turn in turns for line in turn.model if not line.fault or line.fault in MIDSTREAM_FAULTS]
     found = await session.get("/sessions/{id}/usage")
     assert {purpose: used["model_calls"] for purpose, used in found["purposes"].items()} == {

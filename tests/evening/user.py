@@ -1,4 +1,4 @@
-"""The user's side of the evening: the terminal IDE, typed into as recorded, over real files."""
+"""The user's side of the evening: the terminal IDE over real files, with the recorded input."""
 
 import io
 from collections import deque
@@ -18,7 +18,7 @@ from tests.support.service import API_KEY
 
 
 class RecordingScreen(Screen):
-    """Keeps the codes of the errors that it shows."""
+    """A screen that records the codes of the errors that it shows."""
 
     def __init__(self) -> None:
         super().__init__(Console(file=io.StringIO(), width=200))
@@ -48,7 +48,7 @@ class User:
         await self._client.http.aclose()
 
     async def play_turn(self, turn: RecordedTurn) -> list[str]:
-        """What was not as recorded."""
+        """Type the recorded input of a turn; return the differences from the recording."""
         self._screen.errors.clear()
         self._answers = deque(turn.user_inputs)
         self._failures = []

@@ -1,4 +1,4 @@
-"""What a service of models takes: judged on the request as it came, with nothing of the product."""
+"""The rules of a model service, applied to a request without any code of the product."""
 
 import json
 import re
@@ -71,7 +71,7 @@ def _get_tool_calls(message: Message) -> list[dict[str, Any]]:
 
 
 def estimate_tokens(body: dict[str, Any]) -> int:
-    """Rather too few than too many: the bytes are summed up before they are divided."""
+    """Estimate the tokens of a request, rather too low than too high: the bytes are added up, then divided."""
     texts = [json.dumps(body.get("tools") or [], ensure_ascii=False)]
     around = 0
     for message in body["messages"]:

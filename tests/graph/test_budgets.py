@@ -1,4 +1,4 @@
-"""Budgets: at the warning the user is asked whether to go on, at the limit the work ends and nothing is lost."""
+"""At a budget's warning the user is asked to approve more; at its limit the turn ends and nothing is lost."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,7 +32,7 @@ def call_read_file(number: int, tokens: int) -> AIMessageChunk:
 
 
 def question_chunk(call: dict[str, Any], used: str, setting: str) -> dict[str, Any]:
-    """The chunk that asks whether to go on."""
+    """Return the chunk of the budget question."""
     reason = f"The work has used {used}. Approve to go on up to the limit, reject to stop here."
     asked = tool_call_chunk("continue_work", call["call_id"], used=used)
     return {**asked, "requires_approval": True, "metadata": {"rule": f"budget.{setting}", "reason": reason}}
@@ -42,7 +42,7 @@ def question_chunk(call: dict[str, Any], used: str, setting: str) -> dict[str, A
 async def open_budget_question(
     url: str | Path, llm: ScriptedModel, **changes: Any
 ) -> AsyncIterator[tuple[SessionClient, str]]:
-    """A session whose turn has used 800 of its 1000 tokens, and the id of the call that asks whether to go on."""
+    """Yield a session whose turn has used 800 of its 1000 tokens, and the call id of its budget question."""
     async with start_service(llm, settings_for(url, max_turn_tokens=1000, **changes)) as client:
         session = client.open_session()
         await session.switch("ask", content="Read it")
@@ -91,7 +91,7 @@ async def test_turn_requests_approval_once_at_its_budget_warning(database: str) 
 
 @pytest.mark.parametrize("result", [{"result": "ok"}, {"error": "Unknown tool: continue_work"}])
 async def test_tool_result_accepts_the_budget_warning(tmp_path: Path, result: dict[str, Any]) -> None:
-    """Today's IDE asks its user, and then finds that it has no such tool."""
+    """The shipped IDE asks its user, and then finds that it has no such tool."""
     async with open_budget_question(tmp_path, make_model(call_read_file(0, 800), say_text("Done."))) as (
         session,
         call_id,
@@ -194,7 +194,7 @@ async def test_budget_question_survives_a_restart(database: str) -> None:
 
 
 async def test_turn_ends_at_its_budget_limit_and_keeps_its_results(database: str) -> None:
-    """The answer that goes beyond it is paid for: its tool runs, and its result is there when the work goes on."""
+    """The answer that exceeds the budget is paid for: its tool runs, and the next turn has the result."""
     llm = make_model(call_read_file(0, 800), call_read_file(1, 300), with_usage(say_text("Both are empty."), 10, 0))
     async with open_budget_question(database, llm) as (session, call_id):
         await session.decide("approve", call_id)
@@ -247,7 +247,7 @@ async def test_session_budget_question_repeats_until_it_is_approved(database: st
 
 
 async def test_fallback_model_calls_count_towards_the_money_budget(tmp_path: Path) -> None:
-    """And a model without a price as the dearest that has one: a budget is not got round by a name."""
+    """A model without a price counts as the dearest one, so no name avoids the budget."""
     prices = {**PRICES, "small": {"prompt": 0.1, "completion": 0.1}}
     settings = settings_for(tmp_path, max_turn_cost="0.001", budget_warning=1, llm_model="small", prices=prices)
     for by, money in (("big", 0.0008), ("small", 0.00008), ("unheard-of", 0.0008), ("", 0.00008)):

@@ -1,4 +1,4 @@
-"""What a model is sent of a conversation: always sound, always within the room, and the same for as long as it fits."""
+"""A model is sent a part of the conversation that is valid, fits the budget, and stays the same while it can."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -31,7 +31,7 @@ TEXT_UNITS = ["a", "word ", "{x: 1}\n", "слово ", "\u2028", "字", "> [The 
 
 
 def draw_text(dice: Random) -> str:
-    """Short, long, or longer than all there is room for."""
+    """Draw a text that is short, long, or longer than the whole budget."""
     length = dice.choice([0, 3, 40, 40, 400, 400, 3_000, 100_000 if dice.random() < 0.1 else 40])
     text = dice.choice(TEXT_UNITS)
     return (text * (length // len(text) + 1))[:length]
@@ -60,7 +60,7 @@ def check_fits(sent: Sequence[AnyMessage], room: int) -> None:
 @search_settings()
 @given(turns=st.lists(draw_from_seed(draw_turn), min_size=1, max_size=12), room=ROOM_SIZES, dice=st.randoms())
 def test_window_always_fits_and_is_valid(turns: list[list[AnyMessage]], room: int, dice: Random) -> None:
-    """Step by step, with summaries that come late or never, and agents that leave less room."""
+    """Summaries come late or never, and some agents leave less room."""
     conversation = [message for turn in turns for message in turn]
     memory, due = INITIAL_WINDOW, 0
     for messages in iter_model_calls(conversation):
@@ -74,14 +74,14 @@ def test_window_always_fits_and_is_valid(turns: list[list[AnyMessage]], room: in
 
 
 def iter_model_calls(conversation: list[AnyMessage]) -> Iterator[list[AnyMessage]]:
-    """The conversation at each call of a model."""
+    """Yield the conversation at each model call."""
     for end, following in enumerate([*conversation[1:], HumanMessage("")], 1):
         if conversation[end - 1].type != "ai" and following.type != "tool":
             yield conversation[:end]
 
 
 def apply_summary(messages: Sequence[AnyMessage], memory: WindowState, upto: int, dice: Random) -> WindowState:
-    """As a summary leaves it."""
+    """Return the window after a summary of the messages before `upto`."""
     reached = build_transcript(messages, memory, upto, 2_000).upto
     assert memory["upto"] < reached <= upto
     assert messages[reached].type != "tool"
@@ -100,7 +100,7 @@ def test_conversation_that_fits_is_sent_unchanged(turns: list[list[AnyMessage]],
 
 
 def test_window_moves_rarely_and_only_grows_in_between() -> None:
-    """As a provider's cache of the prompt wants it; here without any summary."""
+    """A provider's cache of prompts depends on this; there is no summary here."""
     conversation = [message for number in range(400) for message in build_read_turn(number, 900)]
     memory, moves = INITIAL_WINDOW, 0
     sent: list[AnyMessage] = []

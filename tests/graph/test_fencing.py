@@ -1,4 +1,4 @@
-"""A checkpoint is written under the lease of its run, on both databases."""
+"""A checkpoint is written only under the lease of its run, on both databases."""
 
 import psycopg
 import pytest
@@ -72,7 +72,7 @@ QUEUED_REQUEST = RunRequest("s-1", wire.UserMessage(type="user_message", content
 
 
 async def queue_request(store: Storage) -> None:
-    """A message behind a call that is open."""
+    """Queue a message in a session with an open call."""
     await lease_session(store)
     call = wire.ToolCall(call_id="c0", tool_name="write_file", arguments={"path": "a.py"}, requires_approval=True)
     paused = Pause(resume="r", calls=[OpenCall(call=call, agent="coder", rule="r", reason="", created_at="2026")])

@@ -1,4 +1,4 @@
-"""Agents that go round in circles: the third time the user is asked. Those who get on are left alone."""
+"""An agent that repeats itself a third time makes a question to the user; one that makes progress does not."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def call_read_file(number: int, path: str = "a.py") -> Any:
 
 
 async def play_turn(session: SessionClient, request: str, *call_ids: str) -> list[dict[str, Any]]:
-    """Approves what asks, and runs every call; the last answer."""
+    """Send a request, approve and answer each call; return the last answer."""
     answer = await session.send_text(request)
     for call_id in call_ids:
         if answer[-1].get("requires_approval"):
@@ -93,7 +93,7 @@ async def test_repeating_the_same_edit_and_test_is_a_loop(tmp_path: Path) -> Non
 
 
 async def test_rejected_writes_are_no_progress(tmp_path: Path) -> None:
-    """They changed nothing, however new they are."""
+    """A rejected write changed nothing, however new it is."""
     lines = []
     for n in range(3):
         lines += [call_read_file(n), call_tool("write_file", call_id=f"w{n}", path=f"{n}.py", content="x")]
@@ -167,11 +167,11 @@ async def test_loop_question_is_replayed(tmp_path: Path) -> None:
 
 
 FileAction = tuple[str, int]
-"""What is done: read or write, and to which of a few files."""
+"""A tool, read or write, and the number of a file."""
 
 
 def build_turn(steps: list[FileAction]) -> tuple[list[AnyMessage], list[RequestedCall]]:
-    """A turn of these steps, of which the last is asked for."""
+    """Return the messages of a turn with these steps, and the calls of its last step, which have no result."""
     messages: list[AnyMessage] = [HumanMessage("Go")]
     asked: list[RequestedCall] = []
     for number, (tool, file) in enumerate(steps):

@@ -1,4 +1,4 @@
-"""One call at a time, whatever the model's service makes of the flag; and several for a client that asked for them."""
+"""A client gets one call at a time, however the model service treats the flag; one that opted in gets several."""
 
 import json
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ async def start_scripted_service(
 
 
 def stream_whole_calls(reply: ScriptedReply, **each: Any) -> Responder:
-    """A stream with each call whole in an event of its own. `each`: what is the same in all; None: not there at all."""
+    """Stream each call whole in an event of its own. `each` has the values of all calls; None leaves a field out."""
     told = [{"index": number, **call, **each} for number, call in enumerate(reply.tool_calls)]
     parts = [{name: value for name, value in call.items() if value is not None} for call in told]
     return respond_raw(
@@ -57,7 +57,7 @@ def stream_whole_calls(reply: ScriptedReply, **each: Any) -> Responder:
 
 
 def stream_split_calls(reply: ScriptedReply, **each: Any) -> Responder:
-    """As usual, who and then the arguments, but for `each`."""
+    """Stream each call in pieces, as usual, with the values of `each` in all of them."""
     events = [event for event in reply.iter_events() if event["choices"]]
     for event in events:
         for call in event["choices"][0]["delta"].get("tool_calls", ()):
@@ -81,7 +81,7 @@ all_index_variants = pytest.mark.parametrize(
 
 
 def read_calls_and_results(request: Any) -> list[str]:
-    """The arguments of the calls in the model's last message, and what it was told of them."""
+    """Return the arguments and the result of each call in the model's last message."""
     *_, message = [each for each in request.body["messages"] if each["role"] == "assistant"]
     answers = {m["tool_call_id"]: m["content"] for m in request.body["messages"] if m["role"] == "tool"}
     return [f"{call['function']['arguments']} {answers[call['id']]}" for call in message["tool_calls"]]

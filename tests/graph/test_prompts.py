@@ -1,4 +1,4 @@
-"""The team's files: what each agent may do, and that a file which cannot work is refused."""
+"""The files of the team give each agent its tools and limits, and an invalid file is refused."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The service as the edge in front of a real LangGraph server, which runs our graph and keeps its threads."""
+"""The service works in front of a real LangGraph server, which runs the graph and keeps its threads."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ from tests.support.service import (
 
 
 class RemoteServer:
-    """The server, and where its graph looks for a model."""
+    """A LangGraph server, and the port of its graph's model."""
 
     def __init__(self, server: LangGraphDev, model_port: int) -> None:
         self.server, self._model_port = server, model_port
@@ -60,7 +60,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteServer]:
 
 @pytest.fixture
 def name() -> str:
-    """Of a session that the server has not seen."""
+    """Return the name of a session that the server has not seen."""
     return uuid4().hex
 
 
@@ -142,7 +142,7 @@ async def test_message_closes_open_calls_after_a_restart(remote: RemoteServer, n
 
 
 async def test_cancel_works_in_each_phase_of_a_run(remote: RemoteServer, name: str, tmp_path: Path) -> None:
-    """While a specialist is at work, while the orchestrator classifies, and during a pause."""
+    """The phases are a specialist's model call, a classification, and a pause."""
     model = remote.start_model(
         hang_after(),
         respond_choice("coder"),
@@ -179,7 +179,7 @@ async def test_remote_run_is_stopped_at_its_time_limit(remote: RemoteServer, nam
 
 
 async def test_run_continues_when_the_service_is_killed(remote: RemoteServer, name: str, tmp_path: Path) -> None:
-    """And the next edge waits for it; it is not done twice."""
+    """The next process waits for the run; it is not repeated."""
     answer = asyncio.Event()
     database = f"sqlite:///{tmp_path}/test.db"
     async with remote.start_model(respond_choice("ask"), respond_text("At last.", after=answer)) as model:
@@ -217,7 +217,7 @@ async def test_run_can_be_cancelled_after_a_restart(remote: RemoteServer, name: 
 
 
 async def test_runs_resume_after_a_restart_of_the_graph_server(remote: RemoteServer, name: str, tmp_path: Path) -> None:
-    """It keeps its threads, and takes its runs up: a stream goes on where it was."""
+    """The server keeps its threads and resumes its runs: a stream continues where it was."""
     model = remote.start_model(
         respond_tool_call("write_file", path="a.py", content="x"),
         hang_after(),
@@ -239,7 +239,7 @@ async def test_runs_resume_after_a_restart_of_the_graph_server(remote: RemoteSer
 
 
 async def test_session_works_after_a_kill_of_the_graph_server(remote: RemoteServer, name: str, tmp_path: Path) -> None:
-    """It stores its memory every ten seconds only: what it forgot is done again before the next message."""
+    """The server stores its memory every ten seconds only: lost work is repeated before the next message."""
     model = remote.start_model(hang_after(), otherwise=lambda _: respond_text("Here I am."))
     async with model, start_service(None, remote.build_settings(tmp_path)) as client:
         session = client.open_session(name)
@@ -293,5 +293,5 @@ def drop_remember(approval: dict[str, Any]) -> dict[str, Any]:
 
 
 def summarize_history(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Who said what; the arguments of a call that nothing was said with."""
+    """Return the role and the text of each message; for a call without text, its arguments."""
     return [(each["role"], each["content"] or each["tool_calls"][0]["function"]["arguments"]) for each in history]

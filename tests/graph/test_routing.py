@@ -1,4 +1,4 @@
-"""Who answers a request: by the model's word, or by the words of the request."""
+"""A request goes to the agent that the model names, or to the one that the words of the request point to."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ OWN_REQUESTS, HELD_OUT_REQUESTS = load_requests("requests.tsv"), load_requests("
 
 
 def compute_accuracy(requests: list[CorpusRequest], **of: str) -> float:
-    """Of the requests of this language and difficulty, how many go where they should."""
+    """Return the share of the requests of a language and difficulty that reach their agent."""
     asked = [each for each in requests if of.items() <= each._asdict().items()]
     return sum(classify_by_keywords(each.text, TEAM).agent == each.agent for each in asked) / len(asked)
 
@@ -119,7 +119,7 @@ def test_any_text_gets_a_choice(text: str) -> None:
 
 
 class LineModel(BaseChatModel):
-    """Says its lines in order; raises the errors among them."""
+    """A model that says its lines in order, and raises the errors among them."""
 
     lines: Iterator[str | Exception]
     prompts: list[tuple[list[BaseMessage], dict[str, Any]]]

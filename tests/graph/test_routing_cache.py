@@ -1,4 +1,4 @@
-"""What is kept of each choice of an agent: for the next who asks the same, and for whoever judges the routing."""
+"""Each choice of an agent is cached for the same request, and stored for an evaluation of the routing."""
 
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ async def test_route_explain_refuses_an_invalid_body(tmp_path: Path, body: bytes
 
 
 async def fetch_routings(client: GatewayClient, session_id: str = "s-1") -> list[dict[str, Any]]:
-    """As exported, without their times."""
+    """Return the routings of an exported session, without their times."""
     rows = (await client.http.get(f"/sessions/{session_id}/export")).json()["routings"]
     return [{name: value for name, value in row.items() if name != "created_at"} for row in rows]
 
@@ -209,7 +209,7 @@ async def test_routings_are_deleted_with_their_session(
 
 
 def parse_table(out: str, title: str) -> dict[str, dict[str, str]]:
-    """The matrix under a title."""
+    """Return the table under a title."""
     lines = out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(title))
     columns = lines[start].removeprefix(title).split()

@@ -1,4 +1,4 @@
-"""A specialist that begins before the model has chosen: a right guess speaks at once, a wrong one was never there."""
+"""A specialist starts before the model has chosen: a right guess answers at once, a wrong one leaves only its usage."""
 
 import asyncio
 import gc
@@ -59,7 +59,7 @@ async def test_expected_specialist_starts_during_classification(tmp_path: Path) 
 
 
 async def _wait_for_agent_switch(client: GatewayClient) -> None:
-    """When the run has told who answers."""
+    """Wait until the run has announced its agent."""
     async with client.http.stream("GET", "/sessions/s-1/stream") as response:
         async for line in response.aiter_lines():
             if "agent_switched" in line:
@@ -158,7 +158,7 @@ async def test_cancel_drops_both_model_calls(tmp_path: Path) -> None:
 
 
 async def fetch_usage(session: SessionClient) -> dict[str, dict[str, int]]:
-    """By purpose."""
+    """Return the usage of the session by purpose."""
     found: dict[str, dict[str, int]] = (await session.get("/sessions/{id}/usage"))["purposes"]
     return found
 
@@ -170,7 +170,7 @@ async def fetch_wasted_usage(session: SessionClient) -> dict[str, int]:
 
 
 async def test_right_guess_is_counted_when_a_budget_question_drops_it(tmp_path: Path) -> None:
-    """The choice has used so much that the budget's question comes before the answer."""
+    """The choice uses so much that the budget question comes before the answer."""
     choice, guess = DeferredReply(add_usage(choose_agent("coder"), 85_000, 0)), DeferredReply(say_text("Never told."))
     settings = settings_for(tmp_path, speculative_routing=True, max_turn_tokens=100_000)
     async with start_service(make_model(guess, say_text("It is made."), choices=[choice]), settings) as client:
@@ -203,7 +203,7 @@ async def test_run_cancelled_before_its_model_call_starts_nothing(tmp_path: Path
 
 
 async def test_unused_speculative_call_answers_no_later_message(tmp_path: Path) -> None:
-    """The run stopped in between, as at a breakpoint in Studio."""
+    """The first run stops before its answer, as at a breakpoint in Studio."""
     choice, guess = DeferredReply(choose_agent("coder")), DeferredReply(say_text("The first is made."))
     llm = make_model(guess, say_text("The second is made."), choices=[choice])
     graph = build_graph(Services.from_settings(llm, build_settings(tmp_path))).compile(checkpointer=InMemorySaver())

@@ -1,4 +1,4 @@
-"""LangGraph Studio's side: a real `langgraph dev`, spoken to as Studio does, offline and without a key."""
+"""LangGraph Studio works with a real `langgraph dev`, offline and without a key."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -39,17 +39,17 @@ class StudioThread:
         return await self._stream_run(input={"message": message})
 
     async def send_answer(self, said: Any) -> list[dict[str, Any]]:
-        """As Studio does: a plain resume, which names no interrupt."""
+        """Resume the thread as Studio does, without the id of an interrupt."""
         return await self._stream_run(command={"resume": said})
 
     async def _stream_run(self, **how: Any) -> list[dict[str, Any]]:
-        """The chunks of the run, without what a client had to opt in to."""
+        """Return the chunks of a run, without those that a client must opt in to."""
         stream = self.client.runs.stream(self.id, "agent", stream_mode=["custom"], **how)
         events = [part.data async for part in stream if part.event != "metadata"]
         return [{k: v for k, v in chunk.items() if v is not None} for chunk in events if chunk.get("type") != "usage"]
 
     async def fetch_interrupts(self) -> list[dict[str, Any]]:
-        """What the pauses show."""
+        """Return the calls that the pauses show."""
         tasks = (await self.client.threads.get_state(self.id))["tasks"]
         return [call for task in tasks for pause in task["interrupts"] for call in pause["value"]]
 

@@ -1,4 +1,4 @@
-"""Conversations that outgrow what a model is sent: through the front door, with a model that also keeps the summary."""
+"""A conversation that outgrows its window goes on with a summary, which a model makes in the background."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ FILE_CONTENT = "VALUE = 1\n" * 90
 
 
 def check_all_fit(llm: ScriptedModel) -> None:
-    """Each call of the ask agent, and each of the summary."""
+    """Check that every request of the ask agent and of the summary fits the window."""
     agent = AGENTS["ask"]
     assert any(heard[0].content == agent.prompt for heard in llm.prompts)
     for heard in llm.prompts:
@@ -49,7 +49,7 @@ def check_all_fit(llm: ScriptedModel) -> None:
 
 
 def extract_summary(heard: list[BaseMessage]) -> str:
-    """The summary that a model was sent, without its quotation marks; empty if there is none."""
+    """Return the summary that a model was sent, without its quotation marks; empty if there is none."""
     opening = str(heard[1].content)
     lines = opening.split("\n") if opening.startswith(SUMMARY_NOTE) else []
     return "\n".join(line.removeprefix("> ") for line in lines if line.startswith("> "))
@@ -60,7 +60,7 @@ def parse_transcript(summarized: list[BaseMessage]) -> list[dict[str, Any]]:
 
 
 def script_turns(numbers: Iterable[int]) -> list[ScriptLine]:
-    """What the model says in turns that read one file each."""
+    """Return the model's lines for turns that read one file each."""
     return [
         line
         for n in numbers

@@ -1,4 +1,4 @@
-"""The tools: arithmetic, and what a model is told of them."""
+"""The calculator evaluates arithmetic only, and the specification of a tool has no internal text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The graph is what its picture says."""
+"""The graph has the nodes and edges of its picture."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What model calls used and cost: of a call, a run, an agent and a session; in tokens and in money."""
+"""The usage of model calls is counted for a run, an agent and a session, in tokens and in money."""
 
 import asyncio
 from decimal import Decimal
@@ -129,7 +129,7 @@ async def test_cost_is_sent_to_clients_that_opted_in_to_usage(tmp_path: Path) ->
 
 
 async def test_the_offline_model_is_free(tmp_path: Path) -> None:
-    """Where there are prices; where there are none nothing has one."""
+    """It costs nothing when other models have prices; without prices no model has a cost."""
     for known, expected in (({"prices": PRICES}, (0.0, 0)), ({}, (None, 1))):
         async with start_service(
             make_model(with_usage(say_text("Hi."), 5, 1)), settings_for(tmp_path, **known)
@@ -172,7 +172,7 @@ async def test_failed_run_is_counted(database: str) -> None:
 
 @pytest.mark.parametrize("line", [say_text(" "), call_tool("calculator", expr="1")])
 async def test_unusable_answer_is_counted(tmp_path: Path, line: Any) -> None:
-    """It says nothing; it asks for more tools than it may."""
+    """The answers are an empty text, and a call beyond the limit of tool calls."""
     settings = settings_for(tmp_path, max_turn_tool_calls=1)
     llm = make_model(with_usage(call_tool("calculator", expr="2"), 1, 1), with_usage(line, 7, 3))
     async with start_service(llm, settings) as client:
@@ -259,7 +259,7 @@ async def test_undo_keeps_the_usage_and_a_fork_starts_at_zero(database: str) -> 
 @search_settings(100)
 @given(st.lists(st.tuples(*[st.integers(0, 10**7)] * 3), min_size=1, max_size=60), st.decimals(0, 100, places=4))
 def test_sums_of_money_do_not_drift(made: list[tuple[int, int, int]], price: Decimal) -> None:
-    """However a session's runs are cut, and whatever is asked in between."""
+    """The sum is exact, however the calls are divided into runs."""
     known = {"big": {"prompt": price, "cached": price / 4, "completion": price * 4}}
     meter = Meter(settings_for("sqlite:///x", llm_model="big", prices=known))
     priced = [meter.price_call(make_usage(read, written, cached)) for read, written, cached in made]

@@ -1,3 +1,5 @@
+"""Fixtures of the IDE's tests: a workspace and a scripted service."""
+
 from collections.abc import AsyncIterator
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whole turns: the chat against a scripted service, over real files, with a user who types these lines."""
+"""The chat plays whole turns over real files, with a scripted service and a user whose input is given."""
 
 import io
 import json
@@ -28,7 +28,7 @@ from tests.support.scripted_service import (
 
 
 class Terminal:
-    """An IDE whose user types `lines`, at the prompt and at its questions."""
+    """An IDE whose user types `lines`, at the prompt and at questions."""
 
     def __init__(
         self, service: ScriptedService, workspace: Workspace, *lines: str, user_present: bool = True, yes: bool = False
@@ -48,7 +48,7 @@ class Terminal:
             raise EOFError from None
 
     async def capture_output(self, resume: bool = False) -> str:
-        """All that was shown when the lines have come to their end."""
+        """Type all lines; return everything that was shown."""
         async with self.chat.client:
             if resume:
                 await self.loop.await_interruptibly(self.chat.resume_session("s-1"))
@@ -136,7 +136,7 @@ async def test_rejection_sends_the_feedback_and_executes_nothing(
 
 @pytest.fixture
 def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes `EDITED` for `draft` wherever it stands in the file, and ends the file with a newline, as editors do."""
+    """Set an editor that replaces `draft` by `EDITED` everywhere, and ends the file with a newline, as editors do."""
     script = tmp_path / "editor.py"
     script.write_text(
         "import pathlib, sys\n"

@@ -1,3 +1,5 @@
+"""The IDE's client sends messages, reads streams, and joins a stream that broke."""
+
 import asyncio
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`python -m ide` as a process of its own."""
+"""The terminal IDE works as a process: with piped input, at a terminal, and with a service that it starts itself."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from tests.support.scripted_service import STALL, ScriptedService, error_chunk, 
 async def start_ide(
     service: ScriptedService, workspace: Workspace, *options: str, lines: str = ""
 ) -> tuple[int | None, str]:
-    """Its exit code and what it printed."""
+    """Run the IDE with these lines as its input; return its exit code and its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ide", str(workspace.root), "--url", service.url, *options),
         cwd=PROJECT_ROOT,
@@ -85,7 +85,7 @@ async def test_unknown_agent_ends_the_program(service: ScriptedService, workspac
 async def play_dialogue(
     service: ScriptedService, workspace: Workspace, *dialogue: tuple[str, str | signal.Signals]
 ) -> None:
-    """Waits for each text, then presses the keys or sends the signal; the program must end well."""
+    """Wait for each text, then press the keys or send the signal; the program must end with status 0."""
     here, there = pty.openpty()
     termios.tcsetwinsize(there, (40, 120))
     environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}

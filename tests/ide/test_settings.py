@@ -1,3 +1,5 @@
+"""The IDE finds the address and the key of its service."""
+
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from ide.settings import SETTING_PREFIX, get_service_key
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with nothing set."""
+    """Change to an empty folder, without any setting; return it."""
     monkeypatch.chdir(tmp_path)
     for name in ("HOST", "PORT", "INTERNAL_API_KEY"):
         monkeypatch.delenv(SETTING_PREFIX + name, raising=False)

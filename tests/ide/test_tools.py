@@ -1,3 +1,5 @@
+"""The IDE's tools return their results, explain their errors, and keep to their limits."""
+
 import asyncio
 import os
 from typing import Any

@@ -1,3 +1,5 @@
+"""The workspace reads and writes nothing outside its root, and damages no file."""
+
 import os
 import stat
 from pathlib import Path

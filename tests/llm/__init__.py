@@ -1,1 +1,1 @@
-"""Tests of llm."""
+"""Tests of the models."""

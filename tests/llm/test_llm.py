@@ -1,4 +1,4 @@
-"""The model's side, through a real socket: what is sent, what is read, and what is said when nothing can be."""
+"""The client of model services sends valid requests, reads every answer, and makes one error of each fault."""
 
 import asyncio
 import gzip
@@ -401,14 +401,14 @@ class TestAnswer:
 
 
 SILENCE_SECONDS = 130
-"""Longer than the time-outs of the settings; the clock passes it at once."""
+"""Longer than the time-outs of the settings; the clock skips it."""
 SILENT_RESPONDERS = [
     hang_after(seconds=SILENCE_SECONDS),
     hang_after(b": hello\n\n", seconds=SILENCE_SECONDS),
     hang_after(encode_text_event("One"), seconds=SILENCE_SECONDS),
 ]
 PATIENT_SETTINGS = {"llm_timeout_seconds": 1000}
-"""The whole of several silent attempts takes longer than the settings allow by default."""
+"""Several silent attempts take longer than the settings allow by default."""
 
 
 TRANSIENT_FAULTS: list[tuple[Responder, type[AgentRuntimeError]]] = [
@@ -670,7 +670,7 @@ def test_messages_have_the_shape_of_the_openai_api(message: BaseMessage, shape: 
 
 
 class TestUnavailableModel:
-    """A model that is down is left alone, and another one asked."""
+    """A model that is down gets no requests for a time; the fallback gets them."""
 
     FAST_BREAKER: ClassVar[dict[str, Any]] = {"llm_retries": 0, "llm_breaker_failures": 2, "llm_breaker_seconds": 60}
 

@@ -1,7 +1,6 @@
-"""A model's service that misbehaves on a real socket, as the client at the front door lives through it.
+"""A model service that misbehaves on a real socket ends a turn with an answer or with one error chunk.
 
-Whatever comes, it ends in an answer or in one error chunk; the history holds nothing of what broke, and the session
-goes on with the next message.
+The history has nothing of the broken answer, and the session continues with the next message.
 """
 
 import json
@@ -54,7 +53,7 @@ UNIVERSAL_SWITCH = agent_switch_chunk(
 )
 
 SILENCE_SECONDS = 21
-"""The clock passes it at once. Two of them, in two attempts, are shorter than the time-out of the tests' client."""
+"""The clock skips it. Two of them, in two attempts, are shorter than the time-out of the tests' client."""
 SHORT_TIMEOUTS = {"llm_first_byte_timeout_seconds": 20, "llm_idle_timeout_seconds": 20}
 
 Chunks = list[dict[str, Any]]
@@ -97,7 +96,7 @@ TRANSIENT_FAULTS: FaultTable = {
     "half JSON": (respond_raw(b'{"choices": [{"message": {"content": "One', content_type=JSON_TYPE), UNREADABLE),
     "half an event": (respond_raw(b'data: {"choices": [{"delta": {"content": "One'), UNREADABLE),
 }
-"""What may be over at the next attempt, as nothing was forwarded yet; and what is said if it is not."""
+"""Faults that a retry may mend, since nothing was forwarded yet; each with the chunks if it does not."""
 
 PERMANENT_FAULTS: FaultTable = {
     "429, in an hour": (respond_status(429, Retry_After="3600"), unavailable_chunks("status 429", "in 3600 seconds")),
@@ -108,7 +107,7 @@ PERMANENT_FAULTS: FaultTable = {
         TOO_LARGE,
     ),
 }
-"""What another attempt would not make better."""
+"""Faults that a retry would not mend."""
 
 MIDSTREAM_FAULTS: FaultTable = {
     "hang in the text": (hang_after(FIRST_WORD, seconds=SILENCE_SECONDS), BROKEN_OFF),
@@ -127,7 +126,7 @@ MIDSTREAM_FAULTS: FaultTable = {
     ),
     "50 MB after text": (respond_raw(FIRST_WORD + PARTIAL_CALL_OF_1_MB * 50, slices=2**20), TOO_LARGE),
 }
-"""Words were forwarded before it: another attempt would say them twice."""
+"""Faults after forwarded words, which a retry would repeat."""
 
 UNUSUAL_ANSWERS: FaultTable = {
     "slices of one byte": (
@@ -154,7 +153,7 @@ UNUSUAL_ANSWERS: FaultTable = {
         [tool_call_chunk("read_file", path="a.py")],
     ),
 }
-"""Not as the book has it, and still an answer."""
+"""Answers in an unusual form."""
 
 
 def parametrize_faults(*tables: FaultTable) -> pytest.MarkDecorator:
@@ -176,14 +175,14 @@ def build_settings(folder: Path, url: str, **changes: Any) -> Settings:
 
 
 def drop_request_ids(chunks: Chunks) -> Chunks:
-    """Without the id under which the log has it."""
+    """Remove the ids under which the log has the errors."""
     for chunk in chunks:
         chunk.get("metadata", {}).pop("request_id", None)
     return chunks
 
 
 async def check_session_continues(session: SessionClient, llm: ScriptedLLM, *earlier_messages: dict[str, Any]) -> None:
-    """The next message is answered, and neither the model nor the history has heard of what broke."""
+    """Check that the next message is answered, and that neither the model nor the history has anything of the fault."""
     llm.steps.append(respond_text("All is well."))
     assert await session.send_text("Are you there?") == [text_chunk("All is well.")]
     conversation = [
@@ -264,7 +263,7 @@ async def test_connect_timeout_is_one_error(tmp_path: Path) -> None:
 
 
 def fill_backlog(queue: ExitStack) -> int:
-    """The port of a listener, on which everybody waits for ever until the queue is closed."""
+    """Return the port of a listener whose queue is full: connections wait until `queue` is closed."""
     listener = queue.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
     for _ in range(4):
         waiting = queue.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""The offline model, told requests and what came of its calls, as the graph does it."""
+"""The offline model answers requests and results with sensible calls and texts."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def play_turn(
     answer: Callable[[str, str, dict[str, Any]], str] = execute_tool,
     tools: Sequence[str] | None = None,
 ) -> list[OfflineAction]:
-    """One turn, to its end."""
+    """Play one turn to its end; return its actions."""
     messages: list[AnyMessage] = [HumanMessage(request)]
     steps: list[OfflineAction] = []
     while len(steps) < 12:

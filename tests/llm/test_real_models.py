@@ -1,4 +1,4 @@
-"""With the servers that people really run. What so small a model says does not matter; that it is heard does."""
+"""The service works with the model servers that people run; the texts of so small a model do not matter."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +48,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 
 class LiteLLMProxy(ModelServer):
-    """LiteLLM, and what it asks when it is asked for the model `scripted`."""
+    """LiteLLM, with the port of its model `scripted`."""
 
     port: int
 
@@ -71,14 +71,14 @@ def build_settings(folder: Path, server: ModelServer, model: str, **changes: Any
 
 
 def read_error(chunks: list[dict[str, Any]]) -> tuple[str, str]:
-    """Code and sentence of the one error that a run ended with."""
+    """Return the code and the sentence of the one error that ended a run."""
     (error,) = [chunk for chunk in chunks if chunk["type"] == "error"]
     assert chunks[-1] is error
     return error["metadata"]["code"], error["error"]
 
 
 async def ask_and_check(session: SessionClient, question: str) -> str:
-    """The answer to it, of which the tokens made up each word, and which is in the history."""
+    """Return the answer to a question; check that its tokens join to it, and that the history has it."""
     chunks = [chunk for chunk in await session.send_text(question) if chunk["type"] == "assistant_message"]
     assert [chunk["is_final"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     said = chunks[-1]["content"]
@@ -191,7 +191,7 @@ async def test_broken_stream_behind_litellm_is_one_error(tmp_path: Path, proxy: 
 @needs_litellm
 @pytest.mark.parametrize("changes", [{"llm_model": "unheard-of"}, {"llm_api_key": "sk-of-somebody-else"}])
 async def test_refusal_of_litellm_is_one_error(tmp_path: Path, proxy: LiteLLMProxy, changes: dict[str, str]) -> None:
-    """A wrong key with 400 as well, if it has no database of keys."""
+    """LiteLLM refuses a wrong key with 400 as well, if it has no database of keys."""
     sentence = "The model service refused the request (status 400). Check its address, key and model name."
     async with start_service(
         None, build_settings(tmp_path, proxy, "scripted", multi_agent_mode=False, **changes)

@@ -1,1 +1,1 @@
-"""Tests of nodes."""
+"""Tests of the graph's nodes, in whole turns."""

@@ -1,4 +1,4 @@
-"""Turns through the front door: what a client sends, what it gets, what the model heard, what is remembered."""
+"""Each kind of turn gives the client, the model and the history the right messages."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.support.service import (
 
 
 def get_tool_contents(llm: Any) -> list[str]:
-    """What the model was told of its calls, in its last request."""
+    """Return the results of calls in the model's last request."""
     return [str(message.content) for message in llm.prompts[-1] if isinstance(message, ToolMessage)]
 
 

@@ -1,4 +1,4 @@
-"""Which commands are proven to only read: two corpora, written without knowledge of the table, and hostile input."""
+"""Commands are recognized as reading only: two corpora, written without knowledge of the table, and hostile input."""
 
 import hashlib
 import os
@@ -161,7 +161,7 @@ def snapshot_folder(folder: Path) -> list[tuple[str, int, int, str]]:
 
 
 def split_naively(command: str) -> list[str]:
-    """As a client splits it that knows no shell and no operators."""
+    """Split a command as a client does that knows no shell and no operators."""
     words, word, quoted, begun = [], "", False, False
     for char in command:
         if char in "'\"":

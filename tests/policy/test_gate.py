@@ -1,4 +1,4 @@
-"""The gate's judgement, row by row: every agent, every tool, every kind of argument."""
+"""The gate judges every agent, every tool and every kind of argument by the table."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ EXPECTED_VERDICTS = {
     **{("pattern_outside", tool): ("deny", "pattern.outside") for tool in PATTERN_OUTSIDE},
     **{(kind, tool): INVALID_ARGUMENTS for kind in ("missing", "wrong_type", "unknown") for tool in TOOLS},
 }
-"""For an agent that may use the tool, without limits of its own."""
+"""The verdicts for an agent that may use the tool and has no limits of its own."""
 
 
 def predict_verdict(agent: str, tool: str, kind: str) -> tuple[str, str]:

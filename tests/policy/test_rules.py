@@ -1,4 +1,4 @@
-"""The policy file: what it decides, and what is said of one that cannot be used."""
+"""A policy file decides calls by its rules, and an invalid one is refused with its line."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Tests of sessions."""
+"""Tests of the sessions and their runs."""

@@ -1,4 +1,4 @@
-"""Approvals people can live with: remembered, not asked twice, running out; and what the audit says of all that."""
+"""Approvals can be remembered, expire in time, and are never requested twice; the audit records all of that."""
 
 import asyncio
 import hashlib

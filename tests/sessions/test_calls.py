@@ -1,4 +1,4 @@
-"""What became of each tool call, told in one list."""
+"""One list shows the status of each tool call."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ async def fetch_calls(session: SessionClient) -> list[dict[str, Any]]:
 
 
 async def summarize_calls(session: SessionClient) -> list[tuple[Any, ...]]:
-    """Of each call its id, its status, the decision and who made it, and which times are known."""
+    """Return the id, the status, the decision, its author and the initials of the known times of each call."""
     times = ("proposed_at", "decided_at", "sent_at", "answered_at")
     told = []
     for call in await fetch_calls(session):

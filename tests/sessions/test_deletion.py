@@ -1,4 +1,4 @@
-"""Nothing is left of what was deleted, and what nobody touches goes by itself."""
+"""A deleted session leaves no row, and an expired one is erased."""
 
 import asyncio
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ async def test_message_sent_during_erasure_starts_a_new_session(database: str) -
 
 
 async def backdate_session(app: FastAPI, session_id: str, hours: float) -> None:
-    """As if its last activity were so long ago."""
+    """Put the session's last activity so many hours back."""
     then = (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="microseconds")
     await app.state.deps.database.transact(lambda c: session_rows.update_session(c, session_id, last_activity=then))
 

@@ -1,4 +1,4 @@
-"""The event log of a run, which no reader can hold up or make grow."""
+"""No reader can delay the event log of a run or make it grow."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A Postgres that comes and goes, is slow, or refuses."""
+"""The service survives a Postgres that goes away, is slow, or refuses."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What outlives a process: killed at the worst moments, on SQLite and Postgres."""
+"""Runs, approvals and results survive a process that is killed at the worst moments, on SQLite and Postgres."""
 
 import asyncio
 import json

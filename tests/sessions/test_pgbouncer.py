@@ -1,4 +1,4 @@
-"""The stories of outages, crashes and replicas again, with pgbouncer in transaction mode before the database."""
+"""Outages, kills and replicas behind pgbouncer in transaction mode do no harm."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ default_pool_size = {size}
 
 @asynccontextmanager
 async def start_pgbouncer(database: str, size: int = 6) -> AsyncIterator[str]:
-    """The URL of the same database, over a pgbouncer with so many connections to it."""
+    """Run a pgbouncer with so many connections to the database; yield the URL of the database behind it."""
     port = find_free_port()
     folder = Path(mkdtemp())
     socket_folder = str(make_url(database).query["host"])
@@ -62,7 +62,7 @@ def _get_owner(folder: str) -> str:
 
 
 def _write_config(folder: Path, **values: Any) -> Path:
-    """Where pgbouncer can read it, which does not run as root."""
+    """Write the configuration where pgbouncer can read it, which does not run as root; return its path."""
     folder.chmod(0o755)
     config = folder / "pgbouncer.ini"
     config.write_text(CONFIG_TEMPLATE.format(**values))

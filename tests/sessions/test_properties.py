@@ -1,6 +1,6 @@
-"""Whatever is sent and whatever the model answers: each conversation stays sound, and nothing runs that may not.
+"""Every conversation stays valid and no forbidden call runs, for any messages and any answers of the model.
 
-PROPERTY_EXAMPLES=5000 looks further by hand and shortens what it finds; `--hypothesis-seed` chooses where.
+tests/support/properties.py says how to look at more examples.
 """
 
 import json
@@ -71,11 +71,11 @@ OTHER_CALLS: list[tuple[str, Any]] = [
 ]
 NON_OBJECT_ARGUMENTS = ['{"path": ', "[1]", '"a"', "null"]
 ODD_ARGUMENTS = {'{"path": NaN}': {"path": "NaN"}, '{"path": "\\ud800"}': {"path": "\ufffd"}}
-"""What the model may write as arguments, and how that is read."""
+"""Arguments that the model may write, and the values that they are read as."""
 CALL_IDS = [None, None, "", "call_1", "call_1", "call_2", "no id!", "x" * 200]
 MODEL_ERRORS = [LLMUnavailable, LLMInvalidAnswer, RuntimeError]
 CALL_SELECTORS = ["open 0", "open 0", "open 0", "open 1", "open 2", "stale 0", "stale 1", "unknown"]
-"""Of the calls in the order in which they came."""
+"""Selectors of a call, by the order in which calls came."""
 APPROVAL_SELECTORS = [*["asking 0"] * 7, "asking 1", "asking 2", "open 0", "stale 0", "unknown"]
 REQUESTS = ["Create a.py", "Create a.py", "Create a.py", "What is a.py?", "Why does a.py fail?", "Plan a.py"]
 OK_RESULT: Message = {"type": "tool_result", "call_id": "open 0", "result": "ok"}
@@ -202,7 +202,7 @@ async def test_any_conversation_stays_valid(
 
 @dataclass
 class ScriptedSpeaker:
-    """What the model says: one script for the specialists, one for the classifier."""
+    """The lines of the model: one script for the specialists, one for the classifier."""
 
     llm: ScriptedModel
     script: Iterator[ScriptLine]
@@ -222,18 +222,18 @@ class ScriptedSpeaker:
 
 @dataclass
 class ReferenceClient:
-    """What the Gateway can know from what it sent and got, and what it may therefore expect."""
+    """A client that predicts each outcome from the messages and chunks before it, as the Gateway could."""
 
     session: SessionClient
     speaker: ScriptedSpeaker
     is_multi_agent: bool
     agent: str = "orchestrator"
     open_calls: dict[str, Chunk] = field(default_factory=dict)
-    """The calls that wait, as they were sent last."""
+    """The open calls by id, as they were sent last."""
     known_call_ids: list[str] = field(default_factory=list)
     sent_messages: list[Message] = field(default_factory=list)
     accepted_messages: dict[str, Message] = field(default_factory=dict)
-    """What was accepted, by what a retry of it is known by."""
+    """The accepted messages, by the key that a retry shares."""
 
     async def send(self, drawn: Message) -> None:
         message = self._resolve_message(drawn)
@@ -257,7 +257,7 @@ class ReferenceClient:
         await self._check_history()
 
     async def check_next_answer(self) -> None:
-        """Whatever happened, the user's next message has an answer."""
+        """Check that the user's next message has an answer, whatever happened before."""
         self.speaker.script = repeat(say_text("Done."))
         self.speaker.choices = repeat(say_text(""))
         await self.send(NEW_REQUEST)
@@ -266,7 +266,7 @@ class ReferenceClient:
         assert last == {"role": "assistant", "content": "Done."}
 
     def _resolve_message(self, drawn: Message) -> Message:
-        """The message, with the call it means by name."""
+        """Return the message to send, with the id of the call that it selects."""
         if drawn["type"] == "retry":
             return self.sent_messages[-1 - drawn["of"] % len(self.sent_messages)] if self.sent_messages else NEW_REQUEST
         if "call_id" not in drawn:
@@ -299,7 +299,7 @@ class ReferenceClient:
         return agent == "orchestrator" or (agent == "universal") != self.is_multi_agent
 
     def _predict_outcome(self, message: Message) -> str:
-        """taken, replayed, or the code of the error."""
+        """Return `taken`, `replayed`, or the code of an error."""
         before = self.accepted_messages.get(get_idempotency_key(message))
         if "call_id" not in message:
             if not self._may_pick(message.get("agent_type", "orchestrator")):
@@ -375,7 +375,7 @@ class ReferenceClient:
                 self.open_calls[call_id] = chunk
 
     async def _resynchronize(self, message: Message, before: dict[str, Chunk]) -> None:
-        """After a fault of the service: open is what is said to be, and what was not taken in can be sent again."""
+        """Take over the state of the service after a fault; a message that it lost can be sent again."""
         remembered = await self.session.get("/sessions/{id}/history")
         self.agent = remembered["current_agent"]
         self.open_calls = {call_id: before[call_id] for call_id in check_conversation(remembered["messages"])}
@@ -416,7 +416,7 @@ class ReferenceClient:
 
 
 def get_idempotency_key(message: Message) -> str:
-    """What a retry of it is known by; a message without an id is always a new one."""
+    """Return the key that a retry of the message shares; a message without an id is always a new one."""
     if "call_id" in message:
         return f"{message['type']} {message['call_id']}"
     return message.get("id") or uuid4().hex
@@ -431,12 +431,12 @@ def is_token(chunk: Chunk) -> bool:
 
 
 def get_error_code(chunk: Chunk) -> str | None:
-    """Of an error."""
+    """Return the code of an error chunk, else None."""
     return chunk["metadata"]["code"] if chunk["type"] == "error" else None
 
 
 def is_budget_question(call: Chunk) -> bool:
-    """Whether it is the service that asks, before it uses more of the turn's model calls."""
+    """Return whether the call is the service's question before it uses more of the turn's model calls."""
     return bool(
         (call["tool_name"], call["arguments"]) == ("continue_work", {"used": "4 of 5 model calls of this turn"})
     )
@@ -447,7 +447,7 @@ def is_same_call(chunk: Chunk, other: Chunk) -> bool:
 
 
 def may_run(agent: str, tool: str, arguments: dict[str, Any]) -> bool:
-    """The table of the contract, said again."""
+    """Return whether the contract's table lets the agent make the call."""
     path = arguments.get("path", "")
     if tool not in ALLOWED_TOOLS[agent] or path.startswith(("/", "../")):
         return False
@@ -455,12 +455,12 @@ def may_run(agent: str, tool: str, arguments: dict[str, Any]) -> bool:
 
 
 def needs_approval(tool: str, arguments: dict[str, Any]) -> bool:
-    """Whether a human must agree."""
+    """Return whether the call requires approval."""
     return tool in WRITE_TOOLS or (tool == "execute_command" and not arguments["command"].startswith("ls"))
 
 
 def check_options(chosen: dict[str, bool], chunks: list[Chunk]) -> None:
-    """Tokens join to the texts that they are pieces of, usage stands before the end; nothing comes unasked."""
+    """Check that tokens join to their texts, usage comes before the end, and neither comes without an opt-in."""
     counted = [place for place, chunk in enumerate(chunks) if chunk["type"] == "usage"]
     failed = chunks and get_error_code(chunks[-1]) == "internal"
     assert counted == ([len(chunks) - 2] if chosen.get("usage") and chunks and not failed else [])

@@ -1,4 +1,4 @@
-"""What a thread was is dropped, what it is stays: a pruned session cannot be told from its unpruned twin."""
+"""Pruning drops the earlier states of a thread; a pruned session behaves like an unpruned twin."""
 
 from collections.abc import Callable
 from random import Random
@@ -60,7 +60,7 @@ async def fetch_view(session: SessionClient) -> dict[str, Any]:
 
 
 async def count_checkpoints(app: FastAPI, session_id: str = "s-1") -> list[int]:
-    """How many checkpoints and writes there are."""
+    """Return the numbers of checkpoints and of writes."""
     counts = await count_rows(app, session_id)
     return [counts["checkpoints"], counts.get("writes", 0) + counts.get("checkpoint_writes", 0)]
 
@@ -120,7 +120,7 @@ REFUSING_TRIGGERS = {
         "create trigger refuse before update on checkpoints for each row execute function refuse()",
     ],
 }
-"""After the deletions, before the last statement."""
+"""Triggers that refuse the last statement of a prune, after its deletions."""
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -149,7 +149,7 @@ async def test_pruned_session_behaves_like_an_unpruned_one(database: str, seed: 
 
 
 async def play_on_both(twins: tuple[SessionClient, SessionClient], dice: Random) -> None:
-    """The same to both, with the same answer."""
+    """Make the same move in both sessions; their answers and conversations must be equal."""
     waiting = await fetch_open_calls(twins[1])
     move = dice.choice(CALL_ANSWERS if waiting and dice.random() < 0.8 else TURN_STARTS)
     call_id = dice.choice(waiting) if waiting else ""
@@ -206,7 +206,7 @@ CALL_ANSWERS: list[Move] = [
 
 
 def script_by_seed(seed: int) -> ScriptLine:
-    """The same to the same conversation."""
+    """Return a line of the model that is the same for the same conversation."""
 
     def answer_by_seed(messages: list[BaseMessage]) -> AIMessageChunk:
         dice = Random(f"{seed} {len(messages)} {messages[-1].content}")

@@ -1,4 +1,4 @@
-"""Several replicas on one Postgres: a message may reach any of them, and a session has one writer."""
+"""Several replicas share one Postgres: a message may reach any of them, and a session has one writer."""
 
 import asyncio
 import signal
@@ -44,7 +44,7 @@ SHORT_LEASE = {"lease_seconds": 1.5}
 async def start_two_services(
     database: str, *lines: ScriptLine, **settings: Any
 ) -> AsyncIterator[tuple[ScriptedModel, GatewayClient, GatewayClient]]:
-    """Replicas whose model is one."""
+    """Run two replicas with one model; yield it and their clients."""
     llm = make_model(*lines)
     chosen = settings_for(database, log_level="CRITICAL", **SHORT_LEASE, **settings)
     async with start_service(llm, chosen) as one, start_service(llm, chosen) as other:
@@ -118,7 +118,7 @@ async def test_messages_to_a_busy_session_are_processed_in_order(shared: str) ->
 
 
 async def send_acknowledged(client: GatewayClient, content: str, **more: Any) -> "asyncio.Task[list[dict[str, Any]]]":
-    """The answer to a message that was acknowledged."""
+    """Send a message; return the task of its answer once the message is acknowledged."""
     acknowledged = asyncio.Event()
 
     async def send_message() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Taking the last message back, and copying a conversation as it is or was."""
+"""The last turn can be undone, and a conversation can be copied as it is or as it was."""
 
 import asyncio
 from typing import Any

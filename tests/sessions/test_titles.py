@@ -1,4 +1,4 @@
-"""What a session is called, and by whom."""
+"""A session gets its title from its first message, then from the model, and always from the user."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a client sees who opens a session again, of one moment; and the session as one document."""
+"""A view shows a session at one moment, and an export shows all of it in one document."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ CALL_METADATA = {
 
 
 def select_totals(usage: dict[str, Any]) -> dict[str, Any]:
-    """Of a session's usage, as its other views repeat them."""
+    """Return the totals of a session's usage, which its other views repeat."""
     parts = ("session_id", "agents", "purposes", "runs", "budget")
     return {name: value for name, value in usage.items() if name not in parts}
 

@@ -1,4 +1,4 @@
-"""Put clocks forward, so that no test sits out a time limit."""
+"""Clocks that a test can put forward, so that it waits for no time limit."""
 
 import asyncio
 from datetime import datetime, timedelta, tzinfo

@@ -1,4 +1,4 @@
-"""What holds of every conversation, whoever wrote it down: a history, and the messages that a model is sent."""
+"""Checks of every conversation: of a history, and of the messages that a model is sent."""
 
 import json
 import re

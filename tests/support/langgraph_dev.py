@@ -1,4 +1,4 @@
-"""LangGraph's own server (langgraph dev) with our langgraph.json, as a process that can be ended and started again."""
+"""LangGraph's own server (langgraph dev) with the project's langgraph.json, in a process that can be restarted."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.ports import find_free_port
 
 @dataclass
 class LangGraphDev:
-    """It keeps files in the folder that it runs in, so that is not the project's."""
+    """A server in a folder of its own, since it leaves files there."""
 
     folder: Path
     port: int
@@ -34,7 +34,7 @@ class LangGraphDev:
         return self.folder / "log"
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server and wait until it answers."""
         config = json.loads((PROJECT_ROOT / "langgraph.json").read_text())
         (self.folder / "langgraph.json").write_text(json.dumps(_use_absolute_paths(config)))
         command = [str(Path(sys.executable).with_name("langgraph")), "dev", "--no-browser", "--no-reload"]
@@ -59,7 +59,7 @@ class LangGraphDev:
 
 @contextmanager
 def start_langgraph_dev(folder: Path, **settings: str) -> Iterator[LangGraphDev]:
-    """`settings`: ours, for the graph."""
+    """Run the server until the block ends; `settings` are those of the graph."""
     given = {f"AGENT_RUNTIME__{name.upper()}": value for name, value in settings.items()}
     server = LangGraphDev(folder, find_free_port(), given)
     server.start()
@@ -75,6 +75,6 @@ def _use_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build_environment() -> dict[str, str]:
-    """Nothing that a developer has set, no key, nothing sent to anyone."""
+    """Return an environment without a developer's settings and keys, in which nothing is sent to anyone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_RUNTIME__", "LANG"))}
     return {**kept, "LANGSMITH_TRACING": "false", "LANGGRAPH_CLI_NO_ANALYTICS": "1", "LOG_JSON": "true"}

@@ -1,6 +1,7 @@
 """An OpenAI-compatible server on a real socket that plays a script, one step for each request.
 
-    async with ScriptedLLM(says("On it.") & calls("read_file", path="a.py"), says("Done.")) as llm:
+    reading = respond_text("On it.") & respond_tool_call("read_file", path="a.py")
+    async with ScriptedLLM(reading, respond_text("Done.")) as llm:
         settings = Settings(_env_file=None, llm_model="scripted", llm_proxy_url=llm.url)
         ...
         assert llm.requests[0].body["stream"] is True
@@ -39,7 +40,7 @@ class LLMRequest:
 
 @dataclass
 class Exchange:
-    """What a step has in its hands: the request, and the connection to answer on."""
+    """A request, and the connection to answer on."""
 
     request: LLMRequest
     writer: asyncio.StreamWriter
@@ -50,13 +51,13 @@ class Exchange:
         await self.send("\r\n".join([*lines, "", ""]).encode())
 
     async def start_stream(self, data: bytes = b"") -> None:
-        """The head of a stream, and its first bytes."""
+        """Send the head of a stream and its first bytes."""
         await self.send_head(200, EVENT_STREAM_TYPE, Transfer_Encoding="chunked")
         if data:
             await self.send_piece(data)
 
     async def send_piece(self, data: bytes) -> None:
-        """One chunk of a chunked body; the empty one ends it."""
+        """Send one chunk of a chunked body; the empty one ends the body."""
         await self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def send(self, data: bytes) -> None:
@@ -64,24 +65,24 @@ class Exchange:
         await self.writer.drain()
 
     def reset_connection(self) -> None:
-        """RST, not FIN."""
+        """Close the connection with RST, not FIN."""
         raw: socket.socket = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
 Responder = Callable[[Exchange], Awaitable[None]]
-"""How one request is answered. Anything awaitable of an Exchange will do."""
+"""Answers one request."""
 
 
 @dataclass(frozen=True)
 class ScriptedReply:
-    """A regular answer, streamed or whole as the request asks. `a & b` says and calls what both do, in one message."""
+    """A regular answer, streamed or whole as requested. `a & b` has the texts and calls of both in one message."""
 
     text: str = ""
     tool_calls: tuple[dict[str, Any], ...] = ()
     after: asyncio.Event | None = None
-    """Answer only when it is set."""
+    """The answer waits for this event."""
     usage: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_USAGE))
 
     def __and__(self, other: "ScriptedReply") -> "ScriptedReply":
@@ -112,7 +113,7 @@ class ScriptedReply:
         return {"object": "chat.completion", "choices": [choice], "usage": self.usage}
 
     def iter_events(self) -> Iterator[dict[str, Any]]:
-        """Word by word, and each call in three pieces: who, and its arguments in halves."""
+        """Yield the text word by word, and each call in three pieces: its name, and its arguments in halves."""
         yield build_delta(role="assistant", content="")
         for word in re.findall(r"\s*\S+|\s+", self.text):
             yield build_delta(content=word)
@@ -140,19 +141,19 @@ def respond_tool_call(tool: str, /, id: str | None = "call_1", **arguments: Any)
 
 
 def respond_raw_tool_call(tool: str, arguments: Any, id: str | None = "call_1") -> ScriptedReply:  # noqa: A002
-    """Arguments as they are, JSON or not, text or not."""
+    """Answer with a call whose arguments are sent as they are, JSON or not, text or not."""
     return ScriptedReply(
         tool_calls=({"id": id, "type": "function", "function": {"name": tool, "arguments": arguments}},)
     )
 
 
 def respond_choice(agent: str, confidence: str = "high", reasoning: str = "It fits.") -> ScriptedReply:
-    """The answer to a classification."""
+    """Answer a classification."""
     return respond_text(json.dumps({"agent": agent, "confidence": confidence, "reasoning": reasoning}))
 
 
 def respond_status(code: int, body: bytes = b'{"error": {"message": "secret detail"}}', **headers: str) -> Responder:
-    """Headers as in `Retry_After="1"`."""
+    """Answer with a status; write headers as in `Retry_After="1"`."""
 
     async def respond(exchange: Exchange) -> None:
         await exchange.send_head(code, JSON_TYPE, Content_Length=str(len(body)), **headers)
@@ -162,7 +163,7 @@ def respond_status(code: int, body: bytes = b'{"error": {"message": "secret deta
 
 
 def respond_raw(body: bytes, *, content_type: str = EVENT_STREAM_TYPE, slices: int | None = None) -> Responder:
-    """Status 200 and this body, in pieces of `slices` bytes."""
+    """Answer with status 200 and this body, in pieces of `slices` bytes."""
 
     async def respond(exchange: Exchange) -> None:
         await exchange.send_head(200, content_type, Transfer_Encoding="chunked")
@@ -175,7 +176,7 @@ def respond_raw(body: bytes, *, content_type: str = EVENT_STREAM_TYPE, slices: i
 
 
 def reset_after(sent: bytes | None = None) -> Responder:
-    """Resets the connection: at once, or after the head and these bytes of a streamed body were sent."""
+    """Reset the connection: at once, or after the head and these bytes of a streamed body."""
 
     async def respond(exchange: Exchange) -> None:
         if sent is not None:
@@ -186,7 +187,7 @@ def reset_after(sent: bytes | None = None) -> Responder:
 
 
 def close_after(sent: bytes = b"") -> Responder:
-    """Closes the connection in an orderly way, in the middle of a streamed body."""
+    """Close the connection in an orderly way, in the middle of a streamed body."""
 
     async def respond(exchange: Exchange) -> None:
         await exchange.start_stream(sent)
@@ -196,7 +197,7 @@ def close_after(sent: bytes = b"") -> Responder:
 
 
 def hang_after(sent: bytes | None = None, *, seconds: float = 0) -> Responder:
-    """Send nothing more: at once, or after the head and these bytes. `seconds` of silence pass at once, no more do."""
+    """Send nothing more: at once, or after the head and these bytes. The clock skips `seconds` of the silence."""
 
     async def respond(exchange: Exchange) -> None:
         if sent is not None:
@@ -209,7 +210,7 @@ def hang_after(sent: bytes | None = None, *, seconds: float = 0) -> Responder:
 
 
 def build_delta(finish_reason: str | None = None, **message: Any) -> dict[str, Any]:
-    """One event of a stream."""
+    """Return one event of a stream."""
     choice = {"index": 0, "delta": message, "finish_reason": finish_reason}
     return {"object": "chat.completion.chunk", "choices": [choice]}
 
@@ -220,7 +221,9 @@ def encode_sse(*events: Any, done: bool = False) -> bytes:
 
 
 class ScriptedLLM:
-    """`url` is for LLM_PROXY_URL. `steps` may be added to at any time; `otherwise` answers when they have run out."""
+    """A scripted server, whose `url` is for LLM_PROXY_URL.
+
+    Steps can be added at any time; `otherwise` answers when none is left."""
 
     def __init__(
         self,
@@ -250,7 +253,7 @@ class ScriptedLLM:
         await self._server.wait_closed()
 
     async def wait_for_requests(self, number: int) -> LLMRequest:
-        """Waits until that many requests have come; the last of them."""
+        """Wait until so many requests have come; return the last of them."""
         async with self._arrival:
             await self._arrival.wait_for(lambda: len(self.requests) >= number)
         return self.requests[number - 1]

@@ -1,4 +1,4 @@
-"""Postgres servers of the tests' own, which live in folders of their own."""
+"""Postgres servers for the tests, in folders of their own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The service as a process of its own, which can be killed."""
+"""The service in a process of its own, which can be killed."""
 
 import asyncio
 import os

@@ -1,6 +1,6 @@
-"""The servers of others, as processes: LiteLLM's proxy, and llama.cpp's server with a small model.
+"""Model servers of other projects, as processes: LiteLLM's proxy, and llama.cpp's server with a small model.
 
-Each is run by a python that has it, which an environment variable names; else by ours, if it has it.
+An environment variable names the python that has such a server; else the tests' own is used, if it has it.
 """
 
 import json
@@ -25,7 +25,7 @@ class ModelServer(NamedTuple):
 
 
 def find_python(variable: str, *modules: str) -> str:
-    """Empty if there is none."""
+    """Return the python that has the modules; empty if there is none."""
     return os.environ.get(variable) or (sys.executable if all(find_spec(module) for module in modules) else "")
 
 
@@ -38,7 +38,7 @@ FIND_WEIGHTS_SCRIPT = (
 
 @contextmanager
 def start_llama(folder: Path) -> Iterator[ModelServer]:
-    """SmolLM2 with 135 million parameters, under whatever name it is asked for."""
+    """Run SmolLM2 with 135 million parameters; it answers to any name."""
     weights = subprocess.run(
         [LLAMA_PYTHON, "-c", FIND_WEIGHTS_SCRIPT], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -49,7 +49,7 @@ def start_llama(folder: Path) -> Iterator[ModelServer]:
 
 @contextmanager
 def start_litellm(folder: Path, **backends: str) -> Iterator[ModelServer]:
-    """`backends`: the address of an OpenAI-compatible service, by the name that a model has here."""
+    """Run LiteLLM's proxy. `backends` has the addresses of OpenAI-compatible services, by the names of models."""
     key = f"sk-{secrets.token_hex(24)}"
     served = [_build_model_entry(name, url) for name, url in backends.items()]
     config = {"model_list": served, "router_settings": {"num_retries": 0, "disable_cooldowns": True}}
@@ -67,7 +67,7 @@ def _build_model_entry(name: str, url: str) -> dict[str, object]:
 
 @contextmanager
 def _start_server(folder: Path, command: list[str], path: str, **environment: str) -> Iterator[str]:
-    """Its address, once it answers there; ended with the block."""
+    """Run a server until the block ends; yield its address once it answers."""
     port = find_free_port()
     with (folder / "log").open("w") as output:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Undo, as tests of several rooms use it."""
+"""Undo a turn, for tests of several rooms."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The only fake of the suite: a model that says its lines in order and remembers what it heard."""
+"""The only fake of the suite: a model that says its lines in order and records its requests."""
 
 import asyncio
 import json
@@ -19,14 +19,14 @@ from prompts import SUMMARY_PROMPT
 
 @dataclass(frozen=True)
 class DeferredReply:
-    """A line that is said when the test lets go of it."""
+    """A line that the model says when the test releases it."""
 
     line: AIMessageChunk
     release: asyncio.Event = field(default_factory=asyncio.Event)
     requested: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the model was asked for it."""
+    """Set when the line is requested."""
     dropped: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when nobody waits for it any more."""
+    """Set when nobody waits for the line any more."""
 
 
 ScriptLine = AIMessageChunk | Exception | DeferredReply | Callable[[list[BaseMessage]], AIMessageChunk]
@@ -35,14 +35,14 @@ ScriptLine = AIMessageChunk | Exception | DeferredReply | Callable[[list[BaseMes
 class ScriptedModel(BaseChatModel):
     lines: Any
     choices: Any = None
-    """What it says when it is given no tools, in order; None: that is among the lines."""
+    """The answers to requests without tools, in order; None: they are among the lines."""
     summaries: Any = iter(())
-    """What it says when a summary is asked for, which comes when it likes; `heard` is what is asked else."""
+    """The answers to requests of a summary, which may come at any time; `prompts` has the other requests."""
     summary_prompts: list[list[BaseMessage]] = Field(default_factory=list)
     prompts: list[list[BaseMessage]] = Field(default_factory=list)
-    """The messages of each call."""
+    """The messages of each request but those of a summary."""
     call_parameters: list[dict[str, Any]] = Field(default_factory=list)
-    """The parameters of each call."""
+    """The parameters of each of these requests."""
 
     @property
     def _llm_type(self) -> str:
@@ -124,7 +124,7 @@ def say_text(text: str) -> AIMessageChunk:
 
 
 def choose_agent(agent: str) -> AIMessageChunk:
-    """A classification."""
+    """Return the answer to a classification."""
     return AIMessageChunk(content=json.dumps({"agent": agent, "confidence": "high", "reasoning": "It fits."}))
 
 
@@ -133,7 +133,7 @@ def call_tool(tool: str, text: str = "", call_id: str | None = "call_1", **argum
 
 
 def call_tools(*requests: tuple[str, str | None, str], text: str = "") -> AIMessageChunk:
-    """Several calls in one message: tool, call id, arguments as the model wrote them."""
+    """Return a message with several calls: tool, call id, and arguments as the model wrote them."""
     pieces = [
         {"name": tool, "args": arguments, "id": call_id, "index": index, "type": "tool_call_chunk"}
         for index, (tool, call_id, arguments) in enumerate(requests)
@@ -142,7 +142,7 @@ def call_tools(*requests: tuple[str, str | None, str], text: str = "") -> AIMess
 
 
 def with_usage(line: AIMessageChunk, read: int, written: int, cached: int = 0, model_name: str = "") -> AIMessageChunk:
-    """The line, with the tokens that its service counted. `by`: the model that answered, if it says so."""
+    """Return the line with the tokens that its service counted, and the name of the model if it gives one."""
     details: dict[str, Any] = {"input_token_details": {"cache_read": cached}} if cached else {}
     usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written, **details}
     return line.model_copy(

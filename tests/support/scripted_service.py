@@ -1,4 +1,4 @@
-"""A service that says its lines: a real HTTP server that speaks the contract by script."""
+"""A scripted service: a real HTTP server that speaks the contract."""
 
 import asyncio
 import json
@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 DISCONNECT = {"type": "cut"}
-"""In a script: the connection breaks here."""
+"""The connection breaks at this point of a script."""
 STALL = {"type": "hold"}
-"""In a script: nothing more comes."""
+"""Nothing more comes after this point of a script."""
 
 
 class HTTPRequest(NamedTuple):
@@ -21,12 +21,12 @@ class HTTPRequest(NamedTuple):
 
     @property
     def message(self) -> dict[str, Any]:
-        """Without what every message carries."""
+        """Return the message without the fields that every message has."""
         return {k: v for k, v in self.body["message"].items() if k not in ("id", "stream")}
 
 
 class ScriptedService:
-    """`scripts`: the chunks of each stream, in order. `rest`: the JSON of other paths; one that is not there is 404."""
+    """A server with the chunks of each stream, in order, and the JSON of other paths; a path without JSON is 404."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port

@@ -23,9 +23,9 @@ REQUEST_TIMEOUT_SECONDS = 60
 
 
 def settings_for(url: str | Path, **changes: Any) -> Settings:
-    """`url`: of a database, or a folder for a SQLite file.
+    """Return settings for the URL of a database, or for a folder with a SQLite file.
 
-    The model is asked for each choice of an agent and for no title, so that a script's lines are used in order.
+    The model makes each choice of an agent and no title, so that a script's lines are used in order.
     """
     db_url = url if isinstance(url, str) else f"sqlite:///{url}/test.db"
     in_order = {"llm_titles": False, "routing_cache_size": 0}
@@ -37,9 +37,9 @@ def settings_for(url: str | Path, **changes: Any) -> Settings:
 async def start_service(
     model: BaseChatModel | None, settings: Settings, app: FastAPI | None = None
 ) -> AsyncIterator["GatewayClient"]:
-    """Runs the service until the block ends; without a model it opens the one of the settings.
+    """Run the service until the block ends; without a model it opens the one of the settings.
 
-    `app`: made by the test already, which wants what nobody can ask for from outside.
+    A test that looks into the app makes it itself and passes it as `app`.
     """
     app = app or create_app(settings, None if model is None else provide_model(model))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -92,7 +92,7 @@ async def provide_model(model: BaseChatModel) -> AsyncIterator[BaseChatModel]:
 
 
 async def _wait_until_ready(http: httpx.AsyncClient, serving: "asyncio.Task[None]") -> None:
-    """The socket listens already, so the first request waits until the service has started."""
+    """Wait for the answer to a first request: the socket listens before the service has started."""
     asking = asyncio.ensure_future(http.get("/ready"))
     await asyncio.wait([asking, serving], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
@@ -112,7 +112,7 @@ class GatewayClient:
 
 @dataclass
 class SessionClient:
-    """Sends messages of one session; each answer is the list of its chunks, checked to be a proper stream."""
+    """A client of one session. Each answer is the list of its chunks, which must be a valid stream."""
 
     http: httpx.AsyncClient
     id: str
@@ -156,7 +156,7 @@ def parse_chunks(response: httpx.Response) -> list[dict[str, Any]]:
 
 
 def parse_events(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """The events of a stream as the Gateway reads them: line by line, other lines skipped."""
+    """Return the events of a stream as the Gateway reads them: line by line, without other lines."""
     assert text.isascii()
     events, name = [], ""
     for line in text.split("\n"):
@@ -168,12 +168,12 @@ def parse_events(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def text_chunk(content: str, *, is_final: bool = True, **more: Any) -> dict[str, Any]:
-    """The chunk of a whole text, for a client that did not opt in to tokens."""
+    """Return the chunk of a whole text, for a client that did not opt in to tokens."""
     return {"type": "assistant_message", "content": content, "token": content, "is_final": is_final, **more}
 
 
 def tool_call_chunk(tool: str, call_id: str = "call_1", **arguments: Any) -> dict[str, Any]:
-    """The chunk of a call that is to be executed."""
+    """Return the chunk of a call that is to be executed."""
     return {
         "type": "tool_call",
         "call_id": call_id,
@@ -185,7 +185,7 @@ def tool_call_chunk(tool: str, call_id: str = "call_1", **arguments: Any) -> dic
 
 
 def approval_chunk(tool: str, rule: str, reason: str, call_id: str = "call_1", **arguments: Any) -> dict[str, Any]:
-    """The chunk of a call that needs approval."""
+    """Return the chunk of a call that requires approval."""
     asked = tool_call_chunk(tool, call_id, **arguments)
     pattern = arguments.get("command") or arguments.get("path")
     metadata = {"rule": rule, "reason": reason, "remember": {"pattern": pattern}}

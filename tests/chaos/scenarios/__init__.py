@@ -10,12 +10,12 @@ from tests.chaos.world import ScenarioSetup
 
 class Scenario(NamedTuple):
     run: Callable[[ScenarioSetup], Awaitable[list[str]]]
-    """What it finds."""
+    """Runs the scenario and returns the violations."""
     databases: tuple[str, ...]
     short_rounds: int
     """Rounds in `make test`, on each database."""
     long_rounds: int
-    """Rounds by hand."""
+    """Rounds in `make chaos`, on each database."""
     needs_leases: bool = False
 
 
@@ -41,11 +41,11 @@ SCENARIOS = {
 
 
 def is_runnable(name: str, without: str = "") -> bool:
-    """Whether this service can be made to do it: a second process on one database is refused where it has no leases."""
+    """Return whether this service can run the scenario: without leases it refuses a second process on one database."""
     return not SCENARIOS[name].needs_leases or product.has_leases() or without == "lease"
 
 
 def format_command(seed: int, name: str, database: str, rounds: int, without: str = "") -> str:
-    """The command that makes the same choices."""
+    """Return the command that makes the same choices."""
     more = f" --without {without}" if without else ""
     return f"python -m tests.chaos --seed {seed} --rounds {rounds} --only {name} --database {database}{more}"

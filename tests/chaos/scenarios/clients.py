@@ -1,4 +1,4 @@
-"""Clients that hang up, send too much, or do not read."""
+"""Scenarios with clients that hang up, send too much, or do not read."""
 
 import json
 import socket
@@ -13,11 +13,11 @@ DISCONNECTING_BEHAVIOR = IdeBehavior(tokens=True, cut_after_bytes=800, extra_wor
 OVERSIZED_BYTES = 20_000_000
 ANSWER_WORDS = 12_000
 MAX_MEMORY_GROWTH = 6_000_000
-"""Bytes of memory that a reader who never reads may cost."""
+"""Bytes of memory that one reader who never reads may cost."""
 
 
 async def disconnect_clients(setup: ScenarioSetup) -> list[str]:
-    """IDEs hang up after a random number of bytes, `rounds` times in all; no model is asked twice for that."""
+    """Let IDEs hang up after a random number of bytes, `rounds` times in all; no model call may be repeated."""
     async with open_world(setup, delay=0.02) as it:
         it.has_no_retries = True
         await it.restart_replicas()
@@ -27,7 +27,7 @@ async def disconnect_clients(setup: ScenarioSetup) -> list[str]:
 
 
 async def send_oversized_bodies(setup: ScenarioSetup) -> list[str]:
-    """Bodies of 20 MB, with their length and without, while others work."""
+    """Send bodies of 20 MB, with their length and without it, while other sessions work."""
     async with open_world(setup, delay=0.02) as it:
         await it.restart_replicas()
         async with it.play_sessions(2):
@@ -52,9 +52,9 @@ async def _split_body(whole: bytes) -> AsyncIterator[bytes]:
 
 
 async def leave_streams_unread(setup: ScenarioSetup) -> list[str]:
-    """Readers who ask for every token of long answers and read nothing: the runs end, and others are served.
+    """Open streams with every token of long answers and read none: the runs end, and others are served.
 
-    They come in two waves: what the first one costs is the service's own peak, what the second adds is theirs.
+    The readers come in two waves. The first one shows the service's own peak of memory, the second one their cost.
     """
     async with open_world(setup, delay=0.02) as it:
         await it.restart_replicas()
@@ -78,7 +78,7 @@ async def _start_readers(it: World, name: str, connections: ExitStack) -> None:
 
 
 def _connect_reader(it: World, content: str, session: str) -> socket.socket:
-    """A connection on which a message was sent, and nothing will be read."""
+    """Send a message on a new connection from which nothing will be read; return the connection."""
     message = {"type": "user_message", "content": content, "id": "m-1"}
     body = json.dumps({"session_id": session, "message": message, "stream": {"tokens": True}}).encode()
     head = f"POST /agent/message/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Internal-Auth: {API_KEY}\r\n"

@@ -1,4 +1,4 @@
-"""The process ends: killed whenever, killed where it hurts, told to stop."""
+"""Scenarios whose process ends: killed at any time, killed at a named point, or asked to stop."""
 
 import asyncio
 import signal
@@ -10,13 +10,13 @@ from tests.chaos.world import ScenarioSetup, World, open_world
 
 SESSION_COUNT = 4
 POINT_SECONDS = 1.2
-"""Seconds that a replica has to get to its point, from its start on: most are passed several times in them."""
+"""Seconds that a replica has to reach its point once it answers; most points are passed several times in them."""
 
 
 async def kill_replica(setup: ScenarioSetup) -> list[str]:
-    """Each round starts a replica and kills it, in turn at a random time and at a named point.
+    """Start a replica in each round and kill it, in turn at a random time and at a named point.
 
-    The next one soon gets at what the last one held: a session that has to wait through many rounds is no finding.
+    The lease is short, so that the next replica soon gets the sessions of the last one.
     """
     async with open_world(setup, lease_seconds="1") as it:
         it.expected_codes |= {"interrupted"}
@@ -37,14 +37,14 @@ async def _kill_at_random(it: World, replica: ReplicaProcess) -> None:
 
 
 class PointCoverage:
-    """Which points a scenario passed: one that nothing passes is no test of anything."""
+    """The points that a scenario tried and passed; a point that is never passed tests nothing."""
 
     def __init__(self) -> None:
         self.tried: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
 
     def list_unreached(self) -> list[str]:
-        """Sentences on those that were tried often enough."""
+        """Return a sentence for each point that was tried often and never reached."""
         return [
             f"the point {name!r} was tried {times} times and never reached"
             for name, times in self.tried.items()
@@ -53,7 +53,7 @@ class PointCoverage:
 
 
 async def kill_at_point(it: World, replica: ReplicaProcess, reached: PointCoverage) -> None:
-    """Start a replica that kills itself at one; when it does not get there, it is killed."""
+    """Start a replica that kills itself at a random point; if it does not get there in time, kill it."""
     name = it.rng.choice(list(INJECTION_POINTS))
     replica.start(f"{name}:{it.rng.randint(1, INJECTION_POINTS[name].max_passes)}:SIGKILL")
     reached.tried[name] += 1
@@ -63,7 +63,7 @@ async def kill_at_point(it: World, replica: ReplicaProcess, reached: PointCovera
 
 
 async def stop_replica(setup: ScenarioSetup) -> list[str]:
-    """Each round starts a replica and tells it to stop, in the middle of its work."""
+    """Start a replica in each round and ask it to stop in the middle of its work."""
     async with open_world(setup, shutdown_seconds="1") as it:
         it.expected_codes |= {"interrupted"}
         async with it.play_sessions(SESSION_COUNT):

@@ -1,6 +1,6 @@
-"""Two requests of one session at once: what comes of them is as if one had been first.
+"""Scenarios with two simultaneous requests of one session: the outcome is as if one of them had been first.
 
-Each race has a session of its own, and two clients; where there are two replicas, each asks one.
+Each race has a session of its own and two clients. With two replicas, each client uses one of them.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from tests.chaos.world import ScenarioSetup, World, open_world
 
 MAX_CONCURRENT_RACES = 4
 MAX_DELAY_SECONDS = 0.02
-"""Seconds between the two requests, at most."""
+"""The most seconds between the two requests."""
 STEADY_BEHAVIOR = IdeBehavior(join_probability=0, switch_probability=0, parallel=False)
 
 
@@ -27,13 +27,13 @@ class ClientPair(NamedTuple):
     async def race_requests(
         self, one: Callable[[], Awaitable[Any]], other: Callable[[], Awaitable[Any]]
     ) -> tuple[Any, Any]:
-        """Both answers. Which starts first, and by how much, is the seed's."""
+        """Send both requests and return both answers. The seed decides which one starts first, and by how much."""
         delays = [0, self.world.rng.uniform(0, MAX_DELAY_SECONDS)]
         self.world.rng.shuffle(delays)
         return await asyncio.gather(_start_later(delays[0], one), _start_later(delays[1], other))
 
     async def request_call(self, *steps: str) -> Chunk:
-        """The call that a new turn begins with. Raises GaveUp."""
+        """Start a turn and return its first call. Raises NoOutcome."""
         calls = list(index_tool_calls(await self.first.send_opening(*steps)).values())
         self.expect_condition(len(calls) == 1, f"the model asked for one call, and {len(calls)} came")
         if not calls:
@@ -101,7 +101,7 @@ async def send_message_and_result(pair: ClientPair) -> None:
 
 
 async def delete_and_send(pair: ClientPair) -> None:
-    """The session is gone with the message, or begins anew with it: nothing of before is left beside it."""
+    """Delete the session beside a message: it is gone or starts again with the message, and nothing older is left."""
     pair.world.deleted_sessions.add(pair.first.session)
     await pair.first.send_opening()
     message = pair.first.build_opening()
@@ -129,12 +129,12 @@ RACES: dict[str, Race] = {
 
 
 async def race_on_one_replica(setup: ScenarioSetup) -> list[str]:
-    """`rounds` of each kind, on one replica."""
+    """Run `rounds` races of each kind on one replica."""
     return await _race_all_kinds(setup, 1)
 
 
 async def race_on_two_replicas(setup: ScenarioSetup) -> list[str]:
-    """`rounds` of each kind, each client on a replica of its own."""
+    """Run `rounds` races of each kind, with each client on a replica of its own."""
     return await _race_all_kinds(setup, 2)
 
 

@@ -1,4 +1,4 @@
-"""Several replicas on one Postgres: one dies, or sleeps longer than its lease and wakes up."""
+"""Scenarios with two replicas on one Postgres: one dies, or sleeps longer than its lease and wakes up."""
 
 import asyncio
 import signal
@@ -11,12 +11,12 @@ from tests.chaos.world import ScenarioSetup, World, open_world
 LEASE_SECONDS = 1
 SESSION_COUNT = 4
 WRITE_POINTS = ["before the checkpoint", "before the outcome", "storing the outcome"]
-"""The last one in the middle of a transaction: what it has locked must not wait for it to wake up."""
+"""The last one is in the middle of a transaction: its locks must not last until it wakes up."""
 SLOW_BEHAVIOR = IdeBehavior(extra_words="slow:150")
 
 
 async def kill_one_replica(setup: ScenarioSetup) -> list[str]:
-    """Of two, one is killed in each round, in turn at a random time and at a named point; the other takes over."""
+    """Kill one replica in each round, in turn at a random time and at a named point; the other one takes over."""
     async with open_world(setup, replicas=2, lease_seconds=str(LEASE_SECONDS)) as it:
         it.expected_codes |= {"interrupted"}
         await it.restart_replicas()
@@ -38,7 +38,9 @@ async def kill_one_replica(setup: ScenarioSetup) -> list[str]:
 
 
 async def suspend_replica(setup: ScenarioSetup) -> list[str]:
-    """One is stopped, in turn where it writes and whenever, until another must have taken over, and woken."""
+    """Suspend one replica in each round, in turn before a write and at a random time.
+
+    It wakes up when the other one must have taken over."""
     async with open_world(
         setup, replicas=2, lease_seconds=str(LEASE_SECONDS), db_lock_timeout_seconds=str(LEASE_SECONDS)
     ) as it:

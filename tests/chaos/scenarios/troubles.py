@@ -1,4 +1,4 @@
-"""The database goes away, loses its connections, or has no room."""
+"""Scenarios whose database goes away, loses its connections, or has no room."""
 
 import asyncio
 from pathlib import Path
@@ -12,11 +12,11 @@ from tests.support.eventually import DEADLINE_SECONDS, poll
 SESSION_COUNT = 4
 EXPECTED_CODES = {"internal", "interrupted", "session_busy"}
 STOP_MODES = ["fast", "immediate"]
-"""Of stopping Postgres."""
+"""The modes in which Postgres is stopped."""
 
 
 async def restart_database(setup: ScenarioSetup) -> list[str]:
-    """Postgres is restarted while runs go on, each time for up to a second."""
+    """Restart Postgres while runs are active; it is away for up to a second each time."""
     async with open_world(setup) as it:
         assert setup.postgres
         it.expected_codes |= EXPECTED_CODES
@@ -31,7 +31,7 @@ async def restart_database(setup: ScenarioSetup) -> list[str]:
 
 
 async def restart_while_idle(setup: ScenarioSetup) -> list[str]:
-    """Postgres is restarted while nothing goes on: no client may notice, though every connection is dead."""
+    """Restart Postgres while no run is active: no client may notice, though every connection is dead."""
     async with open_world(setup) as it:
         assert setup.postgres
         await it.restart_replicas()
@@ -44,7 +44,7 @@ async def restart_while_idle(setup: ScenarioSetup) -> list[str]:
 
 
 async def _check_histories(it: World) -> None:
-    """What a 503 would say is that the database is away, and it is not."""
+    """Read all histories; a 503 would say that the database is away, and it is there."""
     paths = [f"/sessions/{ide.session}/history" for ide in it.ides]
     for response in await asyncio.gather(*(it.get(path) for path in paths)):
         if response.status_code != 200:
@@ -52,7 +52,7 @@ async def _check_histories(it: World) -> None:
 
 
 async def terminate_connections(setup: ScenarioSetup) -> list[str]:
-    """Every half second all of the service's connections are ended."""
+    """Terminate all connections of the service every half second."""
     async with open_world(setup) as it:
         assert setup.postgres
         it.expected_codes |= EXPECTED_CODES
@@ -67,7 +67,7 @@ async def terminate_connections(setup: ScenarioSetup) -> list[str]:
 
 
 async def fill_disk(setup: ScenarioSetup) -> list[str]:
-    """The files may not grow: the service answers with errors, lives, and works again when there is room."""
+    """Stop the files from growing: the service answers with errors, lives, and works again when there is room."""
     async with open_world(setup, delay=0.01) as it:
         it.expected_codes |= EXPECTED_CODES
         await it.restart_replicas()
