@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 FAST := PROPERTY_EXAMPLES=5 $(PYTEST) -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat studio test test-fast lint typecheck format cov picture chaos bench lock image clean
+.PHONY: help run chat studio test test-fast lint typecheck format cov picture chaos gate-fuzz bench lock image clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -48,6 +48,9 @@ picture: $(VENV)/.dev ## write the picture of the graph into README.md
 
 chaos: $(VENV)/.dev ## kill, stop and overload the service by hand (ARGS="--only kill --rounds 20")
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+gate-fuzz: $(VENV)/.dev ## run what the gate accepts, and watch that it only reads (ARGS="--seed 1 --only sed")
+	$(BIN)/python -m tests.gate $(ARGS)
 
 bench: $(VENV)/.dev ## measure what a turn costs on this machine (ARGS=--quick)
 	$(BIN)/python -m benchmarks $(ARGS)

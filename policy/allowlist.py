@@ -173,7 +173,7 @@ would then edit two files in place. A program that is not listed may get every w
 
 VERSION_OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["bash", "cc", "clang", "clang++", "cmake", "curl", "docker", "g++", "gcc", "git"], ("--version",)),
-    **dict.fromkeys(["perl", "psql", "ruby", "sqlite3", "wget"], ("--version",)),
+    **dict.fromkeys(["perl", "ruby", "sqlite3", "wget"], ("--version",)),
     **dict.fromkeys(["python", "python3"], ("--version", "-V")),
     **dict.fromkeys(["node", "php"], ("--version", "-v")),
 }

@@ -64,6 +64,12 @@ UNSUPPORTED_SYNTAX = (
     (re.compile(r"[(){}]"), "a group, a function or braces"),
     (re.compile(r"['\"]"), "a quote that is not closed"),
 )
+SWALLOWED = re.compile(r"[^\x00-\x7f][0-9@-~]")
+"""A character beyond ASCII, and one that can be the second byte of a character in GBK, Big5 or Shift-JIS.
+
+In a locale of these encodings a program reads the bytes of UTF-8 in another way: a quote, a backslash or a bracket
+behind such a character could lose its meaning.
+"""
 OPERATORS = {"&&", "||", "|", ";"}
 
 
@@ -76,6 +82,8 @@ def parse_commands(line: str) -> list[ShellCommand]:
         raise Unproven(f"it is longer than {MAX_COMMAND_BYTES} bytes")
     if not line.replace("\t", " ").isprintable():
         raise Unproven("it holds a line break or a character that cannot be seen")
+    if SWALLOWED.search(line):
+        raise Unproven("in some encodings a character of it would swallow the next one")
     tokens = _tokenize_shell_line(line)
     chain = _build_chain(tokens)
     if [*_iterate_leaves(_parse_tree(line))] != ["".join(raw for _, raw in token) for token in tokens]:
