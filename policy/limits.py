@@ -27,8 +27,8 @@ MAX_COUNT_DIGITS = 9
 MAX_SMALL_COUNT = 9999
 """A number that a program allocates memory for, such as the shortest string of `strings`."""
 MAX_THREADS = 64
-MAX_LINES = 100_000
-"""Lines that `seq` may print."""
+MAX_LINES = 200_000
+"""Lines that `seq` may print: 1.3 MB, as a long log has."""
 MAX_GROWTH = 64
 """The factor by which the substitutions of a script may lengthen a line."""
 MAX_FIELD = 999
