@@ -1,5 +1,6 @@
 """Fixtures of all tests, and the mark of the slow ones."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are cores: tests wait for processes and timers part of the time."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(autouse=True)
+def reset_log_levels() -> None:
+    """Undo what a service of an earlier test did to the loggers of this process."""
+    logging.disable(logging.NOTSET)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("agent_runtime")]:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.NOTSET)
+        logger.disabled, logger.propagate = False, True
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Judge what an execution did: the promise is that an auto-approved command only reads its workspace, and ends."""
 
 import re
+import resource
 from collections.abc import Iterator
 from posixpath import basename
 from typing import NamedTuple
@@ -91,6 +92,11 @@ class Violation(NamedTuple):
     way: str
     """How it was run: the shell or client, and the family of programs."""
     detail: str
+
+
+def _own_peak_kb() -> int:
+    """Return the peak of this process in kB: the kernel counts it for a child until the child runs its program."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def find_violations(
@@ -197,7 +203,7 @@ def _iterate_results(
         yield "environment", "its output holds a value of the environment"
     if SECRET.encode() in text:
         yield "link", "its output holds the content of a file outside"
-    if outcome.memory > MEMORY_KB:
+    if outcome.memory > max(MEMORY_KB, _own_peak_kb() * 11 // 10):  # a child starts with the peak of its parent
         yield "memory", f"a process had {outcome.memory // 1024} MB"
     elif REFUSED_MEMORY.search(outcome.errors):
         yield "memory", "it asked for more memory than 1.25 GB"
