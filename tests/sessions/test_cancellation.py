@@ -4,11 +4,14 @@ import asyncio
 from itertools import repeat
 from pathlib import Path
 
+import pytest
+
 from tests.support.conversations import check_conversation, check_model_input
 from tests.support.scripted import call_tool, make_model, say_text
 from tests.support.service import settings_for, start_service, text_chunk
 
 
+@pytest.mark.slow
 async def test_session_works_after_a_cancel_at_any_step(tmp_path: Path) -> None:
     lines = {"human": call_tool("write_file", call_id=None, path="a.py", content="x"), "tool": say_text("Done.")}
     llm = make_model(*repeat(lambda messages: lines[messages[-1].type], 400))

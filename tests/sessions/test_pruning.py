@@ -123,6 +123,7 @@ REFUSING_TRIGGERS = {
 """Triggers that refuse the last statement of a prune, after its deletions."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_pruned_session_behaves_like_an_unpruned_one(database: str, seed: int) -> None:
     llm = make_model(*[script_by_seed(seed)] * 1000)
