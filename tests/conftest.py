@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 SLOW_PATHS = (
     "tests/chaos/",
     "tests/evening/",
+    "tests/gate/",
     "tests/api/test_workers.py",
     "tests/graph/test_remote.py",
     "tests/graph/test_studio.py",
     "tests/graph/test_summaries.py",
+    "tests/sessions/test_outages.py",
+    "tests/sessions/test_persistence.py",
+    "tests/sessions/test_pgbouncer.py",
+    "tests/sessions/test_replicas.py",
     "tests/sessions/test_stored_databases.py",
 )
-"""Folders and files whose tests are slow by their nature; other slow tests carry the mark themselves."""
+"""Folders and files whose tests start processes or play long stories; other slow tests carry the mark themselves."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,7 @@ from langchain_core.language_models import BaseChatModel
 
 from graph.settings import Settings
 from server import create_app
+from tests.support.prepared import create_sqlite_file
 
 API_KEY = "a-key-for-the-tests"
 REQUEST_TIMEOUT_SECONDS = 60
@@ -41,6 +42,7 @@ async def start_service(
 
     A test that looks into the app makes it itself and passes it as `app`.
     """
+    await create_sqlite_file(settings)
     app = app or create_app(settings, None if model is None else provide_model(model))
     listener = socket.create_server(("127.0.0.1", 0))
     server = PromptServer(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
