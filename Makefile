@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 DIR ?= .
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 # The fast tests look at fewer examples of each property.
-FAST := PROPERTY_EXAMPLES=5 $(PYTEST) -m "not slow"
+FAST := PROPERTY_EXAMPLES=5 $(PYTEST) -m
 
 .DEFAULT_GOAL := help
 .PHONY: help run chat studio test test-fast lint typecheck format cov picture chaos gate-fuzz bench lock image clean
@@ -25,8 +25,8 @@ studio: $(VENV)/.dev ## serve the graph for LangGraph Studio (langgraph dev)
 test: lint typecheck ## check everything that must hold
 	$(PYTEST) --durations=25
 
-test-fast: $(VENV)/.dev ## run the fast tests, for a change of the topology: no chaos, evening, remote
-	$(FAST)
+test-fast: $(VENV)/.dev ## run the fast tests in two minutes: no chaos, evening, remote, Postgres
+	$(FAST) "not slow and not postgres"
 
 lint: $(VENV)/.dev ## check format, style and import contracts
 	$(BIN)/ruff format --check .
@@ -40,8 +40,8 @@ format: $(VENV)/.dev ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-cov: $(VENV)/.dev ## measure the coverage of the fast tests; fail when it has fallen
-	$(FAST) --cov --cov-report=term:skip-covered
+cov: $(VENV)/.dev ## measure the coverage of the fast tests, on Postgres too; fail when it has fallen
+	$(FAST) "not slow" --cov --cov-report=term:skip-covered
 
 picture: $(VENV)/.dev ## write the picture of the graph into README.md
 	$(BIN)/python -m cli picture

@@ -174,6 +174,7 @@ def split_naively(command: str) -> list[str]:
     return words + ([word] if begun else [])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is what reads the commands here")
 def test_corpus_commands_change_no_file(scratch: Path) -> None:
     before = snapshot_folder(scratch.parent)
