@@ -55,7 +55,7 @@ async def test_stale_fence_writes_nothing(database: str, stale: FencingToken) ->
 
 
 async def test_write_fails_while_and_after_another_owner_takes_the_lease(shared: str) -> None:
-    async with open_storage(shared, db_lock_timeout_seconds=0.3) as store:
+    async with open_storage(shared, db_lock_timeout_seconds=1) as store:
         await lease_session(store)
         async with await psycopg.AsyncConnection.connect(strip_driver(shared)) as other:
             await other.execute("update sessions set lease_epoch = 8")

@@ -12,7 +12,7 @@ import pytest
 
 from server import create_app
 from sessions.store.audit import first_broken_entry
-from tests.support.clock import advance_timestamps
+from tests.support.clock import advance_loop_clock, advance_timestamps
 from tests.support.eventually import eventually
 from tests.support.process import start_process
 from tests.support.scripted import DeferredReply, call_tool, call_tools, choose_agent, make_model, say_text
@@ -419,12 +419,16 @@ async def test_a_turn_ends_at_its_limits(tmp_path: Path, limits: dict[str, int],
 
 
 async def test_run_ends_at_its_time_limit(tmp_path: Path) -> None:
-    llm = make_model(choose_agent("ask"), DeferredReply(say_text("Never.")), say_text("Fine."))
-    async with start_service(llm, settings_for(tmp_path, max_run_minutes=0.001)) as client:
+    never = DeferredReply(say_text("Never."))
+    llm = make_model(choose_agent("ask"), never, say_text("Fine."))
+    async with start_service(llm, settings_for(tmp_path, max_run_minutes=0.5)) as client:
         session = client.open_session()
-        error = (await session.send_text("Hello"))[-1]
+        asking = asyncio.create_task(session.send_text("Hello"))
+        await never.requested.wait()
+        await advance_loop_clock(31)
+        error = (await asking)[-1]
         assert error["metadata"]["code"] == "limit_reached"
-        assert error["error"] == "The run was stopped after 0.001 minutes. Send a message to go on."
+        assert error["error"] == "The run was stopped after 0.5 minutes. Send a message to go on."
         assert await session.send_text("Go on") == [text_chunk("Fine.")]
 
 

@@ -129,7 +129,7 @@ async def test_idle_transaction_is_ended_and_retried(shared: str) -> None:
 async def test_statement_timeout_is_not_retried(
     shared: str, setting: str, statement: str, error: type[Exception]
 ) -> None:
-    async with open_storage(shared, **{setting: 0.2}) as store:
+    async with open_storage(shared, **{setting: 1}) as store:
         await store.prepare()
         with psycopg.connect(shared.replace("+asyncpg", "")) as holder:
             holder.execute("lock table sessions")
