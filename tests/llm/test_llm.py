@@ -18,7 +18,8 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from graph.completion.request import request_completion as ask_agent
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
 from graph.llm import ProxyModel, build_endpoint, make_studio_model, open_model
-from graph.llm.decoder import MAX_BYTES, PROXY_FAULT
+from graph.llm.decoder import PROXY_FAULT
+from graph.llm.framing import MAX_BYTES
 from graph.llm.openai_format import to_openai
 from graph.offline import OfflineModel
 from graph.settings import Settings
