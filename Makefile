@@ -43,8 +43,8 @@ format: $(VENV)/.dev ## format the code and mend what can be mended
 cov: $(VENV)/.dev ## measure the coverage of the fast tests, on Postgres too; fail when it has fallen
 	$(FAST) "not slow" --cov --cov-report=term:skip-covered
 
-picture: $(VENV)/.dev ## write the picture of the graph into README.md
-	$(BIN)/python -m cli picture
+picture: $(VENV)/.dev ## write the picture of the graph into README.md and docs/architecture.md
+	$(BIN)/python -m cli picture README.md docs/architecture.md
 
 chaos: $(VENV)/.dev ## kill, stop and overload the service by hand (ARGS="--only kill --rounds 20")
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -44,7 +44,7 @@ class EditRefused(AgentRuntimeError):
 
 
 class SessionBusy(AgentRuntimeError):
-    """Another run of the session did not end in time."""
+    """Another run did not end in time, too many messages wait, or the message asked not to wait."""
 
     code = "session_busy"
 

@@ -96,7 +96,7 @@ class Settings(AliasedSettings):
     policy_file: str = ""
     """The rules of the gate, read again at SIGHUP. Empty: `policy/default.yaml`, which explains the format."""
     audit_reads: bool = False
-    """True: the audit of a session also lists the calls that the policy auto-approved."""
+    """True: the audit of a session also lists, as `passes`, its calls that passed unasked and change nothing."""
     approval_timeout_seconds: float = Field(0, ge=0)
     """The longest that an approval stays open. 0: there is no limit."""
     prices: dict[str, Price] = Field({})

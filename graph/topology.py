@@ -1,10 +1,10 @@
 """The graph, declared once.
 
-START ─▶ orchestrator ─▶ coder · architect · debug · ask · universal ─▶ permission ─▶ END
-              ▲                                                          │  ▲
-              │                                                          ▼  │
-              │                                               approval · ide · local
-              └──────────── answered, refused, rejected ────────────────┘
+START ─▶ orchestrator ─▶ one node for each specialist ─▶ permission ─▶ END
+              ▲                                            │  ▲
+              │                                            ▼  │
+              │                                 approval · ide · local
+              └────── answered, refused, rejected ────────┘
 
 The orchestrator routes to the agent that has the conversation. Permission routes to the node that the open calls need.
 """

@@ -31,14 +31,12 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "dirname": "-z --zero PATH+",
     "du": "-0abchklmPSsx -d# -t: --all --apparent-size --bytes --count-links --summarize --total --human-readable "
     "--inodes --si --max-depth=# --threshold=: --exclude=:GLOB --one-file-system --separate-dirs PATH*",
-    "egrep": "",
     "expand": "-i -t:TABS --initial --tabs=:TABS FILE",
     "false": "",
     "fd": "-01aFgHIisup -d# -e: -E:GLOB -t: -S: -c: --hidden --no-ignore --case-sensitive --ignore-case --glob "
     "--regex --fixed-strings --absolute-path --full-path --max-depth=# --min-depth=# --exact-depth=# --extension=: "
     "--exclude=:GLOB --type=: --size=: --max-results=# --color=: --changed-within=: --changed-before=: --print0 "
     "--quiet --strip-cwd-prefix --unrestricted RE? PATH*",
-    "fgrep": "",
     "file": "-0bEhiIkLnNr -F: --brief --mime --mime-type --mime-encoding --extension --dereference --no-dereference "
     "--keep-going --no-pad --print0 --separator=: PATH+",
     "fmt": "-#cstu -w#WIDTH -g#WIDTH --width=#WIDTH --goal=#WIDTH --split-only --uniform-spacing FILE+",
@@ -51,7 +49,6 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "--binary-files=: --include=:GLOB --exclude=:GLOB --exclude-dir=:GLOB --color=? --colour=? --null --initial-tab "
     "--byte-offset --line-buffered --label=: RE FILE+",
     "groups": "NAME*",
-    "hd": "",
     "head": "-#qvz -c# -n# --bytes=# --lines=# --quiet --silent --verbose FILE+",
     "hexdump": "-bcCdovx -n# -s# --canonical --length=# --skip=# FILE+",
     "hostname": "-sI",
@@ -94,11 +91,6 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "--unrestricted --vimgrep --with-filename --word-regexp RE PATH*",
     "sed": "-nErsuz -e:SED --quiet --silent --regexp-extended --expression=SED SED FILE+",
     "seq": "-w -s: -f:SEQFORMAT --equal-width --separator=: NUMBER NUMBER? NUMBER?",
-    "sha1sum": "",
-    "sha224sum": "",
-    "sha256sum": "",
-    "sha384sum": "",
-    "sha512sum": "",
     "shasum": "-bp -a# --algorithm=# FILE+",
     "sort": "-bcCdfghiMmnrRsuVz -k: -t: --check=? --dictionary-order --field-separator=: --general-numeric-sort "
     "--human-numeric-sort --ignore-case --ignore-leading-blanks --ignore-nonprinting --key=: --merge --month-sort "

@@ -30,7 +30,7 @@ COMPACTION_THRESHOLD = 0.75
 """A conversation that takes more is compacted. The last quarter is for messages that come while a summary is made."""
 SHARE_WITHOUT_SUMMARY = 0.6
 """Without a summary the conversation is cut to this share: by shorter results if they are enough, else by leaving out
-turns. A cut loses text, so it is small; it ends well below the threshold, so that the next messages move nothing."""
+turns. A cut loses text, so little is cut. It ends well below the threshold: the next messages cause no new cut."""
 SHARE_WITH_SUMMARY = 0.35
 """A summary stands for all but this share. It costs a model call, so it makes room for many messages."""
 FULL_RESULTS_SHARE = 0.25

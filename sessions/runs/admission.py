@@ -50,8 +50,8 @@ class Admission:
     lease_seconds: float
     max_queued: int
     """Queued messages of one session."""
-    busy_policy: wire.MultitaskStrategy
-    """Applies to messages that do not name a policy themselves."""
+    multitask_strategy: wire.MultitaskStrategy
+    """Applies to messages that do not name a strategy themselves."""
 
     def accept(self, connection: Connection, request: RunRequest, run_id: str) -> Accepted:
         """Store the message as a run, queue it, or find the run that it repeats.
@@ -115,11 +115,13 @@ class Admission:
         return Queued() if row["status"] == RunStatus.QUEUED else Joined(run_id)
 
     def _enqueue(self, connection: Connection, request: RunRequest, run_id: str) -> Queued:
-        policy = request.busy or self.busy_policy
-        if policy == "reject" or run_rows.queue_length(connection, request.session_id) >= self.max_queued:
+        strategy = request.busy or self.multitask_strategy
+        if strategy == "reject":
             raise SessionBusy("The session still works on an earlier message. Send this one again later.")
+        if run_rows.queue_length(connection, request.session_id) >= self.max_queued:
+            raise SessionBusy(f"{self.max_queued} messages of this session wait already. Send this one again later.")
         run_rows.add_run(connection, run_id, request, status=RunStatus.QUEUED)
-        if policy == "interrupt" and isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
+        if strategy == "interrupt" and isinstance(request.message, wire.UserMessage | wire.SwitchAgent):
             return Queued(interrupted_run_id=run_rows.request_stop(connection, request.session_id, "interrupt"))
         return Queued()
 

@@ -29,7 +29,7 @@ POLL_SECONDS = 0.25
 BUSY_POLL_SECONDS = POLL_SECONDS / 5
 """Between two attempts to lease a session that another replica works on."""
 HEARTBEATS_PER_LEASE = 3
-"""A lease survives two heartbeats that fail."""
+"""A lease survives one heartbeat that fails."""
 
 
 class Replica:

@@ -31,7 +31,7 @@ OPEN_STATUSES = {"asked", "sent"}
 CLOSED_STATUSES = {"rejected", "cancelled", "expired"}
 """The decision answered the call as well: no result follows."""
 OVERDUE_BATCH = 100
-"""Overdue calls of one round, each of which starts a run of the model; the next round continues. Not measured."""
+"""Overdue calls of one round, each of which starts a run; the next round continues. Not measured."""
 
 
 def record_open(connection: Connection, session_id: str, open_calls: Iterable[OpenCall]) -> None:

@@ -21,7 +21,7 @@ _CLOCK_MICROSECONDS = cast(clock() * 1_000_000, BigInteger)
 _NEXT_EPOCH = case(
     (sessions.c.lease_epoch >= _CLOCK_MICROSECONDS, sessions.c.lease_epoch + 1), else_=_CLOCK_MICROSECONDS
 )
-"""The clock, or one more than the last epoch where the clock does not exceed it: a row that was erased has no epoch."""
+"""The clock in microseconds, or the last epoch plus one if that is higher. So epochs grow even if a row was erased."""
 _NEW_EXPIRY = clock() + bindparam("seconds")
 
 SELECT_AND_LOCK = (

@@ -39,11 +39,13 @@ def test_picture_fills_an_empty_block_of_readme(tmp_path: Path, monkeypatch: pyt
     assert readme.read_text(encoding="utf-8") == f"```mermaid\n{PICTURE}\n```\n"
 
 
-def test_picture_command_leaves_the_project_readme_as_it_is(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_bytes((PROJECT_ROOT / "README.md").read_bytes())
-    assert main(["picture", str(copy)]) == 0
-    assert copy.read_bytes() == (PROJECT_ROOT / "README.md").read_bytes()
+def test_picture_command_leaves_the_project_pages_as_they_are(tmp_path: Path) -> None:
+    """`make picture` gives both pages in one call."""
+    pages = {tmp_path / Path(name).name: PROJECT_ROOT / name for name in ("README.md", "docs/architecture.md")}
+    for copy, page in pages.items():
+        copy.write_bytes(page.read_bytes())
+    assert main(["picture", *map(str, pages)]) == 0
+    assert [copy.read_bytes() for copy in pages] == [page.read_bytes() for page in pages.values()]
 
 
 @pytest.mark.parametrize("content", ["", "# Graph\n", "```\nmermaid\n```\n", "```mermaid\ngraph TD;\n"])

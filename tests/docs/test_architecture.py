@@ -27,7 +27,7 @@ EXAMPLES = "docs/keywords.md"
 
 
 def test_architecture_shows_the_current_graph() -> None:
-    advice = "the graph has changed; run: .venv/bin/python -m cli picture docs/architecture.md"
+    advice = "the graph has changed; run: make picture"
     assert read_diagram("The graph") == draw_graph(), advice
 
 
