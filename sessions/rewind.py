@@ -71,6 +71,7 @@ async def fork_session(deps: Deps, session_id: str, turn: int | None = None) -> 
     fork = await deps.database.transact(lambda connection: _reveal_session(connection, fork_id, outcome))
     return {
         "session_id": fork_id,
+        "id": fork_id,
         "message_count": fork["message_count"],
         "current_agent": fork["agent"],
         "created_at": fork["created_at"],

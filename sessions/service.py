@@ -44,6 +44,7 @@ async def create_session(deps: Deps) -> CreatedSession:
     row = await deps.database.transact(lambda connection: session_rows.create_session(connection, str(uuid4())))
     return {
         "session_id": row["id"],
+        "id": row["id"],
         "message_count": 0,
         "current_agent": row["agent"],
         "created_at": row["created_at"],

@@ -12,6 +12,8 @@ Json = dict[str, Any]
 
 class SessionInfo(TypedDict):
     session_id: str
+    id: str
+    """The same id: newer IDEs read it under this name."""
     message_count: int
     last_activity: str
     """ISO 8601 in UTC, as every timestamp here."""
@@ -29,6 +31,8 @@ class SessionList(TypedDict):
 
 class CreatedSession(TypedDict):
     session_id: str
+    id: str
+    """The same id, as in `SessionInfo`."""
     message_count: int
     current_agent: str
     created_at: str

@@ -94,6 +94,7 @@ def to_json(row: RowMapping) -> SessionInfo:
     """Return a session as clients see it."""
     return {
         "session_id": row["id"],
+        "id": row["id"],
         "message_count": row["message_count"],
         "last_activity": row["last_activity"],
         "current_agent": row["agent"],

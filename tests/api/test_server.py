@@ -30,7 +30,9 @@ async def test_every_path_but_health_and_ready_needs_the_key(tmp_path: Path) -> 
                 assert (response.status_code, response.json()) == (401, {"detail": "unauthorized"})
         health = await client.http.get("/health", headers={"X-Internal-Auth": ""})
         ready = await client.http.get("/ready", headers={"X-Internal-Auth": ""})
+        heads = [await client.http.head(path, headers={"X-Internal-Auth": ""}) for path in ("/health", "/ready")]
     assert health.json() == ready.json() == {"status": "healthy", "service": "agent-runtime", "version": VERSION}
+    assert [(head.status_code, head.content) for head in heads] == [(200, b""), (200, b"")]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ async def test_run_continues_without_its_client_and_can_be_joined(tmp_path: Path
 async def test_joining_a_session_without_runs_ends_at_once(tmp_path: Path) -> None:
     async with start_service(make_model(), settings_for(tmp_path)) as client:
         created = (await client.http.post("/sessions")).json()
-        assert created.pop("created_at") != created.pop("session_id")
+        assert created.pop("created_at") != created.pop("session_id") == created.pop("id")
         assert created == {"message_count": 0, "current_agent": "orchestrator"}
         (found,) = (await client.open_session().get("/sessions"))["sessions"]
         joined = await client.http.get(f"/sessions/{found['session_id']}/stream")
@@ -299,6 +301,7 @@ async def test_sessions_are_listed_named_and_searched(tmp_path: Path) -> None:
         assert page["total"] == 1
         assert shown == (await client.http.get("/sessions/s-0")).json()
         assert (shown["message_count"], shown["current_agent"]) == (2, "ask")
+        assert [session["id"] for session in page["sessions"]] == [shown["session_id"]] == ["s-0"]
 
 
 async def list_titles(client: GatewayClient, **params: Any) -> list[str]:
