@@ -41,7 +41,8 @@ def _answer_call(
             return _answer_calculator(call, expression), {}
         case {"name": "switch_mode", "args": {"mode": str(mode), **rest}}:
             record, chunk = handoff(current_agent(state), mode, str(rest.get("reason") or ""))
-            runtime.stream_writer(chunk)
+            if record:
+                runtime.stream_writer(chunk)
             answer = tool_message(call, f"The {mode} agent holds the conversation now.")
             return answer, {"agent": mode, "switches": record}
         case {"name": catalog.CONTINUE_TOOL} if question := pending_service_question(state):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
@@ -20,6 +20,7 @@ from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, StateUpdate, current_agent, get_thread_id, handoff
 from graph.usage.budgets import reset_turn_usage
+from prompts import ORCHESTRATOR
 
 
 async def orchestrator(
@@ -44,9 +45,9 @@ async def orchestrator(
             return {"message": None, "messages": answer_open_calls(state), "gates": {}, "ended": True}
     if update.get("ended") or update.get("agent", current_agent(state)) in team:
         return update
-    after: Any = {**state, **update, "messages": [*state.get("messages", []), *update.get("messages", [])]}
+    after = _apply_update(state, update)
     try:
-        choice = await await_cancellable(_choose_agent(after, services, runtime, thread, is_new=bool(update)))
+        choice = await await_cancellable(_choose_agent(after, services, runtime, thread))
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.error_chunk(error))
         return {**update, "ended": True}
@@ -61,18 +62,28 @@ async def orchestrator(
     return {**update, "agent": choice.agent, "switches": [*update.get("switches", []), *record]}
 
 
-async def _choose_agent(
-    state: State, services: Services, runtime: Runtime[wire.StreamOptions], thread: str, *, is_new: bool
-) -> Choice:
+def _apply_update(state: State, update: StateUpdate) -> State:
+    after: Any = {
+        **state,
+        **update,
+        "messages": [*state.get("messages", []), *update.get("messages", [])],
+        "switches": [*state.get("switches", []), *update.get("switches", [])],
+    }
+    return cast("State", after)
+
+
+async def _choose_agent(state: State, services: Services, runtime: Runtime[wire.StreamOptions], thread: str) -> Choice:
     """Return the choice of an agent for the last request.
 
-    A new request may get an earlier choice from the cache; a request that an agent handed back may not. With
+    The request may get an earlier choice from the cache, unless an agent or the user handed the conversation back to
+    the orchestrator: that choice was wrong for them. With
     speculative routing the specialist of the keywords starts while the model still chooses. That needs a thread's id,
     by which the specialist finds the call.
     """
     usage = state.get("spent")
     services.budgets.check_limits(usage)
-    cache = services.routing_cache if is_new else None
+    switches = state.get("switches", [])
+    cache = None if switches and switches[-1]["to"] == ORCHESTRATOR else services.routing_cache
     choose = partial(
         classify, services.llm, last_request(state), services.team, cache=cache, on_usage=runtime.stream_writer
     )
@@ -115,7 +126,9 @@ def _accept_message(
 
 
 def _switch_agent(state: State, message: wire.SwitchAgent, runtime: Runtime[wire.StreamOptions]) -> StateUpdate:
+    """Return the update of the user's choice. A choice of the present agent is only acknowledged."""
     is_all = not message.content.strip()
     record, chunk = handoff(current_agent(state), message.agent_type, message.reason or "The user chose it.")
-    runtime.stream_writer(chunk.model_copy(update={"is_final": is_all}))
+    if record or is_all:
+        runtime.stream_writer(chunk.model_copy(update={"is_final": is_all}))
     return {"agent": message.agent_type, "switches": record, "ended": is_all}

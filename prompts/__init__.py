@@ -38,6 +38,11 @@ class Agent(BaseModel):
     prompt: str = Field(min_length=20)
 
     @property
+    def display_name(self) -> str:
+        """The name in the menu of an IDE: the title without its last word."""
+        return self.title.removesuffix(" Agent")
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """The options of its model calls beyond the settings."""
         options = {"model": self.model, "temperature": self.temperature}
@@ -90,6 +95,11 @@ def select_team(multi_agent: bool) -> dict[str, Agent]:
     if not team:
         raise ValueError(f"{PROMPTS_DIR / 'agents'} has no agent for MULTI_AGENT_MODE={str(multi_agent).lower()}")
     return team
+
+
+def display_name_of(name: str) -> str:
+    """Return the display name of a specialist or of the orchestrator."""
+    return (CLASSIFIER if name == ORCHESTRATOR else AGENTS[name]).display_name
 
 
 def _validate_agent_name(name: str) -> str:

@@ -8,7 +8,7 @@ from graph.errors import Interrupted
 from graph.execution.outcome import Outcome, mark_last_final, outcome_from_snapshot, state_of
 from graph.marks import chunk_metadata_of
 from graph.permissions.decisions import turn_ending
-from graph.state import State, handoff_chunk
+from graph.state import State, handoff, handoff_chunk
 
 DEFAULT_OPTIONS = wire.StreamOptions()
 
@@ -20,6 +20,8 @@ def rebuild_outcome(snapshot: StateSnapshot, message: wire.Message, since: str) 
     """
     state, outcome = state_of(snapshot), outcome_from_snapshot(snapshot, [])
     handoffs, texts = _rebuild_handoffs(state, since), _rebuild_texts(state, message)
+    if isinstance(message, wire.SwitchAgent) and _is_switch_only(message) and not handoffs:
+        handoffs = [handoff(outcome.agent, message.agent_type, message.reason)[1]]  # it had the conversation already
     calls = [
         each.call
         for each in (outcome.pause.calls if outcome.pause else [])

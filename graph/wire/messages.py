@@ -10,12 +10,13 @@ from pydantic import (
     Field,
     JsonValue,
     TypeAdapter,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from policy.grants import MAX_PATTERN_LENGTH
-from prompts import AgentName
+from prompts import AgentName, display_name_of
 
 ID_PATTERN = "[A-Za-z0-9._-]{1,128}"
 """The ids of sessions, calls and messages: safe in URLs, logs and file names. 128 characters hold a few UUIDs."""
@@ -98,6 +99,13 @@ class SwitchAgent(ClientMessage):
     content: UserText = ""
     reason: UserText = ""
     id: MessageId | None = None
+
+    @field_validator("content")
+    @classmethod
+    def _drop_menu_text(cls, content: str, info: ValidationInfo) -> str:
+        """Return the user's own words. The agent menu of the shipped IDE sends a text with every choice."""
+        agent = info.data.get("agent_type")
+        return "" if agent and content == f"Switched to {display_name_of(agent)}" else content
 
 
 class ToolResult(ClientMessage):

@@ -16,7 +16,7 @@ from graph.timestamps import utc_timestamp
 from prompts import select_team
 from sessions.event_log import RunEvent
 from sessions.runs.status import RunStatus
-from sessions.store.tables import routings, runs
+from sessions.store.tables import routings, runs, sessions
 
 PUBLIC_COLUMNS = ("text", "agent", "confidence", "method", "expected", "override", "created_at")
 TEAM = select_team(multi_agent=True)
@@ -69,8 +69,13 @@ def _user_text(message: dict[str, Any]) -> str:
 
 
 def record_override(connection: Connection, session_id: str, message: wire.Message) -> None:
-    """Store another specialist that the user picks before the next message: the last choice was wrong for them."""
+    """Store another specialist that the user picks before the next message: the last choice was wrong for them.
+
+    A pick of the agent that has the conversation changes nothing.
+    """
     if not isinstance(message, wire.SwitchAgent) or message.agent_type not in TEAM:
+        return
+    if connection.scalar(select(sessions.c.agent).where(sessions.c.id == session_id)) == message.agent_type:
         return
     in_session = routings.c.session_id == session_id
     newest = (
@@ -84,12 +89,12 @@ def record_override(connection: Connection, session_id: str, message: wire.Messa
 
 
 def _has_later_message(connection: Connection, routing: RowMapping) -> bool:
-    """Return whether a message of the user came after this classification, and its run is done."""
+    """Return whether a text of the user came after this classification, and its run is done."""
     after = select(runs.c.number).where(runs.c.id == routing["run_id"]).scalar_subquery()
     later = select(runs.c.input).where(
         runs.c.session_id == routing["session_id"], runs.c.number > after, runs.c.status == RunStatus.DONE
     )
-    return any(message["type"] in ("user_message", "switch_agent") for message in connection.scalars(later))
+    return any(map(_user_text, connection.scalars(later)))
 
 
 def list_routings(connection: Connection, session_id: str) -> list[dict[str, Any]]:

@@ -197,6 +197,7 @@ async def test_run_killed_twice_ends_with_an_error(tmp_path: Path) -> None:
             ["agent_switched", said(REPEATED_CALL.question, metadata=REPEATED_CALL.metadata)],
         ),
         ({"type": "switch_agent", "agent_type": "coder"}, (), ["agent_switched"]),
+        ({"type": "switch_agent", "agent_type": "orchestrator"}, (), ["agent_switched"]),
         (
             {"type": "switch_agent", "agent_type": "coder", "content": "Hi"},
             (respond_status(400),),
@@ -222,7 +223,7 @@ async def test_missing_outcome_is_rebuilt_from_the_thread(
             session = await service.open_session().get("/sessions/{id}")
             pending = await service.open_session().get("/sessions/{id}/pending-approvals")
     assert [chunk["type"] if isinstance(want, str) else chunk for chunk, want in zip(chunks, told, strict=True)] == told
-    assert session["current_agent"] == "coder"
+    assert session["current_agent"] == message.get("agent_type", "coder")
     assert pending["count"] == int(chunks[-1]["type"] == "tool_call")
 
 
