@@ -19,10 +19,11 @@ from ide.workspace import ToolError, Workspace
 
 MAX_COMMAND_SECONDS = 300
 """The longest time limit of a command, in seconds. The wire contract fixes it."""
-DEFAULT_COMMAND_SECONDS = 30
-"""Seconds of a command without a time limit, the default that the tool's schema gives the model."""
+DEFAULT_COMMAND_SECONDS = 60
+"""Seconds of a command without a time limit, the default that the tool's schema gives the model. The wire contract
+fixes it."""
 UNASKED_SECONDS = 30
-"""The longest time limit of a command that no user has approved, the default of the others. Chosen, not measured."""
+"""The longest time limit of a command that no user has approved. Chosen, not measured: half of the default."""
 PASSED_VARIABLES = frozenset(
     ["LANG", "LANGUAGE", "LOCPATH", "LOGNAME", "NO_COLOR", "SHELL", "TERM", "TZ", "USER", "LD_LIBRARY_PATH"]
 )

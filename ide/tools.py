@@ -21,7 +21,7 @@ PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 MAX_RESULTS = 1000
 """The most matches of a search. The wire contract fixes it."""
 SEARCH_SECONDS = 30
-"""Seconds of a search, as many as a command has by default."""
+"""Seconds of a search, as many as an unasked command has."""
 SEARCH_OUTPUT_LIMIT = 20_000_000
 """Bytes of a search's output, more than MAX_RESULTS matches with the longest paths and lines take."""
 

@@ -16,7 +16,7 @@ from graph import wire
 from graph.conversation import refusal_message
 from graph.per_message_cache import PerMessageStore
 from graph.sanitize import sanitize_value
-from graph.tools.catalog import TOOLS, ToolExecutor, executor_of
+from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
 
 MAX_NAME_CHARS = 64
 """Characters of a tool's name: the most that OpenAI-compatible services accept."""
@@ -66,9 +66,9 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
     answers: list[ToolMessage] = []
     for name, arguments, call_id in requests:
         parsed = _parse_arguments(arguments)
-        call = RequestedCall(
-            name=_sanitize_name(name), args=parsed or {}, id=_assign_call_id(call_id, used_ids), type="tool_call"
-        )
+        tool = _sanitize_name(name)
+        complete = {} if parsed is None else complete_arguments(tool, parsed)
+        call = RequestedCall(name=tool, args=complete, id=_assign_call_id(call_id, used_ids), type="tool_call")
         calls.append(call)
         if parsed is None:
             quoted = sanitize_value(_unquote_arguments(str(arguments)))[:MAX_QUOTED_ARGUMENTS]

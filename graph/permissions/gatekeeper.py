@@ -13,7 +13,7 @@ from langchain_core.messages import ToolCall as RequestedCall
 from typing_extensions import TypedDict
 
 from graph.errors import EditRefused, InvalidDecision
-from graph.tools.catalog import CONTINUE_TOOL, TOOLS, TURN_ENDING_TOOLS, validation_error
+from graph.tools.catalog import CONTINUE_TOOL, TOOLS, TURN_ENDING_TOOLS, complete_arguments, validation_error
 from policy import (
     DEFAULT_POLICY_FILE,
     PATH_ARGUMENTS,
@@ -99,7 +99,7 @@ class Gatekeeper:
         """Return the arguments with the user's changes. Raises EditRefused if the gate refuses the result."""
         if tool == CONTINUE_TOOL:
             raise EditRefused("This can only be approved or rejected; it is still open.")
-        result = {**arguments, **changes}
+        result = complete_arguments(tool, {**arguments, **changes})
         ruling = self.evaluate_call(agent, tool, result)
         if ruling.decision == "deny":
             raise EditRefused(f"The edit was refused, the approval is still open. {ruling.reason}")

@@ -80,7 +80,7 @@ class execute_command(Tool):
 
     command: str = Field(min_length=1)
     cwd: str | None = Field(None, description="Relative to the workspace; absent: the workspace.")
-    timeout: int = Field(30, ge=1, le=300, description="Seconds.")  # the limit of the wire contract
+    timeout: int = Field(60, ge=1, le=300, description="Seconds.")  # limit and default of the wire contract
     shell: bool = Field(False, description="Run it through a shell.")
 
 
@@ -142,6 +142,9 @@ TOOLS: dict[str, type[Tool]] = {
 }
 
 
+SENT_DEFAULTS = {"list_files": ("path",)}
+"""Arguments that an IDE requires although the model may leave them out."""
+
 CONTINUE_TOOL = "continue_work"
 """The tool of the service's own question: its call needs an approval like any other. No model can call it."""
 TURN_ENDING_TOOLS = {"attempt_completion", "ask_followup_question"}
@@ -164,6 +167,12 @@ def validation_error(name: str, arguments: dict[str, Any]) -> str | None:
         fields = ", ".join(TOOLS[name].model_fields)
         return f"The arguments of {name} are not valid: {'; '.join(texts)}. Its arguments are: {fields}."
     return None
+
+
+def complete_arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with the defaults that an IDE requires, in place of those that are absent, null or empty."""
+    defaults = {field: TOOLS[name].model_fields[field].default for field in SENT_DEFAULTS.get(name, ())}
+    return {**arguments, **{field: value for field, value in defaults.items() if arguments.get(field) in (None, "")}}
 
 
 def _format_location(location: tuple[int | str, ...]) -> str:
