@@ -10,8 +10,10 @@ from typing_extensions import Unpack
 
 from graph import wire
 from graph.marks import (
+    MalformedReason,
     ServiceMarks,
     is_aside,
+    mark_malformed,
     mark_refused,
     mark_rejected,
     question_of,
@@ -78,6 +80,11 @@ def rejection_message(call: RequestedCall, content: str) -> ToolMessage:
 def refusal_message(call: RequestedCall, content: str) -> ToolMessage:
     """Return the answer to a call that the service refused. Such a call never left the service."""
     return mark_refused(tool_message(call, content, error=True))
+
+
+def malformed_message(call: RequestedCall, content: str, reason: MalformedReason) -> ToolMessage:
+    """Return the answer to a call that was no valid call, so that the service refused it."""
+    return mark_malformed(tool_message(call, content, error=True), reason)
 
 
 def human_message(content: str, state: State, run_id: str) -> HumanMessage:

@@ -4,7 +4,7 @@ The service writes a mark where no text of a client or a model can put one. Chec
 so neither may change.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from typing_extensions import TypedDict
@@ -13,6 +13,8 @@ REJECTED: Final = "rejected"
 """On a tool message: the user rejected the call. The value is True."""
 REFUSED: Final = "refused"
 """On a tool message: the service refused the call, which never left it. The value is True."""
+MALFORMED: Final = "malformed"
+"""On a refused tool message: the call was no valid call. The value is the `MalformedReason`."""
 TURN_START: Final = "found"
 """On a user message: the `TurnStart`. Messages of versions before the undo lack it."""
 ASIDE: Final = "aside"
@@ -21,6 +23,11 @@ QUESTION: Final = "question"
 """On an assistant message: the `ServiceQuestion` that its call puts to the user."""
 CHUNK_METADATA: Final = "told"
 """On an assistant message of the service: the metadata of the chunk that the client received for it."""
+
+
+MalformedReason = Literal["unreadable", "invalid", "length", "content_filter"]
+"""unreadable: the arguments are no JSON object. invalid: there is no such tool, or its arguments are not valid.
+length, content_filter: the answer was cut off, so that the call may be incomplete."""
 
 
 class TurnStart(TypedDict, total=False):
@@ -64,6 +71,10 @@ def mark_refused(message: ToolMessage) -> ToolMessage:
     return message.model_copy(update={"additional_kwargs": {REFUSED: True}})
 
 
+def mark_malformed(message: ToolMessage, reason: MalformedReason) -> ToolMessage:
+    return message.model_copy(update={"additional_kwargs": {REFUSED: True, MALFORMED: reason}})
+
+
 def turn_start_marks(run_id: str, agent: str, switch_count: int) -> dict[str, TurnStart]:
     """Return the `additional_kwargs` of a new user message."""
     return {TURN_START: {"run": run_id, "agent": agent, "switches": switch_count}}
@@ -75,6 +86,12 @@ def is_rejected(message: AnyMessage) -> bool:
 
 def is_refused(message: AnyMessage) -> bool:
     return REFUSED in message.additional_kwargs
+
+
+def malformed_reason_of(message: AnyMessage) -> MalformedReason | None:
+    """Return the mark of a tool message. Messages of older versions have none."""
+    reason: MalformedReason | None = message.additional_kwargs.get(MALFORMED)
+    return reason
 
 
 def is_aside(message: AnyMessage) -> bool:

@@ -1,13 +1,16 @@
 """Check each open call: refuse what the agent may not do, request the approvals that it needs, send the rest."""
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.conversation import (
+    malformed_message,
     open_calls,
     pending_service_question,
     refusal_message,
@@ -18,6 +21,7 @@ from graph.errors import EditRefused
 from graph.marks import ServiceQuestion, chunk_metadata_of, question_of
 from graph.permissions.gatekeeper import INVALID_ARGUMENTS_RULE, USER_REJECTED_RULE, Gatekeeper
 from graph.permissions.loops import detect_loop
+from graph.permissions.malformed import MALFORMED_QUESTIONS, MALFORMED_SUGGESTIONS, find_malformed_row
 from graph.permissions.rejections import (
     REJECTION_QUESTION,
     SUGGESTIONS,
@@ -51,8 +55,7 @@ async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gate
         return _end_turn(answers, service_message(repeat.question, told=repeat.metadata), state, runtime)
     if len(new) == len(calls) and has_rejections_in_a_row(state["messages"]):
         answers = [refusal_message(call, SKIPPED_CALL_RESULT) for call in calls]
-        metadata = {"question": True, "suggestions": SUGGESTIONS}
-        return _end_turn(answers, service_message(REJECTION_QUESTION, told=metadata), state, runtime)
+        return _end_turn(answers, _make_question(REJECTION_QUESTION, SUGGESTIONS), state, runtime)
     check = PermissionCheck(state, runtime, gatekeeper)
     for call in calls:
         match before.get(call["id"] or ""):
@@ -64,12 +67,20 @@ async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gate
                 check.send_call(call, approved)
             case waiting:
                 check.gates[call["id"] or ""] = waiting
+    newest_first = chain(reversed(check.messages), reversed(state["messages"]))
+    if not check.gates and (reason := find_malformed_row(newest_first)):
+        question = _make_question(MALFORMED_QUESTIONS[reason], MALFORMED_SUGGESTIONS)
+        return _end_turn(check.messages, question, state, runtime)
     is_changed = check.messages or check.gates != before
     return {"messages": check.messages, "gates": check.gates} if is_changed else {}
 
 
+def _make_question(text: str, suggestions: list[str]) -> AIMessage:
+    return service_message(text, told={"question": True, "suggestions": suggestions})
+
+
 def _end_turn(
-    answers: list[ToolMessage], final_message: AIMessage, state: State, runtime: Runtime[wire.StreamOptions]
+    answers: Sequence[AnyMessage], final_message: AIMessage, state: State, runtime: Runtime[wire.StreamOptions]
 ) -> StateUpdate:
     """Emit a message of the service and return the update that ends the turn with it."""
     options, text = runtime.context or wire.StreamOptions(), str(final_message.content)
@@ -122,10 +133,12 @@ class PermissionCheck:
         return None
 
     def _refuse_call(self, call: RequestedCall, ruling: Verdict) -> None:
+        if ruling.rule == INVALID_ARGUMENTS_RULE:
+            self.messages.append(malformed_message(call, ruling.reason, "invalid"))
+            return
         self.messages.append(refusal_message(call, ruling.reason))
-        if ruling.rule != INVALID_ARGUMENTS_RULE:
-            metadata = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
-            self._emit(wire.Error(error=ruling.reason, metadata=metadata, is_final=False))
+        metadata = {"code": "tool_denied", "call_id": call["id"], "tool_name": call["name"], "rule": ruling.rule}
+        self._emit(wire.Error(error=ruling.reason, metadata=metadata, is_final=False))
 
     def _open_service_question(self, call: RequestedCall, agent: str, question: ServiceQuestion) -> None:
         """Request the approval of the service's own question. Neither the policy nor a grant can decide it."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -13,7 +13,8 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import Runnable
 
 from graph import wire
-from graph.conversation import refusal_message
+from graph.completion.finish_reasons import TruncationReason, find_truncation
+from graph.conversation import malformed_message
 from graph.per_message_cache import PerMessageStore
 from graph.sanitize import sanitize_value
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
@@ -23,13 +24,33 @@ MAX_NAME_CHARS = 64
 MAX_QUOTED_ARGUMENTS = 200
 """Characters of broken arguments that the model is shown again. Chosen, not measured: enough to see the mistake."""
 
+CUT_CALL_RESULTS: dict[TruncationReason, str] = {
+    "length": "not run: your answer was cut off at the output limit, so this call may be incomplete. "
+    "Make the call shorter, and send long content in smaller pieces, over several calls.",
+    "content_filter": "not run: the content filter of your service stopped your answer, so this call may be "
+    "incomplete. Send it in other words, or without the part that was stopped.",
+}
+"""The answers to a call that was cut off."""
+
 
 class Reply(NamedTuple):
     """A normalised answer."""
 
     message: AIMessage
     answers: list[ToolMessage]
-    """Refusals of the calls whose arguments could not be read."""
+    """Refusals of the calls that were cut off, or whose arguments could not be read."""
+    truncation: TruncationReason | None = None
+    """The reason why the answer was cut off; None for a complete one."""
+
+
+class _CallRequest(NamedTuple):
+    """A call as the model wrote it."""
+
+    name: str
+    arguments: Any
+    call_id: str
+    is_cut: bool = False
+    """True: the answer was cut off within this call. Its arguments may still look whole: some services repair them."""
 
 
 async def stream_reply(
@@ -60,19 +81,21 @@ def _merge_chunks(chunks: Sequence[Any]) -> AIMessage:
 
 
 def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Reply:
-    requests = _select_calls([*_extract_calls(answer)], parallel)
+    truncation = find_truncation(str(answer.response_metadata.get("finish_reason") or ""))
+    requests = _select_calls(_extract_calls(answer, is_cut=truncation is not None), parallel)
     used_ids = _collect_call_ids(history) if requests else set()
     calls: list[RequestedCall] = []
     answers: list[ToolMessage] = []
-    for name, arguments, call_id in requests:
-        parsed = _parse_arguments(arguments)
-        tool = _sanitize_name(name)
+    for request in requests:
+        parsed, tool = _parse_arguments(request.arguments), _sanitize_name(request.name)
         complete = {} if parsed is None else complete_arguments(tool, parsed)
-        call = RequestedCall(name=tool, args=complete, id=_assign_call_id(call_id, used_ids), type="tool_call")
+        call = RequestedCall(name=tool, args=complete, id=_assign_call_id(request.call_id, used_ids), type="tool_call")
         calls.append(call)
-        if parsed is None:
-            quoted = sanitize_value(_unquote_arguments(str(arguments)))[:MAX_QUOTED_ARGUMENTS]
-            answers.append(refusal_message(call, f"The arguments are not a JSON object: {quoted}"))
+        if truncation and (request.is_cut or parsed is None):
+            answers.append(malformed_message(call, CUT_CALL_RESULTS[truncation], truncation))
+        elif parsed is None:
+            quoted = sanitize_value(_unquote_arguments(str(request.arguments)))[:MAX_QUOTED_ARGUMENTS]
+            answers.append(malformed_message(call, f"The arguments are not a JSON object: {quoted}", "unreadable"))
     message = AIMessage(
         sanitize_value(answer.text),
         id=f"msg_{uuid4().hex}",
@@ -80,7 +103,7 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
         usage_metadata=answer.usage_metadata,
         response_metadata={k: v for k, v in answer.response_metadata.items() if k == "model_name"},
     )
-    return Reply(message, answers)
+    return Reply(message, answers, truncation)
 
 
 _call_ids: PerMessageStore[frozenset[str | None]] = PerMessageStore()
@@ -100,24 +123,25 @@ def _collect_call_ids(history: Sequence[AnyMessage]) -> set[str | None]:
     return call_ids
 
 
-def _extract_calls(answer: AIMessage) -> Iterator[tuple[str, Any, str]]:
-    """Yield name, arguments and id of each call.
+def _extract_calls(answer: AIMessage, *, is_cut: bool) -> list[_CallRequest]:
+    """Return the calls. With `is_cut` the answer was cut off, so its last call is.
 
     The pieces of a stream are parsed again: LangChain completes JSON that broke off in the middle.
     """
     chunks: Sequence[Any] = answer.tool_call_chunks if isinstance(answer, AIMessageChunk) else ()
-    for call in chunks or [*answer.tool_calls, *answer.invalid_tool_calls]:
-        yield call["name"] or "", call["args"], call["id"] or ""
+    calls: Sequence[Any] = chunks or [*answer.tool_calls, *answer.invalid_tool_calls]
+    requests = [_CallRequest(call["name"] or "", call["args"], call["id"] or "") for call in calls]
+    return [*requests[:-1], *(each._replace(is_cut=is_cut) for each in requests[-1:])]
 
 
-def _select_calls(requests: list[tuple[str, Any, str]], parallel: bool) -> list[tuple[str, Any, str]]:
+def _select_calls(requests: list[_CallRequest], parallel: bool) -> list[_CallRequest]:
     """Return the calls to keep: the first one, or with `parallel` all.
 
     A control call stands alone: as the first call it excludes all others, later it is dropped.
     """
-    if not requests or not parallel or _is_control(requests[0][0]):
+    if not requests or not parallel or _is_control(requests[0].name):
         return requests[:1]
-    return [request for request in requests if not _is_control(request[0])]
+    return [request for request in requests if not _is_control(request.name)]
 
 
 def _is_control(name: str) -> bool:

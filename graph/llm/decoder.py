@@ -5,9 +5,11 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
+from graph.completion.finish_reasons import classify_finish_reason
 from graph.llm.faults import (
     fault_from_error_object,
     make_empty_fault,
+    make_failed_finish_fault,
     make_incomplete_fault,
     make_unavailable_fault,
     make_unreadable_fault,
@@ -68,10 +70,13 @@ class CompletionDecoder:
                 if self._has_events
                 else make_unreadable_fault("no completion in it")
             )
+        ending = classify_finish_reason(self._finish_reason)
+        if ending == "error":
+            raise make_failed_finish_fault(self._finish_reason)
         text += _join_surrogates(self._pending_text)
         calls, invalid = self._calls.build_calls()
         if not (self._has_released_text or text.strip() or calls or invalid):
-            raise make_empty_fault()
+            raise make_empty_fault(ending)
         return AIMessageChunk(
             content=text,
             tool_calls=calls,
@@ -99,14 +104,18 @@ class CompletionDecoder:
     def _decode_choice(self, choice: dict[str, Any]) -> str:
         if choice.get("index"):  # a second choice, which was not requested
             return ""
-        if isinstance(reason := choice.get("finish_reason"), str):
-            self._finish_reason = reason or self._finish_reason
+        self._read_finish_reason(choice.get("finish_reason"))
         part = choice.get("delta") or choice.get("message")
         if not isinstance(part, dict):
             return ""
         if calls := part.get("tool_calls"):
             self._calls.add_parts(calls, is_complete=not choice.get("delta"))
         return extract_text(part.get("content") or part.get("refusal"))
+
+    def _read_finish_reason(self, reason: Any) -> None:
+        """Keep the reason. Some services close every stream with a "stop", which hides no earlier reason."""
+        if reason and isinstance(reason, str) and classify_finish_reason(self._finish_reason) == "complete":
+            self._finish_reason = reason
 
     def _release_text(self, text: str) -> str:
         """Return the text that may be shown. Raises Fault for the proxy's report of a fault.

@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 
+from graph.completion.finish_reasons import MAX_REASON_CHARS, FinishKind
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
+from graph.sanitize import escape_invisible
 
 MAX_RETRY_AFTER_SECONDS = 30.0
 """Longest `Retry-After` that a retry waits for; the user waits meanwhile. After a longer one the call fails, and the
@@ -42,10 +44,23 @@ def make_unreadable_fault(cause: str) -> Fault:
     return Fault(LLMInvalidAnswer("The model service sent something that is no model's answer. Try again."), cause)
 
 
-def make_empty_fault() -> Fault:
-    return Fault(
-        LLMInvalidAnswer("The model gave an empty answer. Try again, or put it in other words."), "empty", is_down=False
-    )
+EMPTY_SENTENCES: dict[FinishKind, str] = {
+    "length": "The model reached its output limit before it wrote an answer. Try again, or ask for less in one step.",
+    "content_filter": "The content filter of the model's service blocked the answer. Put the request in other words.",
+}
+"""The sentences for an answer without text and calls that was cut off."""
+
+
+def make_empty_fault(ending: FinishKind) -> Fault:
+    """Return the fault of an answer without text and calls. A content filter would only block it again."""
+    sentence = EMPTY_SENTENCES.get(ending, "The model gave an empty answer. Try again, or put it in other words.")
+    return Fault(LLMInvalidAnswer(sentence), f"empty, {ending}", is_retryable=ending != "content_filter", is_down=False)
+
+
+def make_failed_finish_fault(reason: str) -> Fault:
+    """Return the fault of an answer whose `finish_reason` is an error. Its service answers, so it is not down."""
+    cause = f"finish reason {escape_invisible(reason[:MAX_REASON_CHARS])}"
+    return Fault(LLMUnavailable("The model's answer broke off. Try again."), cause, is_down=False)
 
 
 def make_incomplete_fault(cause: str) -> Fault:

@@ -21,6 +21,7 @@ from tests.support.llm_server import (
     ScriptedReply,
     build_delta,
     close_after,
+    cut_off,
     encode_sse,
     hang_after,
     reset_after,
@@ -77,6 +78,14 @@ UNREADABLE = error_chunks(
 TOO_MANY_CALLS = error_chunks(
     "llm_invalid_answer", "The model asked for too many tools at once. Ask for less in one step."
 )
+FILTERED = error_chunks(
+    "llm_invalid_answer",
+    "The content filter of the model's service blocked the answer. Put the request in other words.",
+)
+LIMIT_WITHOUT_AN_ANSWER = error_chunks(
+    "llm_invalid_answer",
+    "The model reached its output limit before it wrote an answer. Try again, or ask for less in one step.",
+)
 TOO_LARGE = error_chunks("llm_invalid_answer", "The model's answer is too large. Ask for less in one step.")
 
 TRANSIENT_FAULTS: FaultTable = {
@@ -94,6 +103,19 @@ TRANSIENT_FAULTS: FaultTable = {
     "garbage for an event": (respond_raw(b"data: \xff\xfe\x00\n\n"), UNREADABLE),
     "HTML": (respond_raw(b"<!doctype html><title>502 Bad Gateway</title>", content_type=HTML_TYPE), UNREADABLE),
     "half JSON": (respond_raw(b'{"choices": [{"message": {"content": "One', content_type=JSON_TYPE), UNREADABLE),
+    "an error for its end": (respond_raw(PARTIAL_CALL + encode_sse(build_delta("error"), done=True)), BROKEN_OFF),
+    "a call that its service could not read": (
+        respond_raw(encode_sse(build_delta("function_call_filter: MALFORMED_FUNCTION_CALL"), done=True)),
+        BROKEN_OFF,
+    ),
+    "a document with an error for its end": (
+        respond_raw(json.dumps(cut_off(respond_text("One"), "network_error").to_completion()).encode()),
+        BROKEN_OFF,
+    ),
+    "thoughts up to the limit": (
+        respond_raw(encode_sse(build_delta(reasoning_content="Well"), build_delta("length"), done=True)),
+        LIMIT_WITHOUT_AN_ANSWER,
+    ),
     "half an event": (respond_raw(b'data: {"choices": [{"delta": {"content": "One'), UNREADABLE),
 }
 """Faults that a retry may mend, since nothing was forwarded yet; each with the chunks if it does not."""
@@ -101,6 +123,7 @@ TRANSIENT_FAULTS: FaultTable = {
 PERMANENT_FAULTS: FaultTable = {
     "429, in an hour": (respond_status(429, Retry_After="3600"), unavailable_chunks("status 429", "in 3600 seconds")),
     "10,000 calls": (ScriptedReply(tool_calls=respond_tool_call("echo", text="a").tool_calls * 10_000), TOO_MANY_CALLS),
+    "a content filter": (respond_raw(encode_sse(build_delta("content_filter"), done=True)), FILTERED),
     "50 MB in a call": (respond_raw(PARTIAL_CALL_OF_1_MB * 50, slices=2**20), TOO_LARGE),
     "50 MB of JSON": (
         respond_raw(b'{"choices": "' + b"x" * 50 * 2**20, content_type=JSON_TYPE, slices=2**20),
@@ -117,6 +140,14 @@ MIDSTREAM_FAULTS: FaultTable = {
     "hang in a call after text": (hang_after(FIRST_WORD + PARTIAL_CALL, seconds=SILENCE_SECONDS), BROKEN_OFF),
     "an error after text": (
         respond_raw(FIRST_WORD + encode_sse({"error": {"code": 500}}), slices=len(FIRST_WORD)),
+        BROKEN_OFF,
+    ),
+    "an error for its end after text": (
+        respond_raw(FIRST_WORD + encode_sse(build_delta("error"), done=True), slices=len(FIRST_WORD)),
+        BROKEN_OFF,
+    ),
+    "an error and a stop after text": (
+        respond_raw(FIRST_WORD + encode_sse(build_delta("ERROR")) + STREAM_END, slices=len(FIRST_WORD)),
         BROKEN_OFF,
     ),
     "HTML after text": (respond_raw(FIRST_WORD + b"data: <html>\n\n", slices=len(FIRST_WORD)), UNREADABLE),

@@ -84,6 +84,8 @@ class ScriptedReply:
     after: asyncio.Event | None = None
     """The answer waits for this event."""
     usage: dict[str, int] = field(default_factory=lambda: dict(DEFAULT_USAGE))
+    ends: str = ""
+    """The finish reason; empty: that of a complete answer."""
 
     def __and__(self, other: "ScriptedReply") -> "ScriptedReply":
         return replace(self, text=self.text + other.text, tool_calls=self.tool_calls + other.tool_calls)
@@ -103,7 +105,7 @@ class ScriptedReply:
 
     @property
     def finish_reason(self) -> str:
-        return "tool_calls" if self.tool_calls else "stop"
+        return self.ends or ("tool_calls" if self.tool_calls else "stop")
 
     def to_completion(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self.text or None}
@@ -134,6 +136,11 @@ def _iter_call_events(index: int, call: dict[str, Any]) -> Iterator[dict[str, An
 
 def respond_text(text: str, after: asyncio.Event | None = None) -> ScriptedReply:
     return ScriptedReply(text, after=after)
+
+
+def cut_off(reply: ScriptedReply, reason: str = "length") -> ScriptedReply:
+    """Return the reply with another finish reason than that of a complete answer."""
+    return replace(reply, ends=reason)
 
 
 def respond_tool_call(tool: str, /, id: str | None = "call_1", **arguments: Any) -> ScriptedReply:  # noqa: A002
