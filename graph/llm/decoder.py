@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessageChunk, InvalidToolCall, ToolCall
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
 from graph.completion.finish_reasons import classify_finish_reason
@@ -22,9 +22,12 @@ from graph.sanitize import UNSTORABLE, sanitize_value
 PROXY_FAULT = "[Error] LiteLLM proxy unavailable"
 """The beginning of an assistant text that reports a fault of the proxy in use, with HTTP status 200."""
 
+CALL_REASONS = {"tool_calls", "tool_use", "function_call"}
+"""The finish reasons of an answer that has tool calls, as services name them."""
+
 
 class CompletionDecoder:
-    """A decoder for an answer in SSE or in one JSON document. Every method raises Fault for bytes that are no answer.
+    """A decoder for an answer in SSE or in JSON documents. Every method raises Fault for bytes that are no answer.
 
     `framing` splits the bytes into JSON objects. Tool calls are returned whole: half of one is useless, and an answer
     that breaks off within them can still be requested again.
@@ -34,8 +37,11 @@ class CompletionDecoder:
         self._finish_reason = ""
         self._usage: UsageMetadata | None = None
         self._calls = ToolCallAssembler()
+        self._other_calls = ToolCallAssembler()
+        self._other_reason = ""
         self._events = EventReader()
-        self._has_events = self._has_choices = False
+        self._has_events = self._has_choices = self._has_deltas = self._has_delta_text = False
+        self._message_text = ""
         self._pending_text = ""
         self._has_released_text = False
 
@@ -61,20 +67,12 @@ class CompletionDecoder:
     def finish(self) -> AIMessageChunk:
         """Return the rest of the text, the tool calls and the usage. Call this once, at the end of the stream."""
         text = self._release_text("".join(map(self._decode_event, self._events.finish())))
-        if self._events.is_document:
-            if not self._has_choices:
-                raise make_unreadable_fault("no choices")
-        elif not self.is_complete:
-            raise (
-                make_incomplete_fault("end of stream")
-                if self._has_events
-                else make_unreadable_fault("no completion in it")
-            )
+        self._require_whole_answer()
         ending = classify_finish_reason(self._finish_reason)
         if ending == "error":
             raise make_failed_finish_fault(self._finish_reason)
         text += _join_surrogates(self._pending_text)
-        calls, invalid = self._calls.build_calls()
+        calls, invalid = self._build_calls()
         if not (self._has_released_text or text.strip() or calls or invalid):
             raise make_empty_fault(ending)
         return AIMessageChunk(
@@ -84,6 +82,16 @@ class CompletionDecoder:
             usage_metadata=self._usage,
             response_metadata={"finish_reason": self._finish_reason} if self._finish_reason else {},
             chunk_position="last",
+        )
+
+    def _require_whole_answer(self) -> None:
+        """Raise Fault if the bytes end within the answer. A document without deltas is whole."""
+        if self._events.is_document and not self._has_choices:
+            raise make_unreadable_fault("no choices")
+        if self.is_complete or (self._events.is_document and not self._has_deltas):
+            return
+        raise (
+            make_incomplete_fault("end of stream") if self._has_events else make_unreadable_fault("no completion in it")
         )
 
     def _decode_event(self, event: Any) -> str:
@@ -98,19 +106,62 @@ class CompletionDecoder:
         if not choices:
             return ""
         self._has_choices = True
-        choice = choices[0] if isinstance(choices, list) else None
+        if not isinstance(choices, list):
+            return ""
+        if len(choices) > 1:
+            for number, other in enumerate(choices[1:], start=1):
+                self._decode_other_choice(other, number)
+        choice = choices[0]
         return self._decode_choice(choice) if isinstance(choice, dict) else ""
 
     def _decode_choice(self, choice: dict[str, Any]) -> str:
-        if choice.get("index"):  # a second choice, which was not requested
+        if choice.get("index"):
+            self._decode_other_choice(choice, 1)
             return ""
         self._read_finish_reason(choice.get("finish_reason"))
-        part = choice.get("delta") or choice.get("message")
-        if not isinstance(part, dict):
+        delta, message = choice.get("delta"), choice.get("message")
+        text = self._decode_delta(delta) if delta and isinstance(delta, dict) else ""
+        if message and isinstance(message, dict):
+            return text + self._decode_message(message)
+        return text if delta else extract_text(choice.get("text"))  # the format of the older completions
+
+    def _decode_delta(self, delta: dict[str, Any]) -> str:
+        self._has_deltas = True
+        if "tool_calls" in delta or "function_call" in delta:
+            self._calls.add_parts(_get_calls(delta))
+        if text := extract_text(delta.get("content") or delta.get("refusal")):
+            self._has_delta_text = True
+        return text
+
+    def _decode_message(self, message: dict[str, Any]) -> str:
+        """Return the text of a whole message. A message after deltas, or after itself, sums up what has come."""
+        self._calls.add_whole(_get_calls(message))
+        text = extract_text(message.get("content") or message.get("refusal"))
+        if self._has_delta_text or (self._finish_reason and text == self._message_text):
             return ""
-        if calls := part.get("tool_calls"):
-            self._calls.add_parts(calls, is_complete=not choice.get("delta"))
-        return extract_text(part.get("content") or part.get("refusal"))
+        self._message_text += text
+        return text
+
+    def _decode_other_choice(self, choice: Any, number: int) -> None:
+        """Keep the calls of a choice that is not the first one."""
+        if not isinstance(choice, dict):
+            return
+        self._other_reason = self._other_reason or str(choice.get("finish_reason") or "")
+        delta, message = choice.get("delta"), choice.get("message")
+        if isinstance(delta, dict):
+            self._other_calls.add_parts(_get_calls(delta), number)
+        if isinstance(message, dict):
+            self._other_calls.add_whole(_get_calls(message))
+
+    def _build_calls(self) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+        """Return the calls. Some services put the text into the first choice, and its calls into the second one.
+
+        Otherwise the first choice is the answer: no other one was requested.
+        """
+        calls, invalid = self._calls.build_calls()
+        if not (calls or invalid) and (self._finish_reason or self._other_reason).casefold() in CALL_REASONS:
+            return self._other_calls.build_calls()
+        return calls, invalid
 
     def _read_finish_reason(self, reason: Any) -> None:
         """Keep the reason. Some services close every stream with a "stop", which hides no earlier reason."""
@@ -134,6 +185,14 @@ class CompletionDecoder:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._pending_text = text[:-1], text[-1]
         return _join_surrogates(text)
+
+
+def _get_calls(part: dict[str, Any]) -> Any:
+    """Return the parts of tool calls in a delta or message; `function_call` is the format of 2023, with one call."""
+    if calls := part.get("tool_calls"):
+        return calls
+    function = part.get("function_call")
+    return [{"index": 0, "function": function}] if function else None
 
 
 def _join_surrogates(text: str) -> str:

@@ -1,6 +1,7 @@
-"""Split the bytes of an answer into its JSON objects: events of a stream, or one document."""
+"""Split the bytes of an answer into its JSON objects: events of a stream, or documents."""
 
 import json
+import re
 from typing import Any
 
 from graph.errors import LLMInvalidAnswer
@@ -9,18 +10,23 @@ from graph.llm.faults import Fault, make_unreadable_fault
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of one answer. Bounds the memory of an answer that does not end. Chosen, not measured."""
 
+DONE = b"[DONE]"
+"""The data of the event that ends a stream."""
+_SPACE = re.compile(r"\s*")
+
 
 class EventReader:
-    """A reader of server-sent events or of one JSON document. Every method raises Fault for bytes that are no answer.
+    """A reader of server-sent events or of JSON documents. Every method raises Fault for bytes that are no answer.
 
-    The first byte shows the format, whatever the request and the headers say.
+    The first byte shows the format, whatever the request and the headers say. Some services send the events of a stream
+    without `data:`, one object in each line. Those are read like documents, at the end.
     """
 
     def __init__(self) -> None:
         self.is_done = False
         """Whether the stream's [DONE] has come."""
         self.is_document: bool | None = None
-        """Whether the answer is a document; None before its first byte."""
+        """Whether the answer is a row of documents; None before its first byte."""
         self._size = 0
         self._buffer = bytearray()
         self._searched = 0
@@ -36,8 +42,8 @@ class EventReader:
         return [] if self._detect_document() else self._read_events()
 
     def finish(self) -> list[Any]:
-        """Return the document, or the event whose last line has no end. Call this once, at the end of the stream."""
-        return [_parse_json(bytes(self._buffer))] if self.is_document else self._read_events(b"\n")
+        """Return the documents, or the event whose last line has no end. Call this once, at the end of the stream."""
+        return _parse_documents(bytes(self._buffer)) if self.is_document else self._read_events(b"\n")
 
     def _detect_document(self) -> bool:
         if self.is_document is None:
@@ -54,19 +60,20 @@ class EventReader:
     def _split_lines(self, end: bytes) -> list[bytes]:
         """Return the whole lines of the buffer, and keep the rest.
 
-        Lines end at newlines only, and are split before they are decoded: JSON may hold U+2028 and its like.
+        Lines are split before they are decoded: JSON may hold U+2028 and its like. They end at a newline, at a carriage
+        return, or at both. A carriage return in last place waits for the next byte, which may be its newline.
         """
         self._buffer += end
-        newline = self._buffer.rfind(b"\n", self._searched)
-        self._searched = len(self._buffer) if newline < 0 else 0
-        if newline < 0:
+        stop = self._buffer.rfind(b"\n", self._searched)
+        stop = max(stop, self._buffer.rfind(b"\r", max(stop, self._searched), -1))
+        self._searched = max(len(self._buffer) - 1, 0) if stop < 0 else 0
+        if stop < 0:
             return []
-        lines = bytes(self._buffer[:newline]).split(b"\n")
-        del self._buffer[: newline + 1]
+        lines = bytes(self._buffer[: stop + 1]).splitlines()
+        del self._buffer[: stop + 1]
         return lines
 
     def _read_line(self, line: bytes, events: list[Any]) -> None:
-        """Read one line. A `data:` line that is no JSON may be continued by the next one."""
         line = line.strip()
         if line.startswith(b"data:"):
             self._read_data(line[5:].lstrip(), events)
@@ -76,13 +83,17 @@ class EventReader:
             events.append(_parse_json(event))
 
     def _read_data(self, data: bytes, events: list[Any]) -> None:
-        if self.is_done or not data:
+        """Read one `data:` line. An object that is not whole is continued by the next line.
+
+        A line that begins no object is no part of the answer, such as a keep-alive comment behind `data:`.
+        """
+        if self.is_done:
             return
-        if data.startswith(b"[DONE]"):
+        if data.startswith(DONE):
             self.is_done = True
         elif self._half_event:
             self._half_event.append(data)
-        else:
+        elif data.startswith(b"{"):
             try:
                 events.append(_parse_json(data))
             except _NotJSON:
@@ -98,3 +109,19 @@ def _parse_json(data: bytes) -> Any:
         return json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise _NotJSON(make_unreadable_fault("").error, "not JSON") from None
+
+
+def _parse_documents(data: bytes) -> list[Any]:
+    """Return the JSON objects that stand in a row. Whatever follows the last whole object is passed over."""
+    text = data.decode("utf-8", "replace")
+    documents: list[Any] = []
+    decoder = json.JSONDecoder()
+    start = 0
+    while text.startswith("{", start):
+        try:
+            document, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            break
+        documents.append(document)
+        start = _SPACE.match(text, end).end()  # type: ignore[union-attr]  # it matches everywhere
+    return documents or [_parse_json(data)]

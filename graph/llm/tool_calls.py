@@ -1,6 +1,7 @@
 """Assemble the tool calls of one answer from the pieces that the service sends."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +23,16 @@ LangChain no time, and a refusal quotes as many to the model."""
 
 @dataclass
 class PartialToolCall:
+    """A call so far, or a part of one."""
+
     id: str | None = None
     name: str = ""
     arguments: list[str] = field(default_factory=list)
+    index: int | None = None
+    """The number of a part's call, if the service numbers the calls."""
+
+    def read_arguments(self) -> dict[str, Any] | None:
+        return parse_arguments("".join(self.arguments))
 
 
 class ToolCallAssembler:
@@ -32,13 +40,25 @@ class ToolCallAssembler:
 
     def __init__(self) -> None:
         self._calls: list[PartialToolCall] = []
-        self._calls_by_index: dict[int, PartialToolCall] = {}
+        self._calls_by_index: dict[tuple[int, int], PartialToolCall] = {}
 
-    def add_parts(self, parts: Any, is_complete: bool) -> None:
-        """Add the value of `tool_calls`: of a message, where each part is a whole call, or of a delta."""
-        for part in parts if isinstance(parts, list) else ():
-            if isinstance(part, dict):
-                self._add_part(part, is_complete)
+    def add_parts(self, parts: Any, choice: int = 0) -> None:
+        """Add the value of `tool_calls` of a delta: each part begins or continues a call of the choice."""
+        for part in _read_parts(parts):
+            call = self._find_or_start(part, choice)
+            call.id = call.id or part.id
+            call.name = _join_names(call, part)
+            call.arguments += part.arguments
+
+    def add_whole(self, parts: Any) -> None:
+        """Add the value of `tool_calls` of a message: each part is a whole call. A known call is not added again."""
+        known = [*self._calls]
+        for part in _read_parts(parts):
+            call = next((call for call in known if _is_same_call(call, part)), None)
+            if call is None:
+                self._start_call(part)
+            elif not call.read_arguments():
+                call.arguments = part.arguments or call.arguments
 
     def build_calls(self) -> tuple[list[ToolCall], list[InvalidToolCall]]:
         """Return the calls whose arguments are a JSON object, and the others."""
@@ -58,50 +78,69 @@ class ToolCallAssembler:
                 )
         return valid, invalid
 
-    def _add_part(self, part: dict[str, Any], is_complete: bool) -> None:
-        value = part.get("function")
-        function: dict[str, Any] = value if isinstance(value, dict) else {}
-        call_id, name, arguments = (
-            _coerce_text(part.get("id")),
-            _coerce_text(function.get("name")),
-            _encode_arguments(function.get("arguments")),
-        )
-        call = self._start_call() if is_complete else self._find_or_start(part.get("index"), call_id, name, arguments)
-        call.id = call.id or call_id or None
-        call.name = call.name or name
-        if arguments:
-            call.arguments.append(arguments)
-
-    def _find_or_start(self, index: Any, call_id: str, name: str, arguments: str) -> PartialToolCall:
+    def _find_or_start(self, part: PartialToolCall, choice: int) -> PartialToolCall:
         """Return the call that a delta continues, or a new one. Some services number no call, some every call 0."""
-        if not isinstance(index, int):
+        if part.index is None:
             last = self._calls[-1] if self._calls else None
-            return last if last and not _is_next_call(last, call_id, name) else self._start_call()
-        call = self._calls_by_index.get(index)
-        if call is None or (call_id and call.id and call_id != call.id) or (name and _is_new_object(call, arguments)):
-            call = self._calls_by_index[index] = self._start_call()
+            return last if last and not _is_next_call(last, part) else self._start_call()
+        call = self._calls_by_index.get((choice, part.index))
+        if call is None or (part.id and call.id and part.id != call.id) or (part.name and _is_new_object(call, part)):
+            call = self._calls_by_index[choice, part.index] = self._start_call()
         return call
 
-    def _start_call(self) -> PartialToolCall:
+    def _start_call(self, call: PartialToolCall | None = None) -> PartialToolCall:
         if len(self._calls) == MAX_CALLS:
             sentence = "The model asked for too many tools at once. Ask for less in one step."
             raise Fault(LLMInvalidAnswer(sentence), "too many tool calls", is_retryable=False)
-        self._calls.append(PartialToolCall())
+        self._calls.append(call or PartialToolCall())
         return self._calls[-1]
 
 
-def _is_next_call(last: PartialToolCall, call_id: str, name: str) -> bool:
-    if call_id and last.id:
-        return call_id != last.id
-    return bool(name and last.name)
+def _read_parts(parts: Any) -> Iterator[PartialToolCall]:
+    for part in parts if isinstance(parts, list) else ():
+        if isinstance(part, dict):
+            function = part.get("function")
+            function = function if isinstance(function, dict) else {}
+            arguments = _encode_arguments(function.get("arguments"))
+            yield PartialToolCall(
+                id=_coerce_text(part.get("id")) or None,
+                name=_coerce_text(function.get("name")),
+                arguments=[arguments] if arguments else [],
+                index=index if isinstance(index := part.get("index"), int) else None,
+            )
 
 
-def _is_new_object(call: PartialToolCall, arguments: str) -> bool:
+def _is_same_call(call: PartialToolCall, other: PartialToolCall) -> bool:
+    """Return whether two whole calls are one. A service may repeat a call with another id, or with none."""
+    if call.id and call.id == other.id:
+        return True
+    return call.name == other.name and call.read_arguments() == other.read_arguments()
+
+
+def _is_next_call(last: PartialToolCall, part: PartialToolCall) -> bool:
+    """Return whether a part without an index begins a call. Some services repeat the name with each part."""
+    if part.id and last.id:
+        return part.id != last.id
+    return bool(part.name and last.name) and (part.name != last.name or _is_new_object(last, part))
+
+
+def _is_new_object(call: PartialToolCall, part: PartialToolCall) -> bool:
     """Return whether the arguments begin a second object.
 
     It shows two calls of the same number and id. A service that only repeats the name sends no second object.
     """
-    return bool(call.arguments) and call.arguments[-1].rstrip().endswith("}") and arguments.lstrip().startswith("{")
+    return (
+        bool(call.arguments and part.arguments)
+        and call.arguments[-1].rstrip().endswith("}")
+        and part.arguments[0].lstrip().startswith("{")
+    )
+
+
+def _join_names(call: PartialToolCall, part: PartialToolCall) -> str:
+    """Return the name with the part's. A service sends it once, with each part, growing, or in pieces."""
+    if part.name.startswith(call.name):
+        return part.name
+    return call.name if call.arguments or not part.name else call.name + part.name
 
 
 def _encode_arguments(arguments: Any) -> str:

@@ -551,7 +551,7 @@ class TestFaults:
         [
             (encode_sse({"error": "secret"}), LLMUnavailable),
             (encode_sse({"error": {"code": 429}}), LLMUnavailable),
-            (b"data: garbage\n\n", LLMInvalidAnswer),
+            (b"data: {garbage\n\n", LLMInvalidAnswer),
         ],
     )
     async def test_bad_event_after_the_first_word_is_not_retried(

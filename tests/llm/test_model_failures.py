@@ -150,7 +150,7 @@ MIDSTREAM_FAULTS: FaultTable = {
         respond_raw(FIRST_WORD + encode_sse(build_delta("ERROR")) + STREAM_END, slices=len(FIRST_WORD)),
         BROKEN_OFF,
     ),
-    "HTML after text": (respond_raw(FIRST_WORD + b"data: <html>\n\n", slices=len(FIRST_WORD)), UNREADABLE),
+    "HTML after text": (respond_raw(FIRST_WORD + b"data: <html>\n\n", slices=len(FIRST_WORD)), BROKEN_OFF),
     "10,000 calls after text": (
         respond_text("One") & ScriptedReply(tool_calls=respond_tool_call("echo").tool_calls * 10_000),
         TOO_MANY_CALLS,
