@@ -43,7 +43,10 @@ class EventReader:
 
     def finish(self) -> list[Any]:
         """Return the documents, or the event whose last line has no end. Call this once, at the end of the stream."""
-        return _parse_documents(bytes(self._buffer)) if self.is_document else self._read_events(b"\n")
+        if not self.is_document:
+            return self._read_events(b"\n")
+        self.is_done = self._buffer.rstrip().endswith(DONE)
+        return _parse_documents(bytes(self._buffer))
 
     def _detect_document(self) -> bool:
         if self.is_document is None:

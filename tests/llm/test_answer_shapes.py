@@ -169,6 +169,11 @@ async def test_objects_without_data_are_read_one_by_one(end: bytes, slices: int 
     assert (message.content, list_paths(message)) == ("Hello", [("read_file", "a.py")])
 
 
+async def test_objects_that_end_with_done_need_no_finish_reason() -> None:
+    body = json.dumps(build_delta(content="Hello")).encode() + b"\ndata: [DONE]\n"
+    assert (await read_body(body)).content == "Hello"
+
+
 async def test_objects_that_break_off_are_an_incomplete_answer() -> None:
     broken = json.dumps(build_delta(content="Hel")).encode() + b'\n{"choices": [{"del'
     async with open_scripted_model(respond_raw(broken), respond_text("Hello.")) as (llm, model):
