@@ -20,7 +20,7 @@ TURN_START: Final = "found"
 ASIDE: Final = "aside"
 """On an assistant message: it is between the service and its user, and no model sees it. The value is True."""
 QUESTION: Final = "question"
-"""On an assistant message: the `ServiceQuestion` that its call puts to the user."""
+"""On an assistant message: the `ServiceQuestion` that it puts to the user."""
 CHUNK_METADATA: Final = "told"
 """On an assistant message of the service: the metadata of the chunk that the client received for it."""
 
@@ -45,7 +45,7 @@ class TurnStart(TypedDict, total=False):
 
 
 class ServiceQuestion(TypedDict):
-    """A question of the service to its user, in the form of a tool call that needs approval."""
+    """A question of the service to its user: a tool call that needs approval, or a text at the end of a turn."""
 
     rule: str
     """The id that the approval and its audit entry show as their rule."""

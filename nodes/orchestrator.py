@@ -19,7 +19,7 @@ from graph.routing.classifier import classify, classify_by_keywords
 from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, StateUpdate, current_agent, get_thread_id, handoff
-from graph.usage.budgets import reset_turn_usage
+from graph.usage.budgets import accept_by_message, reset_turn_usage
 from prompts import ORCHESTRATOR
 
 
@@ -121,7 +121,7 @@ def _accept_message(
     if message.content.strip():
         messages.append(human_message(message.content, state, run_id))
     update: StateUpdate = {"message": None, "messages": messages, "gates": {}, "ended": False}
-    update["spent"] = reset_turn_usage(state.get("spent"))
+    update["spent"] = reset_turn_usage(accept_by_message(state) if message.content.strip() else state.get("spent"))
     return update if isinstance(message, wire.UserMessage) else {**update, **_switch_agent(state, message, runtime)}
 
 

@@ -32,7 +32,7 @@ from graph.run_scope import load_active_grants
 from graph.state import CallGate, State, StateUpdate, current_agent
 from graph.timestamps import utc_timestamp
 from graph.tools.catalog import ToolExecutor, executor_of
-from graph.usage.budgets import find_declined_question, stop_message
+from graph.usage.budgets import closing_message
 from policy import Verdict
 from policy.grants import Grant
 
@@ -44,8 +44,8 @@ SKIPPED_CALL_RESULT = "not run: the turn ended with a question to the user"
 
 async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gatekeeper: Gatekeeper) -> StateUpdate:
     before, calls = state.get("gates", {}), open_calls(state)
-    if question := find_declined_question(state):
-        return _end_turn([], service_message(stop_message(question), aside=True), state, runtime)
+    if closing := closing_message(state):
+        return _end_turn([], closing, state, runtime)
     new = [call for call in calls if (call["id"] or "") not in before]
     if new and (repeat := detect_loop(state["messages"], new, gatekeeper.is_mutating)):
         answers = [

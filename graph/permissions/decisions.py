@@ -73,13 +73,13 @@ def apply_answer(state: State, answer: Any, emit: Callable[[wire.Error], None]) 
 def _is_service_approval(state: State, result: wire.ToolResult) -> bool:
     """Return whether a result is the approval of a call that the service executes itself.
 
-    A client that sends a result for such a call has asked its user, who agreed.
+    A client that sends a result for such a call has asked its user, who agreed. An error agrees to nothing.
     """
     call = _find_open_call(state, result.call_id)
     return (
         state["gates"][result.call_id]["status"] == "ask"
         and executor_of(call["name"]) is not ToolExecutor.IDE
-        and not result.is_rejected
+        and result.implied_decision == "approve"
     )
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from typing_extensions import TypedDict
 
@@ -118,14 +118,30 @@ def reset_turn_usage(usage: ThreadUsage | None) -> ThreadUsage:
     return {**usage, "turn": ZERO_AMOUNT, "agreed": [key for key in usage["agreed"] if key.startswith("session")]}
 
 
-def find_declined_question(state: State) -> AIMessage | None:
-    """Return the service's question if the last message rejects it."""
+def closing_message(state: State) -> AIMessage | None:
+    """Return the message that ends the turn if the service's question was not approved; None if there is none.
+
+    After a rejection it says so. A client that answers with an error cannot show the question, so its user is asked
+    in plain text, and `accept_by_message` takes the next message for the answer.
+    """
+    if (question := pending_service_question(state)) is None:
+        return None
+    answer = state["messages"][-1]
+    if not isinstance(answer, ToolMessage) or answer.status != "error":
+        return None
+    used = question.tool_calls[0]["args"]["used"]
+    if is_rejected(answer):
+        return service_message(f"Stopped here: {used} are used. Send a message to go on.", aside=True)
+    mark = question_of(question)
+    assert mark is not None
+    asked = {"question": True, "suggestions": ["Go on."]}
+    return service_message(f"The work has used {used}. Should I go on, up to the limit?", told=asked, question=mark)
+
+
+def accept_by_message(state: State) -> ThreadUsage | None:
+    """Return the usage of the thread at a new message of the user, which accepts the warning that it answers."""
     question = pending_service_question(state)
-    return question if question and is_rejected(state["messages"][-1]) else None
-
-
-def stop_message(question: AIMessage) -> str:
-    return f"Stopped here: {question.tool_calls[0]['args']['used']} are used. Send a message to go on."
+    return accept_warning(state, question) if question and not question.tool_calls else state.get("spent")
 
 
 def accept_warning(state: State, question: AIMessage) -> ThreadUsage:

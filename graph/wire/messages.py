@@ -125,9 +125,21 @@ class ToolResult(ClientMessage):
 
     @property
     def is_rejected(self) -> bool:
-        """Return whether the IDE's user rejected the call. The shipped IDE says so in one of these texts."""
+        """Return whether the IDE's user rejected the call. The shipped IDE says so in one of these texts.
+
+        An error of its own validation is none: it comes before the user is asked, and may quote anything.
+        """
         error = self.error or ""
+        if error.startswith("Ошибка валидации"):
+            return False
         return error.startswith("User rejected") or "rejected by user" in error or "Операция отклонена" in error
+
+    @property
+    def implied_decision(self) -> Literal["approve", "reject", "failed"]:
+        """Return the decision on a call that needed approval: its client has asked the user, or failed before that."""
+        if self.is_rejected:
+            return "reject"
+        return "approve" if self.error is None else "failed"
 
 
 class Remember(Incoming):

@@ -141,9 +141,9 @@ def _apply_side_effects(connection: Connection, request: RunRequest, pause: Paus
             if row := grants.grant_from_decision(require_answered_call(pause, decision), decision):
                 grants.add_grant(connection, request.session_id, row)
         case wire.ToolResult() as result:
-            audit.record_result(connection, request.session_id, require_answered_call(pause, result), result)
-            status = "rejected" if result.is_rejected else "answered"
-            calls.record_result(connection, request.session_id, result.call_id, status)
+            open_call = require_answered_call(pause, result)
+            audit.record_result(connection, request.session_id, open_call, result)
+            calls.record_result(connection, request.session_id, open_call, result)
         case wire.UserMessage() | wire.SwitchAgent():
             grants.end_grants(connection, request.session_id, scope="turn")
 

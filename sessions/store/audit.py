@@ -23,6 +23,8 @@ ENTRY_KEYS = {*ENTRY_FIELDS, "hash", "session_id"}
 """The keys that an exported entry may have: the hash covers no others."""
 RESULT_FIELDS = ("number", "seq", "timestamp", "result_hash", "hash")
 ALLOWING_DECISIONS = {"approve", "edit"}
+MAX_ERROR_CHARACTERS = 1_000
+"""Characters of a client's error that an entry keeps. Chosen, not measured: the thread has the whole error."""
 
 LATEST_ENTRY_OF_CALL = (
     select(audit_log)
@@ -39,12 +41,9 @@ def entry_for_answer(open_call: OpenCall, answer: wire.ToolResult | wire.HitlDec
         return make_entry(open_call, answer.decision, "hitl_decision", edits=edits, feedback=answer.feedback or None)
     if not open_call.call.requires_approval:
         return None
-    return make_entry(
-        open_call,
-        "reject" if answer.is_rejected else "approve",
-        "tool_result",
-        feedback=answer.error if answer.is_rejected else None,
-    )
+    decision = answer.implied_decision
+    feedback = (answer.error or "")[:MAX_ERROR_CHARACTERS] if decision == "failed" else answer.error
+    return make_entry(open_call, decision, "tool_result", feedback=feedback)
 
 
 def make_entry(

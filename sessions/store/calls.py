@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, exists, insert, select, update
 
+from graph import wire
 from graph.execution.outcome import OpenCall
 from graph.sanitize import escape_invisible
 from graph.timestamps import timestamp_ago, utc_timestamp
@@ -21,6 +22,7 @@ STATUS_BY_DECISION = {
     "approve": "approved",
     "edit": "approved",
     "reject": "rejected",
+    "failed": "failed",
     "cancel": "cancelled",
     "expire": "expired",
 }
@@ -28,7 +30,7 @@ STATUS_BY_DECISION = {
 PASS_COLUMNS = ("sent_at", "call_id", "tool_name", "agent", "arguments", "rule", "status")
 OPEN_STATUSES = {"asked", "sent"}
 """The call waits for its client: for a decision, or for the result."""
-CLOSED_STATUSES = {"rejected", "cancelled", "expired"}
+CLOSED_STATUSES = {"rejected", "failed", "cancelled", "expired"}
 """The decision answered the call as well: no result follows."""
 OVERDUE_BATCH = 100
 """Overdue calls of one round, each of which starts a run; the next round continues. Not measured."""
@@ -77,9 +79,11 @@ def record_decisions(connection: Connection, session_id: str, entries: Iterable[
         _update_call(connection, session_id, entry["call_id"], status=status, **decision, **closing)
 
 
-def record_result(connection: Connection, session_id: str, call_id: str, status: str = "answered") -> None:
-    """Mark a call as closed now: answered, or rejected in the IDE."""
-    _update_call(connection, session_id, call_id, status=status, answered_at=utc_timestamp())
+def record_result(connection: Connection, session_id: str, open_call: OpenCall, result: wire.ToolResult) -> None:
+    """Mark a call as closed now: answered, rejected in the IDE, or failed before anyone approved it."""
+    has_failed = open_call.call.requires_approval and result.implied_decision == "failed"
+    status = "rejected" if result.is_rejected else "failed" if has_failed else "answered"
+    _update_call(connection, session_id, open_call.call.call_id, status=status, answered_at=utc_timestamp())
 
 
 def _update_call(connection: Connection, session_id: str, call_id: str, **values: Any) -> None:

@@ -114,7 +114,7 @@ audit_log = Table(
     Column("agent", String(64), nullable=False),
     # The arguments of the model, with invisible characters escaped, as all texts of an entry.
     Column("original_arguments", JSON, nullable=False),
-    # The word for the decision: approve, edit, edit_refused, reject, cancel or expire.
+    # The word for the decision: approve, edit, edit_refused, reject, failed, cancel or expire.
     Column("decision", String(16), nullable=False),
     # The arguments that the user replaced; null: it is no edit.
     Column("modified_arguments", JSON(none_as_null=True)),
@@ -197,7 +197,7 @@ calls = Table(
     Column("arguments", JSON, nullable=False),
     # The rule of the policy that applied to the call, or the grant.
     Column("rule", String(64), nullable=False),
-    # The state of the call: asked, approved, sent, answered, rejected, cancelled or expired.
+    # The state of the call: asked, approved, sent, answered, rejected, failed, cancelled or expired.
     Column("status", String(16), nullable=False),
     # When the model made the call.
     Column("proposed_at", String(40), nullable=False),

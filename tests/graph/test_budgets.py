@@ -1,5 +1,6 @@
 """At a budget's warning the user is asked to approve more; at its limit the turn ends and nothing is lost."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ PRICES = {"big": {"prompt": 1, "completion": 1}}
 USED_BUDGET = "800 of 1000 tokens of this turn"
 QUESTION_REASON = f"The work has used {USED_BUDGET}. Approve to go on up to the limit, reject to stop here."
 STOP_MESSAGE = f"Stopped here: {USED_BUDGET} are used. Send a message to go on."
+PLAIN_QUESTION = f"The work has used {USED_BUDGET}. Should I go on, up to the limit?"
 CANCELLED_RESULT = "cancelled: the user went on"
 
 
@@ -89,17 +91,60 @@ async def test_turn_requests_approval_once_at_its_budget_warning(database: str) 
     ]
 
 
-@pytest.mark.parametrize("result", [{"result": "ok"}, {"error": "Unknown tool: continue_work"}])
-async def test_tool_result_accepts_the_budget_warning(tmp_path: Path, result: dict[str, Any]) -> None:
-    """The shipped IDE asks its user, and then finds that it has no such tool."""
+async def test_tool_result_accepts_the_budget_warning(tmp_path: Path) -> None:
     async with open_budget_question(tmp_path, make_model(call_read_file(0, 800), say_text("Done."))) as (
         session,
         call_id,
     ):
-        assert await session.send({"type": "tool_result", "call_id": call_id, **result}) == [text_chunk("Done.")]
+        assert await session.send_result("ok", call_id) == [text_chunk("Done.")]
         (entry,) = (await session.get("/sessions/{id}/audit"))["entries"]
         assert (await session.fetch_history())[4]["content"] == "The user agreed to go on."
     assert (entry["decision"], entry["decided_by"]) == ("approve", "tool_result")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "Ошибка валидации: Unsupported tool: continue_work",
+        "Unknown tool: continue_work",
+        "Ошибка валидации: 'rejected by user' is no tool",
+        {"code": -32601},
+    ],
+)
+async def test_error_does_not_accept_the_budget_warning(database: str, error: Any) -> None:
+    """The shipped IDE validates a call before it asks its user, who has not seen this question yet."""
+    llm = make_model(call_read_file(0, 800), with_usage(say_text("Here I am."), 10, 0))
+    async with open_budget_question(database, llm) as (session, call_id):
+        asked = text_chunk(PLAIN_QUESTION, metadata={"question": True, "suggestions": ["Go on."]})
+        assert await session.send_result(None, call_id, error=error) == [asked]
+        assert await session.send_result(None, call_id, error=error) == [asked]
+        assert len(llm.prompts) == 1
+        (entry,) = (await session.get("/sessions/{id}/audit"))["entries"]
+        call = (await session.get("/sessions/{id}/calls"))["calls"][-1]
+        assert (await session.get("/sessions/{id}/pending-approvals"))["count"] == 0
+        assert await session.send_text("Go on") == [text_chunk("Here I am.")]
+    text = error if isinstance(error, str) else json.dumps(error)
+    assert (entry["decision"], entry["decided_by"], entry["feedback"]) == ("failed", "tool_result", text)
+    assert (call["tool_name"], call["status"], call["decision"]) == ("continue_work", "failed", "failed")
+    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "ai", "human"]
+    assert str(llm.prompts[-1][-2].content) == PLAIN_QUESTION
+
+
+async def test_message_accepts_a_session_warning_that_was_asked_in_plain_text(database: str) -> None:
+    """A client that cannot show the question could not use its session beyond the warning otherwise."""
+    lines = [with_usage(say_text(f"{n}."), 100, 0) for n in range(3)]
+    llm = make_model(with_usage(call_read_file(0, 0), 800, 0), *lines)
+    async with start_service(llm, settings_for(database, max_session_tokens=1100)) as client:
+        session = client.open_session()
+        await session.switch("ask", content="Read it")
+        await session.send_result("x", "c0")
+        (question,) = await session.send_text("More")
+        assert question["tool_name"] == "continue_work"
+        await session.send_result(None, question["call_id"], error="Ошибка валидации: Unsupported tool")
+        await session.switch("coder")
+        assert await session.send_text("Go on") == [text_chunk("1.")]
+        assert await session.send_text("And on") == [text_chunk("2.")]
+        assert (await session.send_text("And on"))[-1]["metadata"]["code"] == "limit_reached"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from langchain_core.messages import ToolMessage
 
 from graph.errors import LLMUnavailable
+from sessions.store.audit import first_broken_entry
 from tests.support.scripted import call_tool, call_tools, choose_agent, list_roles, make_model, say_text, with_usage
 from tests.support.service import (
     agent_switch_chunk,
@@ -174,6 +175,48 @@ async def test_the_shipped_ide_rejects_by_a_tool_result(tmp_path: Path, error: s
         assert await session.send_result(None, error=error) == [text_chunk("Understood.")]
         (entry,) = (await session.get("/sessions/{id}/audit"))["entries"]
     assert (entry["decision"], entry["decided_by"], entry["feedback"]) == ("reject", "tool_result", error)
+
+
+@pytest.mark.parametrize(
+    "error", ["Ошибка валидации: Path is outside", "Ошибка валидации: rejected by user", "disk full"]
+)
+async def test_an_error_is_not_the_users_approval(tmp_path: Path, error: str) -> None:
+    """The shipped IDE validates a call before it asks its user. The model reads the error, and may try again."""
+    llm = make_model(choose_agent("coder"), call_tool("write_file", path="a.py", content="x"), say_text("I see."))
+    async with start_service(llm, settings_for(tmp_path)) as client:
+        session = client.open_session()
+        await session.send_text("Write a.py")
+        assert await session.send_result(None, error=error) == [text_chunk("I see.")]
+        audit = await session.get("/sessions/{id}/audit")
+    (entry,) = audit["entries"]
+    assert (entry["decision"], entry["decided_by"], entry["feedback"]) == ("failed", "tool_result", error)
+    assert audit["results"] == []
+    assert first_broken_entry("s-1", audit["entries"]) is None
+    assert get_tool_contents(llm) == [f"Error: {error}"]
+
+
+async def test_error_after_an_approval_is_the_result_of_the_call(tmp_path: Path) -> None:
+    llm = make_model(choose_agent("coder"), call_tool("write_file", path="a.py", content="x"), say_text("I see."))
+    async with start_service(llm, settings_for(tmp_path)) as client:
+        session = client.open_session()
+        await session.send_text("Write a.py")
+        await session.decide("approve")
+        assert await session.send_result(None, error="disk full") == [text_chunk("I see.")]
+        audit = await session.get("/sessions/{id}/audit")
+    assert [each["decision"] for each in audit["entries"]] == ["approve"]
+    assert [each["seq"] for each in audit["results"]] == [1]
+
+
+async def test_error_agrees_to_no_tool_of_the_service(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("rules:\n  - {id: every, decision: ask, reason: Every call needs approval.}\n")
+    llm = make_model(choose_agent("coder"), call_tool("switch_mode", mode="debug"), say_text("I stay."))
+    async with start_service(llm, settings_for(tmp_path, policy_file=str(policy))) as client:
+        session = client.open_session()
+        await session.send_text("Hand it over")
+        assert await session.send_result(None, error="Unsupported tool") == [text_chunk("I stay.")]
+        assert (await session.get("/agents/{id}/current"))["current_agent"] == "coder"
+    assert get_tool_contents(llm) == ["Error: Unsupported tool"]
 
 
 async def test_the_shipped_ide_approves_by_a_tool_result(tmp_path: Path) -> None:
