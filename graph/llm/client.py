@@ -17,13 +17,17 @@ from langchain_core.messages import AIMessageChunk
 from graph.errors import AgentRuntimeError, LLMUnavailable
 from graph.llm.circuit_breaker import CircuitBreaker
 from graph.llm.decoder import CompletionDecoder
-from graph.llm.faults import Fault, fault_from_status, fault_from_transport, make_incomplete_fault
+from graph.llm.faults import Fault, fault_from_refusal, fault_from_transport, make_incomplete_fault
+from graph.llm.refusals import MAX_ERROR_BYTES, read_refusal
 from graph.settings import Settings
 
 log = logging.getLogger("agent_runtime.llm")
 
 DRAIN_SECONDS = 0.25
 """Longest wait for the end of a stream after its [DONE]: a connection that was read to its end can be reused. Chosen,
+not measured."""
+ERROR_BODY_SECONDS = 5.0
+"""Longest wait for the body of a refusal, which usually comes with the head. Without it only the status counts. Chosen,
 not measured."""
 MIN_JITTER, MAX_JITTER = 0.5, 1.0
 """Random share of the delay that a retry waits, so that requests that failed together are not repeated together."""
@@ -60,6 +64,7 @@ class ModelClient:
         )
         self._failures, self._seconds = settings.llm_breaker_failures, settings.llm_breaker_seconds
         self._breakers: dict[str, CircuitBreaker] = {}
+        self._keys = [key.get_secret_value() for key in (settings.llm_api_key, settings.internal_api_key)]
 
     async def stream_completion(
         self, models: Sequence[str], request: Callable[[str], bytes]
@@ -105,7 +110,7 @@ class ModelClient:
                 return
             except Fault as fault:
                 failed = fault
-            log.warning("model %s, attempt %d: %s", model, attempt + 1, failed.cause)
+            log.warning("model %s, attempt %d: %s", model, attempt + 1, self._describe_fault(failed))
             wait = max(failed.wait, self._compute_delay(attempt))
             if (
                 started
@@ -115,6 +120,10 @@ class ModelClient:
             ):
                 raise failed
             await asyncio.sleep(wait)
+
+    def _describe_fault(self, fault: Fault) -> str:
+        """Return the cause for the log: the words of the service, if it refused the request."""
+        return fault.refusal.describe(self._keys) if fault.refusal else fault.cause
 
     def _compute_delay(self, attempt: int) -> float:
         """Return the seconds before the retry that follows attempt number `attempt`, from 0."""
@@ -154,7 +163,8 @@ class ModelClient:
             response = await client.send(client.build_request("POST", self._url, content=request), stream=True)
         try:
             if not response.is_success:
-                raise fault_from_status(response.status_code, response.headers.get("retry-after", ""))
+                refusal = read_refusal(response.status_code, await _read_error_body(response, deadline))
+                raise fault_from_refusal(refusal, response.headers.get("retry-after", ""))
             pieces = response.aiter_bytes()
             while True:
                 async with _enforce_deadline(next_read_by, deadline):
@@ -165,6 +175,18 @@ class ModelClient:
                 next_read_by = min(limit(), _read_clock() + self._limits.idle)
         finally:
             await response.aclose()
+
+
+async def _read_error_body(response: httpx.Response, deadline: float) -> bytes:
+    """Return the start of the body, or as much of it as comes in time."""
+    body = bytearray()
+    with suppress(httpx.HTTPError, httpx.StreamError, OSError):
+        async with asyncio.timeout_at(min(_read_clock() + ERROR_BODY_SECONDS, deadline)):
+            async for data in response.aiter_bytes():
+                body += data
+                if len(body) >= MAX_ERROR_BYTES:
+                    break
+    return bytes(body[:MAX_ERROR_BYTES])
 
 
 @asynccontextmanager

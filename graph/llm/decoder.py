@@ -7,7 +7,7 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
 from graph.completion.finish_reasons import classify_finish_reason
 from graph.llm.faults import (
-    fault_from_error_object,
+    fault_from_refusal,
     make_empty_fault,
     make_failed_finish_fault,
     make_incomplete_fault,
@@ -16,6 +16,7 @@ from graph.llm.faults import (
 )
 from graph.llm.framing import EventReader
 from graph.llm.openai_format import extract_text
+from graph.llm.refusals import refusal_from_error
 from graph.llm.tool_calls import ToolCallAssembler
 from graph.sanitize import UNSTORABLE, sanitize_value
 
@@ -97,8 +98,8 @@ class CompletionDecoder:
     def _decode_event(self, event: Any) -> str:
         if not isinstance(event, dict):
             raise make_unreadable_fault("no object")
-        if event.get("error"):
-            raise fault_from_error_object(event["error"])
+        if event.get("error") or event.get("object") == "error":
+            raise fault_from_refusal(refusal_from_error(event))
         self._has_events = True
         if isinstance(usage := event.get("usage"), dict):
             self._usage = _parse_usage(usage)

@@ -3,17 +3,40 @@
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 import httpx
 
 from graph.completion.finish_reasons import MAX_REASON_CHARS, FinishKind
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
+from graph.llm.refusal_kinds import RefusalKind, judge_refusal
+from graph.llm.refusals import Refusal
 from graph.sanitize import escape_invisible
 
 MAX_RETRY_AFTER_SECONDS = 30.0
 """Longest `Retry-After` that a retry waits for; the user waits meanwhile. After a longer one the call fails, and the
 error says when to try again. Chosen, not measured."""
+
+
+_DELAY = re.compile(
+    r"\b(?:retry|try again) (?:in|after) (?:(\d{1,6})m)?(\d{1,6}(?:\.\d{1,6})?)\s*(ms|s)", re.IGNORECASE
+)
+_DOWN_SENTENCE = "The model service is overloaded or down"
+_SENTENCES = {
+    RefusalKind.TOO_LARGE: "The request is too large for the model{status}. Send a shorter message.",
+    RefusalKind.ACCOUNT: "The account at the model service has no credit or quota left{status}. Check its plan.",
+    RefusalKind.KEY: "The model service refused the key{status}. Check the key, and whether it may use this model.",
+    RefusalKind.MODEL: "The model service does not know the model{status}. Check the model's name and the address.",
+    RefusalKind.TOOLS: "The model cannot call tools{status}. Choose a model that can.",
+    RefusalKind.STREAMING: (
+        "The model service does not stream this model{status}. Set AGENT_RUNTIME__LLM_STREAMING to false."
+    ),
+    RefusalKind.CONTENT: "The content filter of the model service refused the request{status}. Put it in other words.",
+    RefusalKind.REQUEST: "The model service refused the request{status}. The log of this service has its reason.",
+    RefusalKind.OTHER: "The model service refused the request{status}. Check its address, key and model name.",
+}
+"""The sentence for a refusal that another attempt does not mend."""
+_FALLBACK_KINDS = frozenset({RefusalKind.TOO_LARGE, RefusalKind.ACCOUNT, RefusalKind.MODEL, RefusalKind.TOOLS})
+"""What another model may answer: it may have a larger window, another account, or tools."""
 
 
 class Fault(Exception):
@@ -28,16 +51,18 @@ class Fault(Exception):
         wait: float = 0,
         is_down: bool | None = None,
         can_fall_back: bool | None = None,
+        refusal: Refusal | None = None,
     ) -> None:
         """Describe a failed attempt.
 
         `wait`: seconds before a retry may begin. `is_down`: the fault shows that the model is down. `can_fall_back`:
-        another model may answer. Both default to `is_retryable`.
+        another model may answer. Both default to `is_retryable`. `refusal`: the words of the service, for the log.
         """
         super().__init__(cause)
         self.error, self.cause, self.is_retryable, self.wait = error, cause, is_retryable, wait
         self.is_down = is_retryable if is_down is None else is_down
         self.can_fall_back = is_retryable if can_fall_back is None else can_fall_back
+        self.refusal = refusal
 
 
 def make_unreadable_fault(cause: str) -> Fault:
@@ -67,27 +92,34 @@ def make_incomplete_fault(cause: str) -> Fault:
     return Fault(LLMUnavailable("The model's answer broke off. Try again."), cause)
 
 
-def make_unavailable_fault(cause: str) -> Fault:
-    return Fault(LLMUnavailable("The model service reported a fault. Try again in a moment."), cause)
+def make_unavailable_fault(cause: str, refusal: Refusal | None = None) -> Fault:
+    return Fault(LLMUnavailable("The model service reported a fault. Try again in a moment."), cause, refusal=refusal)
 
 
-def fault_from_status(status: int, retry_after: str = "") -> Fault:
-    """Return the fault of an HTTP status. `retry_after` is the value of that header."""
-    cause = f"status {status}"
-    if status in (408, 429) or status >= 500:
-        wait = _parse_retry_after(retry_after.strip())
+def fault_from_refusal(refusal: Refusal, retry_after: str = "") -> Fault:
+    """Return the fault of a refusal. `retry_after` is the value of that header.
+
+    The text of the service may hold anything, so the sentence for the user does not repeat it.
+    """
+    kind = judge_refusal(refusal)
+    status = f" (status {refusal.status})" if refusal.status else ""
+    if kind in (RefusalKind.RATE_LIMIT, RefusalKind.DOWN):
+        wait = _parse_retry_after(retry_after.strip()) or find_delay(refusal.message)
         when = f"in {wait:.0f} seconds" if wait > MAX_RETRY_AFTER_SECONDS else "in a moment"
-        sentence = f"The model service is overloaded or down (status {status}). Try again {when}."
+        begin = "The rate limit of the model service is reached" if kind is RefusalKind.RATE_LIMIT else _DOWN_SENTENCE
         return Fault(
-            LLMUnavailable(sentence),
-            cause,
+            LLMUnavailable(f"{begin}{status}. Try again {when}."),
+            "refused",
             is_retryable=wait <= MAX_RETRY_AFTER_SECONDS,
             wait=wait,
-            is_down=True,
+            is_down=kind is RefusalKind.DOWN,
             can_fall_back=True,
+            refusal=refusal,
         )
-    sentence = f"The model service refused the request (status {status}). Check its address, key and model name."
-    return Fault(LLMUnavailable(sentence), cause, is_retryable=False)
+    if kind is RefusalKind.UNKNOWN:
+        return make_unavailable_fault("an error object", refusal)
+    error = LLMUnavailable(_SENTENCES[kind].format(status=status))
+    return Fault(error, "refused", is_retryable=False, can_fall_back=kind in _FALLBACK_KINDS, refusal=refusal)
 
 
 def _parse_retry_after(retry_after: str) -> float:
@@ -101,15 +133,13 @@ def _parse_retry_after(retry_after: str) -> float:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
-def fault_from_error_object(error: Any) -> Fault:
-    """Return the fault of an `error` object in an answer of status 200.
-
-    The text of the object may hold anything, so it is not repeated.
-    """
-    code = str(error.get("code") or error.get("status") or "") if isinstance(error, dict) else ""
-    if re.fullmatch(r"[45]\d\d", code):
-        return fault_from_status(int(code))
-    return make_unavailable_fault("an error object")
+def find_delay(message: str) -> float:
+    """Return the seconds that a message asks to wait, as in `try again in 1m2.5s`; 0 if it says nothing."""
+    match = _DELAY.search(message)
+    if not match:
+        return 0.0
+    minutes, number, unit = match.groups()
+    return float(minutes or 0) * 60 + float(number) / (1000 if unit == "ms" else 1)
 
 
 def fault_from_transport(error: Exception) -> Fault:

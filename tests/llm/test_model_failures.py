@@ -69,6 +69,12 @@ def unavailable_chunks(cause: str, when: str = "in a moment") -> Chunks:
     return error_chunks("llm_unavailable", f"The model service is overloaded or down ({cause}). Try again {when}.")
 
 
+def rate_limit_chunks(when: str = "in a moment") -> Chunks:
+    return error_chunks(
+        "llm_unavailable", f"The rate limit of the model service is reached (status 429). Try again {when}."
+    )
+
+
 UNREACHABLE = error_chunks("llm_unavailable", "The model service could not be reached. Try again in a moment.")
 TIMED_OUT = error_chunks("llm_unavailable", "The model did not answer in time. Try again, or ask for less in one step.")
 BROKEN_OFF = error_chunks("llm_unavailable", "The model's answer broke off. Try again.")
@@ -90,8 +96,8 @@ TOO_LARGE = error_chunks("llm_invalid_answer", "The model's answer is too large.
 
 TRANSIENT_FAULTS: FaultTable = {
     "500": (respond_status(500), unavailable_chunks("status 500")),
-    "429": (respond_status(429), unavailable_chunks("status 429")),
-    "429, now": (respond_status(429, Retry_After="0"), unavailable_chunks("status 429")),
+    "429": (respond_status(429), rate_limit_chunks()),
+    "429, now": (respond_status(429, Retry_After="0"), rate_limit_chunks()),
     "hang at the first byte": (hang_after(seconds=SILENCE_SECONDS), TIMED_OUT),
     "hang after the head": (hang_after(b"", seconds=SILENCE_SECONDS), TIMED_OUT),
     "hang in a call": (hang_after(PARTIAL_CALL, seconds=SILENCE_SECONDS), TIMED_OUT),
@@ -121,7 +127,7 @@ TRANSIENT_FAULTS: FaultTable = {
 """Faults that a retry may mend, since nothing was forwarded yet; each with the chunks if it does not."""
 
 PERMANENT_FAULTS: FaultTable = {
-    "429, in an hour": (respond_status(429, Retry_After="3600"), unavailable_chunks("status 429", "in 3600 seconds")),
+    "429, in an hour": (respond_status(429, Retry_After="3600"), rate_limit_chunks("in 3600 seconds")),
     "10,000 calls": (ScriptedReply(tool_calls=respond_tool_call("echo", text="a").tool_calls * 10_000), TOO_MANY_CALLS),
     "a content filter": (respond_raw(encode_sse(build_delta("content_filter"), done=True)), FILTERED),
     "50 MB in a call": (respond_raw(PARTIAL_CALL_OF_1_MB * 50, slices=2**20), TOO_LARGE),

@@ -161,11 +161,12 @@ async def test_turn_through_litellm_completes(tmp_path: Path, proxy: LiteLLMProx
 async def test_failure_behind_litellm_is_one_error(tmp_path: Path, proxy: LiteLLMProxy, streaming: bool) -> None:
     settings = build_settings(tmp_path, proxy, "scripted", llm_streaming=streaming, multi_agent_mode=False)
     busy = "The model service is overloaded or down (status {}). Try again in a moment."
+    limited = "The rate limit of the model service is reached (status 429). Try again in a moment."
     async with start_service(None, settings) as client:
         session = client.open_session()
         assert read_error(await session.send_text("Hello")) == ("llm_unavailable", busy.format(500))
         async with proxy.start_backend(respond_status(429), respond_status(503), respond_text("Hello.")):
-            assert read_error(await session.send_text("Hello")) == ("llm_unavailable", busy.format(429))
+            assert read_error(await session.send_text("Hello")) == ("llm_unavailable", limited)
             assert read_error(await session.send_text("Hello")) == ("llm_unavailable", busy.format(503))
             assert await session.send_text("Hello") == [text_chunk("Hello.")]
 
@@ -189,10 +190,23 @@ async def test_broken_stream_behind_litellm_is_one_error(tmp_path: Path, proxy: 
 
 
 @needs_litellm
-@pytest.mark.parametrize("changes", [{"llm_model": "unheard-of"}, {"llm_api_key": "sk-of-somebody-else"}])
-async def test_refusal_of_litellm_is_one_error(tmp_path: Path, proxy: LiteLLMProxy, changes: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"llm_model": "unheard-of"},
+            "The model service does not know the model (status 400). Check the model's name and the address.",
+        ),
+        (
+            {"llm_api_key": "sk-of-somebody-else"},
+            "The model service refused the key (status 400). Check the key, and whether it may use this model.",
+        ),
+    ],
+)
+async def test_refusal_of_litellm_is_one_error(
+    tmp_path: Path, proxy: LiteLLMProxy, changes: dict[str, str], sentence: str
+) -> None:
     """LiteLLM refuses a wrong key with 400 as well, if it has no database of keys."""
-    sentence = "The model service refused the request (status 400). Check its address, key and model name."
     async with start_service(
         None, build_settings(tmp_path, proxy, "scripted", multi_agent_mode=False, **changes)
     ) as client:

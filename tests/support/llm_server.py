@@ -23,6 +23,7 @@ from typing import Any, Self
 from tests.support.clock import advance_loop_clock
 
 DEFAULT_USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+HTTP_STATUSES = frozenset(HTTPStatus)
 EVENT_STREAM_TYPE, JSON_TYPE, HTML_TYPE = "text/event-stream", "application/json", "text/html"
 
 
@@ -46,7 +47,8 @@ class Exchange:
     writer: asyncio.StreamWriter
 
     async def send_head(self, status: int, content_type: str, **headers: str) -> None:
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {content_type}"]
+        phrase = HTTPStatus(status).phrase if status in HTTP_STATUSES else "Unlisted"
+        lines = [f"HTTP/1.1 {status} {phrase}", f"Content-Type: {content_type}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         await self.send("\r\n".join([*lines, "", ""]).encode())
 
