@@ -33,7 +33,7 @@ def open_gatekeeper(options: argparse.Namespace) -> Gatekeeper:
 
 def explain_verdict(options: argparse.Namespace) -> int:
     gatekeeper = open_gatekeeper(options)
-    verdict = gatekeeper.evaluate_call(options.agent, options.tool, _parse_call_arguments(options.arguments))
+    verdict = gatekeeper.explain_call(options.agent, options.tool, _parse_call_arguments(options.arguments))
     for name, value in verdict_to_json(verdict).items():
         print(f"{name + ':':10}{value}")
     return 0

@@ -36,4 +36,4 @@ async def get_policy(request: Request) -> dict[str, Any]:
 async def explain_verdict(request: Request) -> VerdictInfo:
     """Return the verdict on a tool call; nothing is run or stored."""
     call = await read_body(request, VerdictRequest)
-    return verdict_to_json(gatekeeper_of(request).evaluate_call(call.agent, call.tool, call.arguments))
+    return verdict_to_json(gatekeeper_of(request).explain_call(call.agent, call.tool, call.arguments))

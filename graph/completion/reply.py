@@ -18,6 +18,7 @@ from graph.conversation import malformed_message
 from graph.per_message_cache import PerMessageStore
 from graph.sanitize import sanitize_value
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
+from graph.tools.coercion import coerce_arguments, parse_arguments, resolve_tool_name
 
 MAX_NAME_CHARS = 64
 """Characters of a tool's name: the most that OpenAI-compatible services accept."""
@@ -87,9 +88,11 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
     calls: list[RequestedCall] = []
     answers: list[ToolMessage] = []
     for request in requests:
-        parsed, tool = _parse_arguments(request.arguments), _sanitize_name(request.name)
-        complete = {} if parsed is None else complete_arguments(tool, parsed)
-        call = RequestedCall(name=tool, args=complete, id=_assign_call_id(request.call_id, used_ids), type="tool_call")
+        tool = _sanitize_name(request.name)
+        parsed = _read_arguments(tool, request.arguments)
+        call = RequestedCall(
+            name=tool, args=parsed or {}, id=_assign_call_id(request.call_id, used_ids), type="tool_call"
+        )
         calls.append(call)
         if truncation and (request.is_cut or parsed is None):
             answers.append(malformed_message(call, CUT_CALL_RESULTS[truncation], truncation))
@@ -130,7 +133,7 @@ def _extract_calls(answer: AIMessage, *, is_cut: bool) -> list[_CallRequest]:
     """
     chunks: Sequence[Any] = answer.tool_call_chunks if isinstance(answer, AIMessageChunk) else ()
     calls: Sequence[Any] = chunks or [*answer.tool_calls, *answer.invalid_tool_calls]
-    requests = [_CallRequest(call["name"] or "", call["args"], call["id"] or "") for call in calls]
+    requests = [_CallRequest(resolve_tool_name(call["name"] or ""), call["args"], call["id"] or "") for call in calls]
     return [*requests[:-1], *(each._replace(is_cut=is_cut) for each in requests[-1:])]
 
 
@@ -148,14 +151,10 @@ def _is_control(name: str) -> bool:
     return name in TOOLS and executor_of(name) is ToolExecutor.CONTROL
 
 
-def _parse_arguments(arguments: Any) -> dict[str, Any] | None:
-    """Return the arguments as an object, or None if they are none."""
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}", parse_constant=str)
-        except (ValueError, RecursionError):
-            return None
-    return sanitize_value(arguments) if isinstance(arguments, dict) else None
+def _read_arguments(tool: str, raw: Any) -> dict[str, Any] | None:
+    """Return the arguments in the types that the tool wants, with its defaults, or None if they are no object."""
+    arguments = parse_arguments(raw)
+    return None if arguments is None else complete_arguments(tool, coerce_arguments(tool, sanitize_value(arguments)))
 
 
 def _unquote_arguments(arguments: str) -> str:

@@ -10,12 +10,11 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from graph.errors import LLMInvalidAnswer
 from graph.llm.faults import Fault
-from graph.sanitize import is_deeper_than, sanitize_value
+from graph.sanitize import sanitize_value
+from graph.tools.coercion import parse_arguments
 
 MAX_CALLS = 128
 """Tool calls of one answer. Bounds what one answer can start; chosen, not measured."""
-MAX_DEPTH = 64
-"""Levels of objects and lists in arguments: recursive code has stack enough for them. Chosen, not measured."""
 MAX_PLAIN_ARGUMENTS = 200
 """Characters of broken arguments that are kept as the model wrote them. Chosen, not measured: a text this short costs
 LangChain no time, and a refusal quotes as many to the model."""
@@ -149,20 +148,6 @@ def _encode_arguments(arguments: Any) -> str:
 
 def _coerce_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def parse_arguments(raw: str) -> dict[str, Any] | None:
-    """Return the arguments, or None if the text is not a JSON object or nested too deeply.
-
-    An empty text and `null` are an empty object. Bare newlines in strings are accepted.
-    """
-    try:
-        value = json.loads(raw, strict=False) if raw.strip() else {}
-    except (ValueError, RecursionError):
-        return None
-    if value is None:
-        return {}
-    return value if isinstance(value, dict) and not is_deeper_than(MAX_DEPTH, value) else None
 
 
 def quote_arguments(raw: str) -> str:

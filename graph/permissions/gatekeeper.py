@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from graph.errors import EditRefused, InvalidDecision
 from graph.tools.catalog import CONTINUE_TOOL, TOOLS, TURN_ENDING_TOOLS, complete_arguments, validation_error
+from graph.tools.coercion import coerce_arguments, resolve_tool_name
 from policy import (
     DEFAULT_POLICY_FILE,
     PATH_ARGUMENTS,
@@ -93,10 +94,18 @@ class Gatekeeper:
             self.policy, all_agents()[agent], tool, {k: v for k, v in arguments.items() if v is not None}
         )
 
+    def explain_call(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> Verdict:
+        """Return the verdict on a call as a model writes it: its values are read in the types that the tool wants."""
+        name = resolve_tool_name(tool)
+        return self.evaluate_call(agent, name, coerce_arguments(name, dict(arguments)))
+
     def apply_edit(
         self, agent: str, tool: str, arguments: Mapping[str, Any], changes: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the arguments with the user's changes. Raises EditRefused if the gate refuses the result."""
+        """Return the arguments with the user's changes. Raises EditRefused if the gate refuses the result.
+
+        A change must have its exact type: it is stored and executed as the user sent it.
+        """
         if tool == CONTINUE_TOOL:
             raise EditRefused("This can only be approved or rejected; it is still open.")
         result = complete_arguments(tool, {**arguments, **changes})
