@@ -59,9 +59,10 @@ class Settings(AliasedSettings):
     llm_model: str = OFFLINE_MODEL
     """The model's name at the proxy. `fake-llm` is the built-in offline model."""
     llm_proxy_url: str = "http://127.0.0.1:8002"
-    """The address of an OpenAI-compatible service, without `/v1/chat/completions`."""
+    """The address of an OpenAI-compatible service, in any form: see `graph/llm/endpoint.py`."""
     llm_api_key: SecretStr = SecretStr("")
-    """Sent as `Authorization: Bearer` in place of `X-Internal-Auth`, for services that are not our own proxy."""
+    """Sent as `Authorization: Bearer`, to Azure as `api-key`, in place of `X-Internal-Auth`, for services that are
+    not our own proxy."""
     llm_streaming: bool = True
     llm_titles: bool = True
     """True: after its first run a session gets a better title, by one short model call. Not with the offline model."""

@@ -18,6 +18,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
 from graph.llm.client import ModelClient
+from graph.llm.endpoint import build_endpoint, build_key_header
 from graph.llm.openai_format import messages_to_json
 from graph.offline import OfflineModel
 from graph.settings import OFFLINE_MODEL, Settings
@@ -147,21 +148,6 @@ def make_studio_model(settings: Settings) -> BaseChatModel:
     return _make_proxy_model(settings, get_client)
 
 
-def build_endpoint(base: str) -> str:
-    """Return the URL of chat completions below the address `base`.
-
-    Raises ValueError for a text that is no address, so that a start-up fails with it.
-    """
-    root = base.strip().rstrip("/").removesuffix("/chat/completions").removesuffix("/v1").rstrip("/")
-    try:
-        url = httpx.URL(f"{root}/v1/chat/completions")
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("AGENT_RUNTIME__LLM_PROXY_URL must be an http or https address.")
-    return str(url)
-
-
 def _make_proxy_model(settings: Settings, client: Callable[[], httpx.AsyncClient]) -> ProxyModel:
     return ProxyModel(
         model=settings.llm_model,
@@ -193,7 +179,7 @@ def _build_headers(settings: Settings) -> dict[bytes, bytes]:
     internal_key, llm_key = settings.internal_api_key.get_secret_value(), settings.llm_api_key.get_secret_value()
     headers = {b"Content-Type": b"application/json", b"Accept-Encoding": b"identity"}
     if llm_key:
-        headers[b"Authorization"] = f"Bearer {llm_key}".encode()
+        headers |= build_key_header(build_endpoint(settings.llm_proxy_url), llm_key)
     elif internal_key:
         headers[b"X-Internal-Auth"] = internal_key.encode()
     return headers

@@ -17,7 +17,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 
 from graph.completion.request import request_completion as ask_agent
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
-from graph.llm import ProxyModel, build_endpoint, make_studio_model, open_model
+from graph.llm import ProxyModel, make_studio_model, open_model
 from graph.llm.decoder import PROXY_FAULT
 from graph.llm.framing import MAX_BYTES
 from graph.llm.openai_format import to_openai
@@ -150,16 +150,6 @@ class TestRequest:
             await model.ainvoke("Hi")
         headers = llm.requests[0].headers
         assert (headers.get("x-internal-auth"), headers.get("authorization")) == (internal, foreign)
-
-    @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
-    def test_endpoint_path_is_completed(self, path: str) -> None:
-        assert build_endpoint(f"http://proxy:4000{path}") == "http://proxy:4000/v1/chat/completions"
-        assert build_endpoint(f"https://host/openai{path}") == "https://host/openai/v1/chat/completions"
-
-    @pytest.mark.parametrize("address", ["", "proxy:4000", "ftp://proxy", "http://", "http://[::", "http://a:b"])
-    def test_invalid_address_is_refused(self, address: str) -> None:
-        with pytest.raises(ValueError, match="LLM_PROXY_URL"):
-            build_endpoint(address)
 
     async def test_connection_is_reused(self, ask: AskModel) -> None:
         async with open_scripted_model(respond_text("One."), respond_text("Two.")) as (llm, model):
