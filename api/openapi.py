@@ -31,6 +31,11 @@ MESSAGE_EXAMPLES: dict[str, dict[str, Any]] = {
 
 CHUNK_EXAMPLES: dict[str, wire.Chunk] = {
     "answer": wire.AssistantMessage(content="It says hi.", token="It says hi.", is_final=True),
+    "truncated": wire.AssistantMessage(
+        content="You take\n\nThe content filter of the model's service stopped the answer here.",
+        metadata={"truncated": "content_filter"},
+        is_final=True,
+    ),
     "token": wire.AssistantMessage(token="It "),
     "tool_call": wire.ToolCall(call_id="call_1", tool_name="read_file", arguments={"path": "README.md"}),
     "approval": wire.ToolCall(

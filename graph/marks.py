@@ -21,10 +21,14 @@ ASIDE: Final = "aside"
 """On an assistant message: it is between the service and its user, and no model sees it. The value is True."""
 QUESTION: Final = "question"
 """On an assistant message: the `ServiceQuestion` that it puts to the user."""
+TRUNCATED: Final = "truncated"
+"""On an assistant message of a model: its text was cut off. The value is the `TruncationReason`."""
 CHUNK_METADATA: Final = "told"
 """On an assistant message of the service: the metadata of the chunk that the client received for it."""
 
 
+TruncationReason = Literal["length", "content_filter"]
+"""length: the answer reached a limit. content_filter: the model's service stopped it for what it says."""
 MalformedReason = Literal["unreadable", "invalid", "length", "content_filter"]
 """unreadable: the arguments are no JSON object. invalid: there is no such tool, or its arguments are not valid.
 length, content_filter: the answer was cut off, so that the call may be incomplete."""
@@ -75,6 +79,10 @@ def mark_malformed(message: ToolMessage, reason: MalformedReason) -> ToolMessage
     return message.model_copy(update={"additional_kwargs": {REFUSED: True, MALFORMED: reason}})
 
 
+def mark_truncated(message: AIMessage, reason: TruncationReason) -> AIMessage:
+    return message.model_copy(update={"additional_kwargs": {**message.additional_kwargs, TRUNCATED: reason}})
+
+
 def turn_start_marks(run_id: str, agent: str, switch_count: int) -> dict[str, TurnStart]:
     """Return the `additional_kwargs` of a new user message."""
     return {TURN_START: {"run": run_id, "agent": agent, "switches": switch_count}}
@@ -108,5 +116,12 @@ def question_of(message: AIMessage) -> ServiceQuestion | None:
     return message.additional_kwargs.get(QUESTION)
 
 
+def truncation_of(message: AIMessage) -> TruncationReason | None:
+    reason: TruncationReason | None = message.additional_kwargs.get(TRUNCATED)
+    return reason
+
+
 def chunk_metadata_of(message: AIMessage) -> dict[str, Any] | None:
-    return message.additional_kwargs.get(CHUNK_METADATA)
+    """Return the metadata of the chunk that a client received for a message, if it has any."""
+    reason = truncation_of(message)
+    return {"truncated": reason} if reason else message.additional_kwargs.get(CHUNK_METADATA)

@@ -1,6 +1,9 @@
-"""Make one model call of one specialist: its prompt, its tools, and the part of the conversation that fits."""
+"""Make one model call of one specialist: its prompt, its tools, and the part of the conversation that fits.
 
-from collections.abc import Callable, Coroutine, Sequence
+A text that was cut off at the output limit gets a second call.
+"""
+
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +13,18 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from graph import wire
+from graph.completion.continuation import (
+    append_words,
+    build_continuation,
+    build_truncation_note,
+    can_continue,
+    join_replies,
+)
 from graph.completion.reply import Reply
 from graph.completion.request import estimate_partial_usage, estimate_prompt_tokens, request_completion
+from graph.completion.speculation import SpeculativeCall
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
-from graph.marks import is_aside
+from graph.marks import chunk_metadata_of, is_aside, mark_truncated
 from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, StateUpdate, get_thread_id
@@ -29,9 +40,7 @@ async def specialist(
     agent: Agent,
     services: Services,
 ) -> StateUpdate:
-    options = runtime.context or wire.StreamOptions()
-    words: list[str] = []
-    emit = _make_emitter(options, runtime, words)
+    calls = ModelCalls(state, runtime, agent, services)
     update: StateUpdate = {}
     try:
         with services.speculator.take_over(
@@ -42,46 +51,96 @@ async def specialist(
                 return {"messages": [question.model_copy(update={"name": agent.name})]}
             context, update, usages = services.summarizer.prepare(get_thread_id(config), state, agent)
             for usage in usages:
-                runtime.stream_writer(usage)
-            new_call = partial(request_completion, services.llm, agent, context, options, emit, state["messages"])
-            model_call = partial(speculative_call.follow_stream, emit) if speculative_call else new_call
-            reply = await _complete_with_usage(model_call, agent, context, words, runtime)
+                calls.report_usage(usage)
+            reply = await calls.complete(context, [], speculative_call)
+        if can_continue(reply):
+            reply = await calls.continue_reply(reply, update)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model's answer was empty. Send the message again.")
         _check_tool_call_limit(state, services.settings.max_turn_tool_calls, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.error_chunk(error))
         return {**update, "ended": True}
-    ends = [services.gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in reply.message.tool_calls]
-    _emit_text(reply, any(ends) and not reply.answers, options, runtime)
     message = reply.message.model_copy(update={"name": agent.name})
+    if reply.truncation and not message.tool_calls:
+        message = mark_truncated(message, reply.truncation)
+    ends = [services.gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in message.tool_calls]
+    if not any(ends) or reply.answers:  # the answer of a call that ends the turn holds the text
+        _emit_text(message, calls.options, runtime)
     return {**update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
 
 
-async def _complete_with_usage(
-    model_call: Callable[[], Coroutine[Any, Any, Reply]],
-    agent: Agent,
-    conversation: Sequence[AnyMessage],
-    words: Sequence[str],
-    runtime: Runtime[wire.StreamOptions],
-) -> Reply:
-    """Return the reply and emit its usage. The usage of a call that was stopped or broke off is estimated."""
-    has_started = False
+class ModelCalls:
+    """The model calls of one step. Their words go to the client, and their usage to the meter."""
 
-    async def start_request() -> Reply:
-        nonlocal has_started
-        has_started = True
-        return await model_call()
+    def __init__(self, state: State, runtime: Runtime[wire.StreamOptions], agent: Agent, services: Services) -> None:
+        self._state, self._runtime, self._agent, self._services = state, runtime, agent, services
+        self.options = runtime.context or wire.StreamOptions()
+        self._usages: list[wire.Usage] = []
 
-    try:
-        reply = await await_cancellable(start_request())
-    except AgentRuntimeError as error:
-        if words or (has_started and isinstance(error, Cancelled | LimitReached)):
-            runtime.stream_writer(estimate_partial_usage(agent, conversation, words, "answer"))
-        raise
-    size = partial(estimate_prompt_tokens, agent, conversation)
-    runtime.stream_writer(usage_of(reply.message, size, agent=agent.name, purpose="answer"))
-    return reply
+    def report_usage(self, usage: wire.Usage) -> None:
+        self._usages.append(usage)
+        self._runtime.stream_writer(usage)
+
+    async def complete(
+        self, context: Sequence[AnyMessage], words: list[str], speculative_call: SpeculativeCall | None = None
+    ) -> Reply:
+        """Return the reply of a new call, or of the speculative one. Append its words to `words` as they come.
+
+        The usage of a call that was stopped or broke off is estimated. Raises what the model raises.
+        """
+        has_started, streams_tokens, write = False, self.options.tokens, self._runtime.stream_writer
+
+        def emit(text: str) -> None:
+            words.append(text)
+            if streams_tokens:
+                write(wire.AssistantMessage(token=text))
+
+        async def start_request() -> Reply:
+            nonlocal has_started
+            has_started = True
+            if speculative_call:
+                return await speculative_call.follow_stream(emit)
+            history, llm = self._state["messages"], self._services.llm
+            return await request_completion(llm, self._agent, context, self.options, emit, history)
+
+        try:
+            reply = await await_cancellable(start_request())
+        except AgentRuntimeError as error:
+            if words or (has_started and isinstance(error, Cancelled | LimitReached)):
+                self.report_usage(estimate_partial_usage(self._agent, context, words, "answer"))
+            raise
+        size = partial(estimate_prompt_tokens, self._agent, context)
+        self.report_usage(usage_of(reply.message, size, agent=self._agent.name, purpose="answer"))
+        return reply
+
+    async def continue_reply(self, reply: Reply, update: StateUpdate) -> Reply:
+        """Return the reply with its rest, from one more call. Without one it stays as it is, cut off.
+
+        `update` is the update of the state so far. Raises the error that the run was stopped with.
+        """
+        messages = [*self._state["messages"], *build_continuation(reply.message)]
+        after: Any = {**self._state, **update, "messages": messages}
+        context = self._services.summarizer.preview(after, self._agent)
+        if not self._has_budget_left() or not any(message is reply.message for message in context):
+            return reply
+        words: list[str] = []
+        try:
+            return join_replies(reply, await self.complete(context, words))
+        except AgentRuntimeError as error:
+            if isinstance(error, Cancelled | LimitReached):
+                raise
+            return append_words(reply, words)
+
+    def _has_budget_left(self) -> bool:
+        """Return whether the budgets allow another call in this step, without a question to the user."""
+        meter, budgets = self._services.meter, self._services.budgets
+        usage = meter.accumulate(self._state.get("spent"), map(meter.price_call, self._usages))
+        try:
+            budgets.check_limits(usage)
+        except LimitReached:
+            return False
+        return not budgets.warning_question(usage)
 
 
 def _check_tool_call_limit(state: State, limit: int, new_calls: Sequence[RequestedCall]) -> None:
@@ -96,18 +155,12 @@ def _check_tool_call_limit(state: State, limit: int, new_calls: Sequence[Request
         raise LimitReached(f"The turn was stopped at its limit of {limit} tool calls. Send a message to go on.")
 
 
-def _make_emitter(
-    options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions], words: list[str]
-) -> Callable[[str], None]:
-    def emit_token(text: str) -> None:
-        words.append(text)
-        if options.tokens:
-            runtime.stream_writer(wire.AssistantMessage(token=text))
-
-    return emit_token
-
-
-def _emit_text(reply: Reply, ends: bool, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
-    """Emit the whole text. If a call ends the turn, its answer holds the text, and nothing is emitted here."""
-    if (text := str(reply.message.content)) and not ends:
-        runtime.stream_writer(wire.assistant_chunk(text, options, is_final=not reply.message.tool_calls))
+def _emit_text(message: AIMessage, options: wire.StreamOptions, runtime: Runtime[wire.StreamOptions]) -> None:
+    """Emit the whole text, if there is one. A text that was cut off says so at its end."""
+    if not (text := str(message.content)):
+        return
+    note = build_truncation_note(message)
+    if note and options.tokens:
+        runtime.stream_writer(wire.AssistantMessage(token=note))
+    metadata, is_final = chunk_metadata_of(message), not message.tool_calls
+    runtime.stream_writer(wire.assistant_chunk(text + note, options, is_final=is_final, metadata=metadata))

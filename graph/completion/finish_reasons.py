@@ -4,12 +4,11 @@ import re
 from functools import lru_cache
 from typing import Literal
 
+from graph.marks import TruncationReason
+
 FinishKind = Literal["complete", "length", "content_filter", "error"]
 """complete: the model was done. length: it reached a limit. content_filter: its service stopped it for what it wrote.
 error: the service failed, or it could not read what the model wrote."""
-
-TruncationReason = Literal["length", "content_filter"]
-"""The kinds of an answer that was cut off, and of which a part came."""
 
 _WORDS: tuple[tuple[FinishKind, str], ...] = (
     ("error", "malformed|unexpected|missing|ratelimit|quota"),

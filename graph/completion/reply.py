@@ -13,8 +13,9 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import Runnable
 
 from graph import wire
-from graph.completion.finish_reasons import TruncationReason, find_truncation
+from graph.completion.finish_reasons import find_truncation
 from graph.conversation import malformed_message
+from graph.marks import TruncationReason
 from graph.per_message_cache import PerMessageStore
 from graph.sanitize import sanitize_value
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of

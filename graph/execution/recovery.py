@@ -4,6 +4,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.types import StateSnapshot
 
 from graph import wire
+from graph.completion.continuation import build_truncation_note
 from graph.errors import Interrupted
 from graph.execution.outcome import Outcome, mark_last_final, outcome_from_snapshot, state_of
 from graph.marks import chunk_metadata_of
@@ -72,5 +73,6 @@ def _build_text_chunks(message: AIMessage) -> list[wire.Chunk]:
     """Return the text of a model's message as one chunk, or none if it has no text."""
     endings = [ending for call in message.tool_calls if (ending := turn_ending(call))]
     text, metadata = endings[0] if endings else ("", chunk_metadata_of(message))
-    whole = "\n\n".join(part for part in (str(message.content), text) if part)
+    content = f"{message.content}{build_truncation_note(message)}"
+    whole = "\n\n".join(part for part in (content, text) if part)
     return [wire.assistant_chunk(whole, DEFAULT_OPTIONS, is_final=False, metadata=metadata)] if whole else []

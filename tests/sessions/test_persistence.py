@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 
 from graph import wire
+from graph.completion.continuation import TRUNCATION_SENTENCES
 from graph.permissions.loops import DetectedLoop
+from graph.permissions.malformed import MALFORMED_QUESTIONS, MALFORMED_SUGGESTIONS
 from server import create_app
 from sessions.request import RunRequest
 from sessions.store.audit import first_broken_entry
 from tests.support.llm_server import (
     ScriptedLLM,
+    cut_off,
     hang_after,
     respond_choice,
+    respond_raw_tool_call,
     respond_status,
     respond_text,
     respond_tool_call,
@@ -195,6 +199,25 @@ async def test_run_killed_twice_ends_with_an_error(tmp_path: Path) -> None:
             {"type": "switch_agent", "agent_type": "coder", "content": "Add"},
             tuple(respond_tool_call("calculator", id=f"c{n}", expr="1 + 1") for n in range(3)),
             ["agent_switched", said(REPEATED_CALL.question, metadata=REPEATED_CALL.metadata)],
+        ),
+        (
+            {"type": "switch_agent", "agent_type": "coder", "content": "Explain"},
+            (cut_off(respond_text("First,")), cut_off(respond_text(" it"))),
+            [
+                "agent_switched",
+                said(f"First, it\n\n{TRUNCATION_SENTENCES['length']}", metadata={"truncated": "length"}),
+            ],
+        ),
+        (
+            {"type": "switch_agent", "agent_type": "coder", "content": "Read"},
+            tuple(respond_raw_tool_call("read_file", f"{n}.py") for n in range(3)),
+            [
+                "agent_switched",
+                said(
+                    MALFORMED_QUESTIONS["unreadable"],
+                    metadata={"question": True, "suggestions": MALFORMED_SUGGESTIONS},
+                ),
+            ],
         ),
         ({"type": "switch_agent", "agent_type": "coder"}, (), ["agent_switched"]),
         ({"type": "switch_agent", "agent_type": "orchestrator"}, (), ["agent_switched"]),
