@@ -10,8 +10,8 @@ from benchmarks.service import start_scripted_model, start_service
 
 MODEL_LATENCIES = [(0.1, 0.2), (0.3, 0.6), (0.8, 1.6)]
 """Seconds that a model takes to choose an agent, and to begin an answer: a fast, a usual and a slow model."""
-RIGHT_GUESS_TEXT, WRONG_GUESS_TEXT = "tokens 3", "tokens 3 why does the test fail?"
-"""Two first messages. The keywords of the first lead to the agent that the model chooses, those of the second not."""
+RIGHT_GUESS_TEXT, WRONG_GUESS_TEXT = "tokens 3 create hello.py", "tokens 3 why does the test fail?"
+"""Two first messages. The words of the first lead to the agent that the model chooses, those of the second not."""
 NO_ROUTING_CACHE = {"routing_cache_size": "0"}
 """Each message stands for a new one, so no choice may come from the cache."""
 names = (f"word-{number}" for number in count())

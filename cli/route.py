@@ -2,33 +2,24 @@
 
 import argparse
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.database import open_connection
+from cli.training import TEAM, LabelledRequest, add_training_arguments, read_requests
 from graph.llm import open_model
-from graph.routing.classifier import classify, classify_by_keywords, explain_scores
+from graph.routing.classifier import classify
+from graph.routing.ngrams import load_default_model
+from graph.routing.words import classify_by_keywords, explain_scores, read_words
 from graph.settings import Settings
-from prompts import select_team
 from sessions.store import routings
 
 MAX_CONCURRENT_REQUESTS = 4
 """Requests that the model classifies at a time. Chosen, not measured: most services limit the rate of requests."""
-TEAM = select_team(multi_agent=True)
-
-
-class LabelledRequest(NamedTuple):
-    """A request, and the agent that it should go to."""
-
-    agent: str
-    text: str
-    groups: tuple[str, ...]
-    """Its other labels, such as its language and its difficulty."""
 
 
 def add_arguments(commands: Any) -> None:
@@ -41,26 +32,33 @@ def add_arguments(commands: Any) -> None:
     evaluate.add_argument("file", type=Path, help="one line each: AGENT TAB REQUEST, with any columns between; or JSON")
     evaluate.add_argument("--model", action="store_true", help="score the configured model as well; it may cost money")
     evaluate.set_defaults(run=_evaluate_routing)
+    add_training_arguments(subcommands)
     overrides = subcommands.add_parser("overrides", help="print the choices that users changed, from the database")
     overrides.set_defaults(run=_report_overrides)
 
 
 def _explain_routing(options: argparse.Namespace) -> int:
     scores = explain_scores(options.text, TEAM)
-    print(f"agent:      {scores['agent']}\nconfidence: {scores['confidence']}\nreason:     {scores['reasoning']}\n")
+    print(f"agent:      {scores['agent']}\nconfidence: {scores['confidence']}\nreason:     {scores['reasoning']}")
+    print(f"agreed:     {'yes' if scores['agreed'] else 'no'}\n")
     print(_format_line("", TEAM))
     for each in scores["evidence"]:
         clue = f"{each['clue']} ({each['words']})" if each["words"] else each["clue"]
         print(_format_line(clue[:44], [each["points"].get(agent, "") for agent in TEAM]))
     print(_format_line("points", scores["points"].values()))
+    print(_format_line("probability by n-grams", [scores["probabilities"].get(agent, "") for agent in TEAM]))
     return 0
 
 
 def _evaluate_routing(options: argparse.Namespace) -> int:
     """Return 0 whatever the score is: the tests decide which score is good enough."""
-    requests = [*_read_requests(options.file)]
+    requests = [*read_requests(options.file)]
     settings = Settings()
-    _print_report("By the words alone", [(each, classify_by_keywords(each.text, TEAM).agent) for each in requests])
+    readings = [read_words(each.text, TEAM) for each in requests]
+    _print_report(
+        "By the words alone", [(each, read.choice.agent) for each, read in zip(requests, readings, strict=True)]
+    )
+    _print_readers(requests, [read.is_agreed for read in readings])
     if options.model:
         choices = asyncio.run(_classify_by_model(settings, requests))
         _print_report(f"By {settings.llm_model}", [(each, agent) for each, agent in choices if agent])
@@ -70,6 +68,18 @@ def _evaluate_routing(options: argparse.Namespace) -> int:
     except (ValueError, SQLAlchemyError):
         print("There is no database to say what users changed by hand.")
     return 0
+
+
+def _print_readers(requests: Sequence[LabelledRequest], agreed: Sequence[bool]) -> None:
+    """Print the score of each reader of the words, and of the requests that they agree on."""
+    by_rules = [classify_by_keywords(each.text, TEAM).agent == each.agent for each in requests]
+    estimates = [load_default_model().estimate(each.text, TEAM) for each in requests]
+    by_ngrams = [
+        max(found, key=found.__getitem__) == each.agent for each, found in zip(requests, estimates, strict=True)
+    ]
+    print(f"The keyword rules: {_format_share(by_rules)}\nThe n-grams: {_format_share(by_ngrams)}")
+    print(f"They agree: {_format_share(agreed)}")
+    print(f"Where they agree: {_format_share([hit for hit, agree in zip(by_rules, agreed, strict=True) if agree])}\n")
 
 
 async def _classify_by_model(
@@ -85,34 +95,6 @@ async def _classify_by_model(
             return request, choice.agent if choice.method == "llm" else ""
 
         return await asyncio.gather(*map(choose_agent, requests))
-
-
-def _read_requests(path: Path) -> Iterator[LabelledRequest]:
-    """Yield the requests of a file. Raises ValueError, which names the line."""
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            request = _parse_json_line(line) if line.startswith("{") else _parse_columns(line)
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}:{number}: write AGENT TAB REQUEST, or JSON with agent and text") from None
-        if request.agent not in TEAM:
-            raise ValueError(f"{path}:{number}: there is no such agent; there are {', '.join(TEAM)}")
-        yield request
-
-
-def _parse_json_line(line: str) -> LabelledRequest:
-    row = json.loads(line)
-    groups = tuple(value for name, value in row.items() if name not in ("agent", "text") and isinstance(value, str))
-    return LabelledRequest(row["agent"], str(row["text"]), groups)
-
-
-def _parse_columns(line: str) -> LabelledRequest:
-    """Parse a line of columns; `\\n` in a request stands for the end of a line. Raises ValueError."""
-    agent, *groups, text = line.split("\t")
-    if not agent or not text:
-        raise ValueError
-    return LabelledRequest(agent, text.replace("\\n", "\n"), tuple(groups))
 
 
 def _print_report(title: str, choices: Sequence[tuple[LabelledRequest, str]]) -> None:

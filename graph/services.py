@@ -10,6 +10,7 @@ from graph.completion.speculation import Speculator
 from graph.context.summaries import Summarizer
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import RoutingCache
+from graph.routing.ngrams import load_default_model
 from graph.settings import Settings
 from graph.usage.budgets import Budgets
 from graph.usage.meter import Meter
@@ -40,6 +41,7 @@ class Services:
         """Open nothing, build everything. Raises ValueError for settings that do not fit the agents or the policy."""
         summarizer = Summarizer(llm, settings.context_tokens)
         summarizer.validate_agents(AGENTS)
+        load_default_model()
         return cls(
             llm=llm,
             settings=settings,

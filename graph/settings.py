@@ -53,7 +53,9 @@ class Settings(AliasedSettings):
     routing_cache_seconds: float = Field(3_600, ge=0)  # a wrong choice is forgotten within the hour
     """The longest that a choice is remembered. 0: not at all."""
     speculative_routing: bool = False
-    """True: the agent that the keywords choose starts while the model still classifies. A wrong guess costs tokens."""
+    """True: the agent that the words leave no doubt about starts while the model still classifies."""
+    routing_skip_model: bool = False
+    """True: the model does not classify a request whose words leave no doubt about its agent."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
     llm_model: str = OFFLINE_MODEL

@@ -15,7 +15,8 @@ from graph.conversation import human_message, last_request
 from graph.errors import AgentRuntimeError, InvalidMessage
 from graph.permissions.decisions import answer_open_calls, require_available
 from graph.routing.cache import Choice
-from graph.routing.classifier import classify, classify_by_keywords
+from graph.routing.classifier import classify
+from graph.routing.words import read_words
 from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, StateUpdate, current_agent, get_thread_id, handoff
@@ -75,17 +76,23 @@ def _apply_update(state: State, update: StateUpdate) -> State:
 async def _choose_agent(state: State, services: Services, runtime: Runtime[wire.StreamOptions], thread: str) -> Choice:
     """Return the choice of an agent for the last request.
 
-    The request may get an earlier choice from the cache, unless an agent or the user handed the conversation back to
-    the orchestrator: that choice was wrong for them. With
-    speculative routing the specialist of the keywords starts while the model still chooses. That needs a thread's id,
-    by which the specialist finds the call.
+    The request may get an earlier choice from the cache, or the choice of its words, unless an agent or the user handed
+    the conversation back to the orchestrator: that choice was wrong for them. With speculative routing the specialist
+    that the words leave no doubt about starts while the model still chooses. That needs a thread's id, by which the
+    specialist finds the call.
     """
     usage = state.get("spent")
     services.budgets.check_limits(usage)
     switches = state.get("switches", [])
-    cache = None if switches and switches[-1]["to"] == ORCHESTRATOR else services.routing_cache
+    is_handed_back = bool(switches) and switches[-1]["to"] == ORCHESTRATOR
     choose = partial(
-        classify, services.llm, last_request(state), services.team, cache=cache, on_usage=runtime.stream_writer
+        classify,
+        services.llm,
+        last_request(state),
+        services.team,
+        cache=None if is_handed_back else services.routing_cache,
+        on_usage=runtime.stream_writer,
+        skip_model=services.settings.routing_skip_model and not is_handed_back,
     )
     if services.settings.speculative_routing and thread and not services.budgets.warning_question(usage):
         return await _choose_speculatively(choose, services, state, runtime, thread)
@@ -99,7 +106,10 @@ async def _choose_speculatively(
     runtime: Runtime[wire.StreamOptions],
     thread: str,
 ) -> Choice:
-    agent = services.team[classify_by_keywords(last_request(state), services.team).agent]
+    reading = read_words(last_request(state), services.team)
+    if not reading.is_agreed:
+        return await choose()  # the guess would often be wrong, and its tokens are paid for
+    agent = services.team[reading.choice.agent]
     options = runtime.context or wire.StreamOptions()
     context = services.summarizer.preview(state, agent)
 

@@ -9,7 +9,8 @@ from api import openapi
 from api.bodies import read_body
 from api.dependencies import routing_cache_of, settings_of
 from graph import wire
-from graph.routing.classifier import explain_scores, peek_cached_choice
+from graph.routing.classifier import peek_cached_choice
+from graph.routing.words import explain_scores
 from prompts import select_team
 
 

@@ -21,7 +21,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from graph.context.window import strip_service_note
 from graph.offline.intents import start_story
 from graph.offline.turn import CallResult, StoryCall, Turn, advance_story
-from graph.routing.classifier import classify_by_keywords
+from graph.routing.words import classify_by_keywords
 from graph.settings import OFFLINE_MODEL
 from prompts import SUMMARY_PROMPT
 

@@ -3,21 +3,20 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from functools import partial
 from string import Template
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
-from typing_extensions import TypedDict
 
 from graph import wire
 from graph.errors import AgentRuntimeError
 from graph.routing.cache import Choice, RoutingCache
-from graph.routing.keywords import KEYWORDS
 from graph.routing.patterns import normalize
-from graph.routing.scoring import MAX_REQUEST_CHARS, ClueMatch, match_clues, sum_points
+from graph.routing.scoring import MAX_REQUEST_CHARS
+from graph.routing.words import read_words
 from graph.sanitize import sanitize_value
 from graph.usage.call import build_usage, build_usage_metadata, usage_of
 from graph.usage.tokens import estimate_tokens
@@ -27,31 +26,6 @@ TEMPERATURE = 0.3
 """Of the classification call, unless the classifier's file names another one. The wire contract prescribes it."""
 MAX_REASONING_CHARS = 500
 """Characters of the model's reasoning that are kept and shown. Chosen, not measured: the prompt wants one sentence."""
-MAX_REASONS = 3
-"""Clues that the reason of a choice names. Chosen, not measured: they fit into one sentence."""
-HIGH_CONFIDENCE_MARGIN = 6
-MEDIUM_CONFIDENCE_MARGIN = 2
-"""Points by which the best agent must lead the second one. Measured on tests/corpus/requests.tsv: of the choices with
-high confidence 99 % are right, with medium 93 %, with low 78 %."""
-
-
-class ClueEvidence(TypedDict):
-    """A clue in a request, with the words that matched first."""
-
-    clue: str
-    words: str
-    points: dict[str, int]
-
-
-class ScoreExplanation(TypedDict):
-    """The choice that the words of a request make, the points of each agent, and the clues."""
-
-    agent: str
-    confidence: str
-    reasoning: str
-    method: str
-    points: dict[str, int]
-    evidence: list[ClueEvidence]
 
 
 async def classify(
@@ -60,22 +34,37 @@ async def classify(
     team: Mapping[str, Agent],
     cache: RoutingCache | None = None,
     on_usage: Callable[[wire.Usage], None] = lambda _: None,
+    *,
+    skip_model: bool = False,
 ) -> Choice:
     """Return the agent of the team that the request goes to.
 
-    `cache` holds earlier choices; without it the model is always called. `on_usage` receives the usage of the model
-    call. A model that fails, or gives no usable answer, is replaced by the words of the request.
+    `cache` holds earlier choices. `on_usage` receives the usage of the model call. With `skip_model` the model is not
+    called for a request whose words leave no doubt. A model that fails, or gives no usable answer, is replaced by the
+    words of the request.
     """
     if len(team) == 1:
-        return classify_by_keywords(text, team)
+        return read_words(text, team).choice
     if cache and (before := cache.get(_make_cache_key(text, team, cache.model))):
         return before
+    if skip_model and (reading := read_words(text, team)).is_agreed:
+        return reading.choice
+    choice = await _ask_model(llm, text, team, on_usage)
+    if cache and choice:
+        cache.put(_make_cache_key(text, team, cache.model), choice)
+    return choice or read_words(text, team).choice
+
+
+async def _ask_model(
+    llm: BaseChatModel, text: str, team: Mapping[str, Agent], on_usage: Callable[[wire.Usage], None]
+) -> Choice | None:
+    """Return the model's choice; None if it fails or gives no usable answer."""
     request = [SystemMessage(build_classifier_prompt(team)), HumanMessage(text[:MAX_REQUEST_CHARS])]
     size = partial(estimate_tokens, *request, with_envelope=False)
     try:
         answer = await llm.bind(**{"temperature": TEMPERATURE, **CLASSIFIER.parameters}).ainvoke(request)
     except AgentRuntimeError:
-        return classify_by_keywords(text, team)
+        return None
     except asyncio.CancelledError:
         on_usage(
             build_usage(
@@ -87,10 +76,7 @@ async def classify(
         )
         raise
     on_usage(usage_of(answer, size, agent=ORCHESTRATOR, purpose="classification"))
-    choice = _parse_choice(str(answer.text), team)
-    if cache and choice:
-        cache.put(_make_cache_key(text, team, cache.model), choice)
-    return choice or classify_by_keywords(text, team)
+    return _parse_choice(str(answer.text), team)
 
 
 def _make_cache_key(text: str, team: Mapping[str, Agent], model: str) -> Hashable:
@@ -127,53 +113,6 @@ def _find_json_objects(text: str) -> Iterator[dict[str, Any]]:
         start = text.find("{", end)
 
 
-def classify_by_keywords(text: str, team: Collection[str], matches: Sequence[ClueMatch] | None = None) -> Choice:
-    """Return the agent of the team with the most points. The same text always gets the same agent.
-
-    `matches` are the clues in the text, if the caller has them already.
-    """
-    if len(team) == 1:
-        return Choice(next(iter(team)), "high", "There is no other agent.", "keywords")
-    matches = match_clues(text) if matches is None else matches
-    points = {agent: scored for agent, scored in sum_points(matches).items() if agent in team and scored > 0}
-    if not points:
-        agent = KEYWORDS.default if KEYWORDS.default in team else min(team)
-        return Choice(agent, "low", "No word of the request points to an agent.", "keywords")
-    best, *others = sorted(points, key=lambda agent: (-points[agent], agent))
-    reasons = sorted(
-        (match for match in matches if match.points.get(best, 0) > 0), key=lambda match: -match.points[best]
-    )
-    confidence = _rate_confidence(points[best], max((points[other] for other in others), default=0))
-    return Choice(best, confidence, _describe_matches(reasons), "keywords")
-
-
-def _describe_matches(matches: Sequence[ClueMatch]) -> str:
-    """Return a sentence with the first clues."""
-    parts = [f'{match.clue} ("{match.words}")' if match.words else match.clue for match in matches[:MAX_REASONS]]
-    return f"The request {', '.join(parts)}."
-
-
-def _rate_confidence(best: int, second: int) -> str:
-    """Return the confidence in an agent with `best` points; the second one has `second` points."""
-    ahead = best - second
-    return "high" if ahead >= HIGH_CONFIDENCE_MARGIN else "medium" if ahead >= MEDIUM_CONFIDENCE_MARGIN else "low"
-
-
 def peek_cached_choice(text: str, team: Mapping[str, Agent], cache: RoutingCache) -> Choice | None:
     """Return the cached choice of the model for a request, or None. This is not counted as a hit or a miss."""
     return cache.peek(_make_cache_key(text, team, cache.model))
-
-
-def explain_scores(text: str, team: Collection[str]) -> ScoreExplanation:
-    """Return the choice that the words of a request make, with the clues that it is made by."""
-    matches = match_clues(text)
-    points = sum_points(matches)
-    choice = classify_by_keywords(text, team, matches)
-    return {
-        "agent": choice.agent,
-        "confidence": choice.confidence,
-        "reasoning": choice.reasoning,
-        "method": choice.method,
-        "points": {agent: points.get(agent, 0) for agent in team},
-        "evidence": [{"clue": match.clue, "words": match.words, "points": dict(match.points)} for match in matches],
-    }

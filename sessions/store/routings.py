@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from graph import wire
-from graph.routing.classifier import classify_by_keywords
 from graph.routing.scoring import MAX_REQUEST_CHARS
+from graph.routing.words import read_words
 from graph.timestamps import utc_timestamp
 from prompts import select_team
 from sessions.event_log import RunEvent
@@ -34,7 +34,7 @@ def record_routings(connection: Connection, session_id: str, run_id: str, events
         return
     text = _find_request_text(connection, session_id, run_id)[:MAX_REQUEST_CHARS]
     shared = {"run_id": run_id, "session_id": session_id, "text": text, "created_at": utc_timestamp()}
-    expected = classify_by_keywords(text, TEAM).agent
+    expected = read_words(text, TEAM).choice.agent
     rows = [
         {
             **shared,

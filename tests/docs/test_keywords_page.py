@@ -9,7 +9,6 @@ import yaml
 from pydantic import ValidationError
 
 from cli.__main__ import main
-from graph.routing.classifier import HIGH_CONFIDENCE_MARGIN, MEDIUM_CONFIDENCE_MARGIN
 from graph.routing.keywords import Clue
 from graph.routing.patterns import MAX_GAP_WORDS
 from graph.routing.scoring import (
@@ -22,6 +21,7 @@ from graph.routing.scoring import (
     RequestText,
     match_clues,
 )
+from graph.routing.words import HIGH_CONFIDENCE_MARGIN, MEDIUM_CONFIDENCE_MARGIN
 from tests.support.paths import PROJECT_ROOT
 
 PAGE = (PROJECT_ROOT / "docs" / "keywords.md").read_text(encoding="utf-8")

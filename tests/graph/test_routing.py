@@ -12,9 +12,10 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from graph.errors import LLMUnavailable
 from graph.routing.cache import Choice
-from graph.routing.classifier import classify, classify_by_keywords
+from graph.routing.classifier import classify
 from graph.routing.keywords import load_keywords
 from graph.routing.scoring import MAX_REQUEST_CHARS
+from graph.routing.words import classify_by_keywords, read_words
 from prompts import AGENTS, select_team
 from tests.support.paths import CORPUS
 
@@ -176,9 +177,9 @@ async def test_model_choice_is_used(answer: str) -> None:
         LLMUnavailable("It is down."),
     ],
 )
-async def test_unusable_model_answer_falls_back_to_keywords(answer: str | Exception) -> None:
+async def test_unusable_model_answer_falls_back_to_the_words(answer: str | Exception) -> None:
     text = "why does test_x fail"
-    assert await classify(make_model(answer), text, TEAM) == classify_by_keywords(text, TEAM)
+    assert await classify(make_model(answer), text, TEAM) == read_words(text, TEAM).choice
 
 
 async def test_classification_request_contains_the_team_and_the_text() -> None:

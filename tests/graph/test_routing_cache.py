@@ -112,7 +112,9 @@ async def test_route_explain_starts_no_run(tmp_path: Path) -> None:
         "confidence": "high",
         "reasoning": 'The request asks why something is wrong ("почему"), names a failure ("падает"), is a question.',
         "method": "keywords",
+        "agreed": True,
         "points": {"architect": 1, "ask": 3, "coder": 1, "debug": 16},
+        "probabilities": {"architect": 0.0, "ask": 0.013, "coder": 0.0, "debug": 0.986},
         "evidence": [
             {"clue": "asks why something is wrong", "words": "почему", "points": {"debug": 10, "ask": 1}},
             {"clue": "names a failure", "words": "падает", "points": {"debug": 5}},
@@ -295,4 +297,6 @@ def test_route_explain_prints_the_choice(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["route", "explain", "почему падает тест?"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("agent:      debug\nconfidence: high\n")
-    assert out.splitlines()[-1].split() == ["points", "1", "3", "1", "16"]
+    points, probabilities = out.splitlines()[-2:]
+    assert points.split() == ["points", "1", "3", "1", "16"]
+    assert probabilities.split() == ["probability", "by", "n-grams", "0.0", "0.013", "0.0", "0.986"]

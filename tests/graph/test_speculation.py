@@ -67,6 +67,19 @@ async def _wait_for_agent_switch(client: GatewayClient) -> None:
     raise AssertionError("nobody was told who answers")
 
 
+async def test_doubtful_request_starts_no_specialist_early(tmp_path: Path) -> None:
+    """Its guess would often be wrong, and be paid for."""
+    choice = DeferredReply(choose_agent("ask"))
+    llm = make_model(say_text("Yes."), choices=[choice])
+    async with start_service(llm, build_settings(tmp_path)) as client:
+        said = asyncio.create_task(client.open_session().send_text("Could the cache be better?"))
+        await choice.requested.wait()
+        choice.release.set()
+        switched, final = await said
+    assert (switched["metadata"]["to_agent"], final) == ("ask", text_chunk("Yes."))
+    assert len(llm.prompts) == 2
+
+
 async def test_early_tokens_are_streamed_after_the_choice(tmp_path: Path) -> None:
     choice = DeferredReply(choose_agent("coder"))
 
