@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from ide.shell_words import Character, ShellWord, Unreadable, read_chain
@@ -24,15 +25,17 @@ MAX_GLUED = 64
 VALUE_SEPARATORS = re.compile(r"[=:,@]")
 """The characters after which a word may hold a path, as in `--file=PATH`."""
 FOLLOWING_OPTIONS = {
-    **dict.fromkeys(("grep", "egrep", "fgrep", "rgrep"), re.compile(r"-[^-]*R.*|--deref.*")),
+    **dict.fromkeys(("grep", "egrep", "fgrep", "rgrep"), re.compile(r"-[^-]*R.*|--der.*")),
     "diff": re.compile(r"-[^-]*r.*|--rec.*"),
-    "ls": re.compile(r"-[^-]*L.*|--deref.*"),
+    "ls": re.compile(r"-[^-]*L.*|--de.*"),
     "find": re.compile(r"-[HLP]*L[HLP]*|-follow"),
     **dict.fromkeys(("rg", "fd", "fdfind"), re.compile(r"-[^-]*L.*|--fol.*")),
     "tree": re.compile(r"-[^-]*l.*"),
-    "du": re.compile(r"-[^-]*L.*|--deref.*"),
+    "du": re.compile(r"-[^-]*L.*|--der.*"),
 }
-"""The options with which a program follows the links that it finds in a folder."""
+"""The options with which a program follows the links that it finds in a folder, also when they are shortened."""
+MAX_LINKS = 40
+"""Links on the way to a file. Linux follows as many."""
 
 
 class LeadsOut(ToolError):
@@ -48,7 +51,7 @@ class _Check:
     """The state of one check: the folders that the command may be in, and the names that it has looked at."""
 
     def __init__(self, workspace: Workspace, folder: str) -> None:
-        self.root = str(workspace.root)
+        self.workspace = workspace
         self.folders = [folder]
         self.names = 0
 
@@ -65,7 +68,7 @@ class _Check:
         if len(words) != 1 or words[0].is_glob or words[0].text[:1] in ("-", "+", ""):
             raise Unreadable("The command changes its folder in a way that is not certain.")
         path = os.path.join(folder, words[0].text)
-        for target in (os.path.realpath(path), os.path.normpath(path)):
+        for target in (_resolve_links(path) or path, os.path.normpath(path)):
             self._require_inside(target, words[0].text)
             if target not in self.folders and os.path.isdir(target):
                 self.folders.append(target)
@@ -76,8 +79,7 @@ class _Check:
         paths = [path for word in words for path in self._check_word(folder, word)]
         option = FOLLOWING_OPTIONS.get(program)
         if option and any(option.fullmatch(word.text) for word in words):
-            tops = [path for path in paths if os.path.isdir(path)]
-            for top in tops or [folder]:
+            for top in (folder, *filter(os.path.isdir, paths)):  # a word may be a pattern: then it reads the folder
                 self._walk_links(top)
 
     def _check_word(self, folder: str, word: ShellWord) -> list[str]:
@@ -97,21 +99,11 @@ class _Check:
 
         A text such as `../lib` that names nothing, and goes through no link of the workspace, is not taken for a path.
         """
-        if self._is_inside(os.path.realpath(path)):
-            self._require_ordinary(path, word)
-        elif os.path.lexists(path) or self._is_inside(os.path.normpath(path)):
+        real = _resolve_links(path)
+        if real is not None and self.workspace.contains(real):
+            _require_ordinary(path, word)
+        elif real is None or os.path.lexists(path) or self.workspace.contains(os.path.normpath(path)):
             raise LeadsOut(f"{word!r} leads out of the workspace.")
-
-    def _require_ordinary(self, path: str, word: str) -> None:
-        try:
-            mode = os.stat(path).st_mode
-        except (OSError, ValueError):
-            return
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise LeadsOut(f"{word!r} leads to a pipe, a socket or a device.")
-
-    def _is_inside(self, path: str) -> bool:
-        return path == self.root or path.startswith(self.root.rstrip("/") + "/")
 
     def _expand_names(self, folder: str, word: ShellWord) -> Iterator[str]:
         """Yield the paths that a shell may put in place of the glob. Raises LeadsOut or Unreadable."""
@@ -157,9 +149,38 @@ class _Check:
             for name in self._list_names(folder):
                 path = os.path.join(folder, name)
                 if os.path.islink(path):
-                    self._require_inside(path, os.path.relpath(path, self.root))
+                    self._require_inside(path, os.path.relpath(path, self.workspace.root))
                 if os.path.isdir(path):
                     waiting.append(os.path.realpath(path))
+
+
+def _resolve_links(path: str) -> str | None:
+    """Return the absolute path without its links, or None if it cannot be resolved here.
+
+    That is a path through /proc, where a link such as `self` leads every process elsewhere, and one of too many links.
+    """
+    waiting, real, links = path.split("/")[::-1], "/", 0
+    while waiting:
+        name = waiting.pop()
+        real = os.path.normpath(os.path.join(real, name))
+        if real == "/proc" or links > MAX_LINKS:
+            return None
+        with suppress(OSError):
+            target = os.readlink(real)
+            links += 1
+            real = "/" if target.startswith("/") else os.path.dirname(real)
+            waiting += target.split("/")[::-1]
+    return real
+
+
+def _require_ordinary(path: str, word: str) -> None:
+    """Check that the path is no pipe, no socket and no device. Raises LeadsOut."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise LeadsOut(f"{word!r} leads to a pipe, a socket or a device.")
 
 
 def _find_path_texts(word: str) -> list[str]:
@@ -167,7 +188,7 @@ def _find_path_texts(word: str) -> list[str]:
 
     A lone slash is no path here: it is a separator of `cut`, `tr` or `awk` far more often.
     """
-    texts = {word, *(word[match.end() :] for match in VALUE_SEPARATORS.finditer(word))}
+    texts = {word, *VALUE_SEPARATORS.split(word), *(word[match.end() :] for match in VALUE_SEPARATORS.finditer(word))}
     if word.startswith("-"):
         texts |= {word[start:] for start in range(2, min(len(word), MAX_GLUED))}
     return sorted(texts - {"", "/", "-"})

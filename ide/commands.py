@@ -1,7 +1,7 @@
 """Run a command of the model in a folder of the workspace: as the user approved it, or confined."""
 
 import os
-import tempfile
+from collections.abc import Mapping
 
 from ide.command_paths import check_command_paths
 from ide.process import (
@@ -10,6 +10,7 @@ from ide.process import (
     CommandResult,
     Launch,
     build_environment,
+    create_temporary_folder,
     parse_command,
     run_launch,
 )
@@ -24,13 +25,13 @@ DEFAULT_COMMAND_SECONDS = 60
 fixes it."""
 UNASKED_SECONDS = 30
 """The longest time limit of a command that no user has approved. Chosen, not measured: half of the default."""
-PASSED_VARIABLES = frozenset(
-    ["LANG", "LANGUAGE", "LOCPATH", "LOGNAME", "NO_COLOR", "SHELL", "TERM", "TZ", "USER", "LD_LIBRARY_PATH"]
-)
-"""The variables that an unasked command gets, beside LC_*, PATH, HOME and TMPDIR.
+PASSED_VARIABLES = frozenset(["LANG", "LANGUAGE", "LOGNAME", "NO_COLOR", "SHELL", "TERM", "TZ", "USER"])
+"""The variables that an unasked command gets, beside LC_*, HOME, TMPDIR and the lists of folders.
 
 Others configure the shell (BASHOPTS, CDPATH) or the programs (RIPGREP_CONFIG_PATH), so that words mean other files.
 """
+FOLDER_LISTS = ("PATH", "LD_LIBRARY_PATH", "LOCPATH")
+"""The variables whose folders hold what a command runs."""
 
 
 async def execute_command(
@@ -42,7 +43,7 @@ async def execute_command(
 ) -> CommandResult:
     """Run a command that the user approved. Raises ToolError or OSError."""
     folder = _locate_folder(workspace, command, cwd, timeout)
-    with _create_temporary_folder() as temporary:
+    with create_temporary_folder() as temporary:
         launch = Launch(parse_command(command, shell=shell), folder, build_environment(temporary), temporary)
         return await run_launch(launch, timeout, DEFAULT_LIMITS._replace(memory=workspace.command_memory))
 
@@ -64,16 +65,17 @@ async def execute_unasked_command(
     sandbox = sandbox or find_sandbox()
     programs = {words[0].text for words in read_chain(command)}
     argv, access = parse_command(command, shell=shell), FULL_ACCESS
-    with _create_temporary_folder() as temporary:
+    with create_temporary_folder() as temporary:
+        environment = _reduce_environment(build_environment(temporary), workspace, for_git="git" in programs)
         if sandbox.kind is not SandboxKind.NONE:
-            access = list_access(workspace.root, temporary, programs)
+            access = list_access(workspace, temporary, programs, environment["PATH"])
         if sandbox.kind is SandboxKind.BWRAP:
             argv, access = wrap_with_bwrap(argv, access, folder), FULL_ACCESS
-        environment = build_environment(temporary)
-        if "git" not in programs:  # it runs unasked only if the policy trusts its configuration
-            environment = _reduce_environment(environment, temporary)
         launch = Launch(argv, folder, environment, temporary, access)
-        return await run_launch(launch, min(timeout, UNASKED_SECONDS), UNASKED_LIMITS)
+        result = await run_launch(launch, min(timeout, UNASKED_SECONDS), UNASKED_LIMITS)
+    if result["timed_out"] and timeout > UNASKED_SECONDS:
+        result["stderr"] += f"\nstopped: a command that the user did not approve has {UNASKED_SECONDS} s\n"
+    return result
 
 
 def _locate_folder(workspace: Workspace, command: str, cwd: str | None, seconds: int) -> str:
@@ -85,12 +87,21 @@ def _locate_folder(workspace: Workspace, command: str, cwd: str | None, seconds:
     return os.path.join(workspace.root, *workspace.locate(cwd or "."))
 
 
-def _create_temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="ide-", ignore_cleanup_errors=True)
+def _reduce_environment(environment: Mapping[str, str], workspace: Workspace, *, for_git: bool) -> dict[str, str]:
+    """Return the variables that change no word, no option and no program of a command.
 
-
-def _reduce_environment(environment: dict[str, str], home: str) -> dict[str, str]:
-    """Return the variables that change no word and no option of a command."""
+    Git gets the user's settings. It runs unasked only if the policy trusts the configuration of the repository.
+    """
     kept = {k: v for k, v in environment.items() if k in PASSED_VARIABLES or k.startswith("LC_")}
-    path = ":".join(folder for folder in environment.get("PATH", os.defpath).split(":") if folder.startswith("/"))
-    return kept | {"PATH": path, "HOME": home, "TMPDIR": environment["TMPDIR"], "MALLOC_ARENA_MAX": "2"}
+    lists = {k: _keep_trusted(environment[k], workspace) for k in FOLDER_LISTS if k in environment}
+    kept |= {k: folders for k, folders in lists.items() if folders}
+    home = {"HOME": environment["TMPDIR"]}
+    if for_git:
+        home = {k: v for k, v in environment.items() if k in ("HOME", "XDG_CONFIG_HOME") or k.startswith("GIT_")}
+    return {"PATH": os.defpath} | kept | home | {"TMPDIR": environment["TMPDIR"], "MALLOC_ARENA_MAX": "2"}
+
+
+def _keep_trusted(folders: str, workspace: Workspace) -> str:
+    """Return the absolute folders of the list that are outside the workspace: what is inside may be hostile."""
+    absolute = [folder for folder in folders.split(":") if folder.startswith("/")]
+    return ":".join(folder for folder in absolute if not workspace.contains(os.path.realpath(folder)))

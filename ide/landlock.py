@@ -5,6 +5,7 @@ Only the standard library is imported, as a command starts faster then.
 
 import ctypes
 import os
+import stat
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -88,7 +89,8 @@ def _allow_path(ruleset: int, path: str, access: int) -> None:
     except OSError:
         return
     try:
-        rule = _PathAttributes(access if os.path.isdir(path) else access & FILE_ACCESS, descriptor)
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        rule = _PathAttributes(access if is_folder else access & FILE_ACCESS, descriptor)
         arguments = ctypes.c_int(ruleset), ctypes.c_int(RULE_PATH_BENEATH), ctypes.byref(rule), ctypes.c_uint32(0)
         _call(ADD_RULE, *arguments)
     finally:

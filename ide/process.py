@@ -12,14 +12,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, TypedDict
 
 from ide.sandbox import FULL_ACCESS, Access
 from ide.supervisor import SupervisorOptions
-from ide.workspace import COMMAND_MEMORY
+from ide.temporary_files import remove_folder
+from ide.workspace import COMMAND_MEMORY, ToolError
 
 OUTPUT_LIMIT = 60_000
 """Bytes that are kept of stdout and of stderr: half from the start, half from the end. Chosen, not measured."""
@@ -40,26 +41,39 @@ MEGABYTE = 1_000_000
 
 
 class Limits(NamedTuple):
-    """The limits of each process of a command. The limit of time is an argument of `execute`.
+    """The limits of a command; 0 is none. The limit of time is an argument of `execute`.
 
-    There is none of the number of processes: RLIMIT_NPROC counts all processes of the user, so that no number is safe.
+    RLIMIT_NPROC is not among them. It counts all processes of the user, in containers also those that /proc hides, so
+    that no number is safe. The supervisor counts the processes of the command.
     """
 
     memory: int = COMMAND_MEMORY
-    """Bytes of data."""
+    """Bytes of data of each process."""
     address_space: int = 0
-    """Bytes of address space, or 0 for no limit. Java and Node.js reserve many times what they use."""
+    """Bytes of address space of each process. Java and Node.js reserve many times what they use."""
     file_size: int = 10_000 * MEGABYTE
     """Bytes of a file that is written, more than an image of a container has; chosen, not measured."""
     temporary_size: int = 0
-    """Bytes of all temporary files, or 0 for no limit."""
+    """Bytes of all temporary files."""
+    total_memory: int = 0
+    """Bytes of memory of all processes."""
+    processes: int = 0
+    """The number of processes."""
 
 
 DEFAULT_LIMITS = Limits()
 UNASKED_LIMITS = Limits(
-    memory=512 * MEGABYTE, address_space=8_000 * MEGABYTE, file_size=256 * MEGABYTE, temporary_size=512 * MEGABYTE
+    memory=512 * MEGABYTE,
+    address_space=8_000 * MEGABYTE,
+    file_size=256 * MEGABYTE,
+    temporary_size=512 * MEGABYTE,
+    total_memory=1_000 * MEGABYTE,
+    processes=100,
 )
-"""The limits of commands that no user has approved. The command table is tried with 256 MB of memory."""
+"""The limits of commands that no user has approved.
+
+The command table is tried with 256 MB of memory, and a chain in it has at most 24 programs.
+"""
 
 
 class CommandResult(TypedDict):
@@ -101,13 +115,26 @@ class Launch(NamedTuple):
 async def execute(
     argv: Sequence[str], folder: str | os.PathLike[str], seconds: float, limit: int = OUTPUT_LIMIT
 ) -> CommandResult:
-    """Run the program with the default limits, and return its result. Raises OSError if it cannot be started.
+    """Run the program with the default limits, and return its result. Raises ToolError, or OSError if it cannot start.
 
     `limit` are the bytes that are kept of each output.
     """
-    with tempfile.TemporaryDirectory(prefix="ide-", ignore_cleanup_errors=True) as temporary:
+    with create_temporary_folder() as temporary:
         launch = Launch(argv, folder, build_environment(temporary), temporary)
         return await run_launch(launch, seconds, DEFAULT_LIMITS, limit)
+
+
+@contextmanager
+def create_temporary_folder() -> Iterator[str]:
+    """Yield a folder for temporary files, and remove it afterwards. Raises ToolError."""
+    try:
+        folder = tempfile.mkdtemp(prefix="ide-")
+    except OSError as error:
+        raise ToolError(f"No temporary folder can be made: {error.strerror}; ask the user to look at it.") from None
+    try:
+        yield folder
+    finally:
+        remove_folder(folder)
 
 
 def build_environment(temporary: str) -> dict[str, str]:
@@ -151,6 +178,8 @@ def _start_process(launch: Launch, seconds: float, limits: Limits) -> subprocess
         "file_size": limits.file_size,
         "temporary": launch.temporary,
         "temporary_size": limits.temporary_size,
+        "total_memory": limits.total_memory,
+        "processes": limits.processes,
         **launch.access._asdict(),  # type: ignore[typeddict-item]
     }
     return subprocess.Popen(  # noqa: S603

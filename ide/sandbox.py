@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ide.landlock import NET_ABI, find_abi
+from ide.seccomp import has_seccomp
+from ide.workspace import Workspace
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/gnu/store")
 """The folders of the system's programs and libraries."""
+SYSTEM_PREFIXES = tuple(f"{folder}/" for folder in SYSTEM_FOLDERS)
 SYSTEM_FILES = (
     *("/proc", "/sys/devices/system", "/sys/fs/cgroup", "/run/utmp", "/var/log/wtmp", "/var/cache/man"),
     *("/dev/zero", "/dev/random", "/dev/urandom", "/dev/fd"),
@@ -50,8 +53,8 @@ class Sandbox(NamedTuple):
         """Return a sentence for the user."""
         match self.kind:
             case SandboxKind.LANDLOCK:
-                network = ", no TCP connections" if self.abi >= NET_ABI else ""
-                wall = f"Landlock (ABI {self.abi}), no writes, no reads outside the workspace{network}"
+                network = "no network" if has_seccomp() else "no TCP" if self.abi >= NET_ABI else "with network"
+                wall = f"Landlock (ABI {self.abi}), no writes, no reads outside the workspace, {network}"
             case SandboxKind.BWRAP:
                 wall = "bwrap, no writes, no reads outside the workspace, no network"
             case _:
@@ -81,7 +84,7 @@ def find_sandbox() -> Sandbox:
 
 def works_with_bwrap() -> bool:
     """Return whether bwrap is there and can run a program."""
-    if not shutil.which("bwrap"):
+    if not find_bwrap():
         return False
     argv = wrap_with_bwrap(["true"], Access(list(SYSTEM_FILES), list(SYSTEM_FOLDERS), []), "/")
     try:
@@ -96,8 +99,14 @@ def works_with_bwrap() -> bool:
         return False
 
 
-def list_access(root: Path, temporary: str, programs: Iterable[str]) -> Access:
-    """Return what a command that runs these programs can reach in a workspace.
+def find_bwrap() -> str:
+    """Return the path of bwrap, or "" if the system has none. One of a workspace is not trusted."""
+    found = os.path.realpath(shutil.which("bwrap") or "/")
+    return found if found.startswith(SYSTEM_PREFIXES) else ""
+
+
+def list_access(workspace: Workspace, temporary: str, programs: Iterable[str], search_path: str) -> Access:
+    """Return what a command that runs these programs, found in the search path, can reach in a workspace.
 
     Git may read everything: the repository may lie above the workspace, and the user's settings count. It runs unasked
     only if the policy trusts the repository.
@@ -105,20 +114,26 @@ def list_access(root: Path, temporary: str, programs: Iterable[str]) -> Access:
     writable = [temporary, *WRITABLE_DEVICES]
     if "git" in programs:
         return Access(["/"], ["/"], writable)
-    installed = [path for program in programs for path in _list_installation(program, root)]
-    return Access([str(root), *SYSTEM_FILES], [*SYSTEM_FOLDERS, *installed], writable)
+    paths = (found for program in programs if (found := shutil.which(program, path=search_path)))
+    installed = [path for found in paths for path in _list_installation(found, workspace)]
+    return Access([str(workspace.root), *SYSTEM_FILES], [*SYSTEM_FOLDERS, *installed], writable)
 
 
-def _list_installation(program: str, root: Path) -> list[str]:
-    """Return the files of a program that is installed outside the system's folders, as in a home folder."""
-    found = shutil.which(program)
-    if found is None:
-        return []
-    paths = [os.path.abspath(found), os.path.realpath(found)]
-    outside = [path for path in paths if not path.startswith(tuple(f"{folder}/" for folder in SYSTEM_FOLDERS))]
-    prefixes = {Path(path).parent.parent for path in outside if Path(path).parent.name in INSTALLATION_FOLDERS}
-    trusted = [prefix for prefix in prefixes if not root.is_relative_to(prefix) and not prefix.is_relative_to(root)]
-    return [*outside, *(str(prefix / name) for prefix in trusted for name in INSTALLATION_FOLDERS)]
+def _list_installation(program: str, workspace: Workspace) -> list[str]:
+    """Return the files of a program that is installed outside the system's folders, as in a home folder.
+
+    Nothing in the workspace is returned, and nothing that holds the workspace or the home folder.
+    """
+    paths = {program, os.path.realpath(program)}
+    outside = [Path(path) for path in paths if not path.startswith(SYSTEM_PREFIXES) and not workspace.contains(path)]
+    prefixes = {path.parent.parent for path in outside if path.parent.name in INSTALLATION_FOLDERS}
+    trusted = [
+        prefix
+        for prefix in prefixes
+        if not (workspace.contains(str(prefix)) or workspace.root.is_relative_to(prefix))
+        and not Path.home().is_relative_to(prefix)
+    ]
+    return [*map(str, outside), *(str(prefix / name) for prefix in trusted for name in INSTALLATION_FOLDERS)]
 
 
 def wrap_with_bwrap(argv: Sequence[str], access: Access, folder: str) -> list[str]:
@@ -127,9 +142,14 @@ def wrap_with_bwrap(argv: Sequence[str], access: Access, folder: str) -> list[st
     for path in (*access.executable, *access.readable):
         if not path.startswith(("/proc", "/dev")):
             binds += ["--ro-bind-try", path, path]
-    devices = ["--proc", "/proc", "--dev", "/dev"]
+    binds += ["--proc", "/proc", "--dev", "/dev"]
     for path in access.writable:
         if not path.startswith("/dev"):
-            devices += ["--bind", path, path]
+            binds += ["--bind", path, path]
+    for path in ("/proc", "/dev", "/"):
+        binds += ["--remount-ro", path]
+    privileges = ["--cap-drop", "ALL"]
+    if os.geteuid() == 0:  # root reads files of other users with it
+        privileges += ["--cap-add", "CAP_DAC_READ_SEARCH"]
     isolation = ["--unshare-all", "--die-with-parent", "--new-session", "--chdir", folder]
-    return ["bwrap", *binds, *devices, *isolation, "--", *argv]
+    return [find_bwrap(), *binds, *privileges, *isolation, "--", *argv]

@@ -4,6 +4,7 @@ A program of its own, since an endless regular expression can only be killed. AR
 a JSON list. It prints `{"result": [...]}`, `{"error": "..."}` or `{"errno": n}`.
 """
 
+import errno
 import json
 import re
 import stat
@@ -80,7 +81,7 @@ class SearchAnswer(TypedDict, total=False):
     result: list[SearchMatch]
     error: str
     """The sentence of a ToolError."""
-    errno: int | None
+    errno: int
     """The number of an OSError."""
 
 
@@ -91,7 +92,7 @@ def answer_request(arguments: list[Any]) -> SearchAnswer:
     except ToolError as error:
         return {"error": str(error)}
     except OSError as error:
-        return {"errno": error.errno}
+        return {"errno": error.errno or errno.ENOTDIR}
 
 
 if __name__ == "__main__":

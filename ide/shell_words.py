@@ -59,49 +59,18 @@ OPERATOR = re.compile(r"&&|\|\||\||;")
 LONE_EQUALS = re.compile(r"==?(?=[ \t]|$)")
 PROGRAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*|\[")
 RESERVED_WORDS = frozenset(
-    [
-        "case",
-        "coproc",
-        "do",
-        "done",
-        "elif",
-        "else",
-        "esac",
-        "fi",
-        "for",
-        "foreach",
-        "function",
-        "if",
-        "in",
-        "namespace",
-        "nocorrect",
-        "noglob",
-        "repeat",
-        "select",
-        "then",
-        "time",
-        "until",
-        "while",
-    ]
+    (
+        *("case", "coproc", "do", "done", "elif", "else", "esac", "fi", "for", "foreach", "function", "if", "in"),
+        *("namespace", "nocorrect", "noglob", "repeat", "select", "then", "time", "until", "while"),
+    )
 )
 INDIRECT_PROGRAMS = frozenset(
-    [
-        ".",
-        "alias",
-        "builtin",
-        "env",
-        "eval",
-        "exec",
-        "export",
-        "popd",
-        "pushd",
-        "set",
-        "source",
-        "trap",
-        "unalias",
-        "unset",
-        "xargs",
-    ]
+    (
+        *(".", "alias", "autoload", "builtin", "declare", "disable", "emulate", "enable", "env", "eval", "exec"),
+        *("export", "float", "functions", "getopts", "hash", "integer", "let", "local", "mapfile", "nameref"),
+        *("popd", "pushd", "read", "readarray", "readonly", "set", "setopt", "shopt", "source", "trap"),
+        *("typeset", "unalias", "unset", "unsetopt", "xargs", "zmodload"),
+    )
 )
 """Programs that run their words, change the folder, or change how the shell reads the rest."""
 

@@ -1,6 +1,7 @@
 """Run the six tools of the IDE inside one workspace."""
 
 import asyncio
+import errno
 import inspect
 import json
 import os
@@ -24,6 +25,8 @@ SEARCH_SECONDS = 30
 """Seconds of a search, as many as an unasked command has."""
 SEARCH_OUTPUT_LIMIT = 20_000_000
 """Bytes of a search's output, more than MAX_RESULTS matches with the longest paths and lines take."""
+SUBJECT_LIMIT = 200
+"""Characters of a path or a command in the sentence about an error, some two lines; chosen, not measured."""
 
 
 async def run_tool(
@@ -31,7 +34,8 @@ async def run_tool(
 ) -> dict[str, Any]:
     """Run a tool, and return `{"result": ...}`, any JSON, or `{"error": "<what to do instead>"}`.
 
-    A command that no user has `approved` may not leave the workspace, and is confined. An approved one is not.
+    A command that no user has `approved` may not leave the workspace, and is confined. An approved one is not. `Chat`
+    knows which is which, by the decisions of the user and by what the service says about the call.
     """
     if not workspace.root.is_dir():
         return {"error": f"The folder of the workspace, {workspace.root}, is gone; ask the user to restore it."}
@@ -47,9 +51,8 @@ async def run_tool(
     except UnicodeError:
         return {"error": "An argument holds characters that are no valid text; leave them out."}
     except OSError as error:
-        return {
-            "error": _explain_error(error, arguments.get("path") or arguments.get("cwd") or arguments.get("command"))
-        }
+        subject = arguments.get("path") or arguments.get("cwd") or arguments.get("command") or "."
+        return {"error": _explain_error(error, str(subject)[:SUBJECT_LIMIT])}
 
 
 async def find_command_risk(
@@ -87,14 +90,16 @@ async def search_in_code(
     request = json.dumps([str(workspace.root), query, path, file_pattern, case_sensitive, regex, max_results])
     argv = [sys.executable, "-m", "ide.search", request]
     outcome = await execute(argv, PACKAGE_PARENT, SEARCH_SECONDS, SEARCH_OUTPUT_LIMIT)
-    if outcome["timed_out"] or outcome["exit_code"]:
+    if outcome["timed_out"]:
         raise ToolError(
             f"The search did not end within {SEARCH_SECONDS} s; use a simpler expression or a smaller folder."
         )
+    if outcome["exit_code"]:
+        last_line = outcome["stderr"].strip().rpartition("\n")[2] or f"it ended with code {outcome['exit_code']}"
+        raise ToolError(f"The search failed: {last_line}. Use a simpler expression or a smaller folder.")
     answer: SearchAnswer = json.loads(outcome["stdout"])
     if "errno" in answer:
-        number = answer["errno"] or 0
-        raise OSError(number, os.strerror(number))
+        raise OSError(answer["errno"], os.strerror(answer["errno"]))
     if "error" in answer:
         raise ToolError(answer["error"])
     return answer["result"]
@@ -125,9 +130,11 @@ def _bind_arguments(name: str, arguments: Mapping[str, Any]) -> tuple[Callable[.
     return tool, kwargs
 
 
-def _explain_error(error: OSError, name: object) -> str:
+def _explain_error(error: OSError, name: str) -> str:
     """Return a sentence about the file or program `name` that the model can act on."""
     match error:
+        case OSError(errno=errno.E2BIG):
+            return f"The command {name!r} is too long for this system; write it to a file, and run that."
         case FileNotFoundError():
             return f"There is no {name!r} in the workspace, or a folder on the way is missing; see list_files."
         case NotADirectoryError():

@@ -57,10 +57,15 @@ class Workspace:
         """Return the names that lead from the root to the resolved path. Raises ToolError if that is outside."""
         if "\0" in path:
             raise ToolError("The path holds a NUL character.")
-        real = Path(os.path.realpath(self.root / path))
-        if not real.is_relative_to(self.root):
+        real = os.path.realpath(self.root / path)
+        if not self.contains(real):
             raise ToolError(f"{path!r} leads out of the workspace; use a path inside it, relative to its root.")
-        return real.relative_to(self.root).parts
+        return Path(real).relative_to(self.root).parts
+
+    def contains(self, path: str) -> bool:
+        """Return whether a resolved path is the root, or below it."""
+        root = str(self.root)
+        return path == root or path.startswith(root.rstrip("/") + "/")
 
     @contextmanager
     def open_folder(self, names: tuple[str, ...], *, create: bool = False) -> Iterator[int]:
