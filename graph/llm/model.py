@@ -1,7 +1,6 @@
 """The chat model over the LLM proxy, and the opening of it. `client` sends the requests."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -18,8 +17,8 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
 from graph.llm.client import ModelClient
+from graph.llm.completion_request import CompletionRequest
 from graph.llm.endpoint import build_endpoint, build_key_header
-from graph.llm.openai_format import messages_to_json
 from graph.offline import OfflineModel
 from graph.settings import OFFLINE_MODEL, Settings
 
@@ -102,21 +101,7 @@ class ProxyModel(BaseChatModel):
     ) -> AsyncGenerator[AIMessageChunk, None]:
         first = options.pop("model", None) or self.model
         models = [first, *([self.fallback] if self.fallback not in ("", first) else [])]
-        body = _build_body(options, streaming)
-        encoded = messages_to_json(messages)
-        return self.service.stream_completion(models, lambda model: _encode_request(model, body, encoded))
-
-
-def _build_body(options: dict[str, Any], streaming: bool) -> dict[str, Any]:
-    """Return the fields of a request but for its model and messages."""
-    body = {name: value for name, value in options.items() if value is not None and value != []}
-    if "tools" not in body:
-        body.pop("parallel_tool_calls", None)  # services refuse it without tools
-    return {**body, "stream": streaming, **({"stream_options": {"include_usage": True}} if streaming else {})}
-
-
-def _encode_request(model: str, body: dict[str, Any], messages: str) -> bytes:
-    return f'{json.dumps({"model": model, **body})[:-1]}, "messages": {messages}}}'.encode()
+        return self.service.stream_completion(models, CompletionRequest(messages, options, streaming=streaming))
 
 
 @asynccontextmanager

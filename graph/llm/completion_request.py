@@ -1,0 +1,30 @@
+"""Build the body of a completion request, for each model that may get it."""
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from graph.llm.openai_format import messages_to_json
+
+
+class CompletionRequest:
+    """A request that is not bound to a model yet."""
+
+    def __init__(self, messages: Sequence[BaseMessage], options: dict[str, Any], *, streaming: bool) -> None:
+        """`options` are fields of the body. One that is None or an empty list is left out."""
+        self._messages = messages
+        self.fields = {name: value for name, value in options.items() if value is not None and value != []}
+        """The fields of the body but for its model and messages."""
+        if "tools" not in self.fields:
+            self.fields.pop("parallel_tool_calls", None)  # services refuse it without tools
+        self.fields["stream"] = streaming
+        if streaming:
+            self.fields["stream_options"] = {"include_usage": True}
+
+    def encode(self, model: str, without: Collection[str] = ()) -> bytes:
+        """Return the body for a model, without the fields that it does not accept."""
+        fields = {name: value for name, value in self.fields.items() if name not in without}
+        head = json.dumps({"model": model, **fields})
+        return f'{head[:-1]}, "messages": {messages_to_json(self._messages)}}}'.encode()

@@ -1,0 +1,44 @@
+"""Find the field of a request that a service names when it refuses the request."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from graph.llm.refusals import Refusal
+
+REQUIRED_FIELDS = frozenset({"model", "messages", "tools", "stream"})
+"""A request without them is another request, so they are never left out."""
+REFUSING_STATUSES = frozenset({0, 400, 404, 422, 501})
+"""The statuses of services that do not accept a field: OpenRouter answers 404, others 501. 0: an error in a stream."""
+MIN_WORD_CHARS = 8
+"""A name of fewer letters, such as `stop`, must stand in quotes: it may be a word of the sentence. Chosen, not
+measured."""
+_UNSUPPORTED_VALUE = re.compile(r"does not support (\S+) with this model", re.IGNORECASE)
+
+
+def find_refused_field(refusal: Refusal, fields: Mapping[str, Any]) -> str:
+    """Return the one of `fields` that the service does not accept; empty if it names none that can be left out.
+
+    Of several names in a message the first one counts: a service that refuses more of them says so again.
+    """
+    optional = [name for name in fields if name not in REQUIRED_FIELDS]
+    if refusal.status not in REFUSING_STATUSES:
+        return ""
+    if refusal.param:
+        root = re.split(r"[.\[]", refusal.param, maxsplit=1)[0]
+        if root in REQUIRED_FIELDS or root in fields:
+            return root if root in optional else ""
+    named = [(match.start(), name) for name in optional if (match := _search_name(name, refusal.message))]
+    return min(named)[1] if named else _find_by_value(refusal.message, {name: fields[name] for name in optional})
+
+
+def _search_name(name: str, message: str) -> re.Match[str] | None:
+    word = rf"(?<![\w.]){re.escape(name)}(?!\w)"
+    return re.search(word if "_" in name or len(name) >= MIN_WORD_CHARS else rf"""["'`]{name}["'`]""", message)
+
+
+def _find_by_value(message: str, fields: Mapping[str, Any]) -> str:
+    """Return the field whose value the message names, as in "does not support 0.3 with this model"."""
+    match = _UNSUPPORTED_VALUE.search(message)
+    return next((name for name, value in fields.items() if match and match[1] == json.dumps(value)), "")
