@@ -8,7 +8,7 @@ from langgraph.runtime import Runtime
 
 from graph import wire
 from graph.conversation import open_calls, pending_service_question, tool_message
-from graph.permissions.decisions import turn_ending
+from graph.permissions.endings import join_ending, turn_ending
 from graph.state import State, StateUpdate, current_agent, handoff
 from graph.tools import catalog
 from graph.tools.calculator import calculate
@@ -65,7 +65,7 @@ def _emit_ending(state: State, ending: str, metadata: dict[str, Any], runtime: R
     message = next(m for m in reversed(state["messages"]) if isinstance(m, AIMessage))
     text = str(message.content)
     options = runtime.context or wire.StreamOptions()
-    rest = f"\n\n{ending}" if text else ending
-    if options.tokens:
+    answer = join_ending(text, ending, is_sent=options.tokens)
+    if options.tokens and (rest := answer[len(text) :]):
         runtime.stream_writer(wire.AssistantMessage(token=rest))
-    runtime.stream_writer(wire.assistant_chunk(text + rest, options, is_final=True, metadata=metadata))
+    runtime.stream_writer(wire.assistant_chunk(answer, options, is_final=True, metadata=metadata))

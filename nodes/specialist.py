@@ -25,6 +25,7 @@ from graph.completion.request import estimate_partial_usage, estimate_prompt_tok
 from graph.completion.speculation import SpeculativeCall
 from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
 from graph.marks import chunk_metadata_of, is_aside, mark_truncated
+from graph.permissions.endings import fill_result
 from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, StateUpdate, get_thread_id
@@ -61,9 +62,7 @@ async def specialist(
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.error_chunk(error))
         return {**update, "ended": True}
-    message = reply.message.model_copy(update={"name": agent.name})
-    if reply.truncation and not message.tool_calls:
-        message = mark_truncated(message, reply.truncation)
+    message = _build_message(reply, agent)
     ends = [services.gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in message.tool_calls]
     if not any(ends) or reply.answers:  # the answer of a call that ends the turn holds the text
         _emit_text(message, calls.options, runtime)
@@ -141,6 +140,14 @@ class ModelCalls:
         except LimitReached:
             return False
         return not budgets.warning_question(usage)
+
+
+def _build_message(reply: Reply, agent: Agent) -> AIMessage:
+    """Return the agent's message for the conversation."""
+    message = reply.message.model_copy(update={"name": agent.name})
+    if reply.truncation and not message.tool_calls:
+        return mark_truncated(message, reply.truncation)
+    return message if reply.answers else fill_result(message)
 
 
 def _check_tool_call_limit(state: State, limit: int, new_calls: Sequence[RequestedCall]) -> None:

@@ -1,14 +1,16 @@
 """Rebuild the output of a run from its thread: its process died after the thread and before the outcome was stored."""
 
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from collections.abc import Set
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.types import StateSnapshot
 
 from graph import wire
 from graph.completion.continuation import build_truncation_note
 from graph.errors import Interrupted
 from graph.execution.outcome import Outcome, mark_last_final, outcome_from_snapshot, state_of
-from graph.marks import chunk_metadata_of
-from graph.permissions.decisions import turn_ending
+from graph.marks import chunk_metadata_of, is_refused
+from graph.permissions.endings import join_ending, turn_ending
 from graph.state import State, handoff, handoff_chunk
 
 DEFAULT_OPTIONS = wire.StreamOptions()
@@ -47,16 +49,18 @@ def _rebuild_handoffs(state: State, since: str) -> list[wire.Chunk]:
 
 
 def _rebuild_texts(state: State, message: wire.Message) -> list[wire.Chunk]:
-    answers = [] if _is_switch_only(message) else _find_model_messages(state, message)
-    return [chunk for answer in answers for chunk in _build_text_chunks(answer)]
+    messages = [] if _is_switch_only(message) else _find_run_messages(state, message)
+    refused = {each.tool_call_id for each in messages if isinstance(each, ToolMessage) and is_refused(each)}
+    answers = [each for each in messages if isinstance(each, AIMessage)]
+    return [chunk for answer in answers for chunk in _build_text_chunks(answer, refused)]
 
 
 def _is_switch_only(message: wire.Message) -> bool:
     return isinstance(message, wire.SwitchAgent) and not message.content.strip()
 
 
-def _find_model_messages(state: State, message: wire.Message) -> list[AIMessage]:
-    """Return the model's messages since the run began."""
+def _find_run_messages(state: State, message: wire.Message) -> list[AnyMessage]:
+    """Return the messages since the run began."""
     messages = state.get("messages", [])
     for start in range(len(messages) - 1, -1, -1):
         match messages[start]:
@@ -66,13 +70,15 @@ def _find_model_messages(state: State, message: wire.Message) -> list[AIMessage]
                 break
     else:
         return []
-    return [each for each in messages[start:] if isinstance(each, AIMessage)]
+    return messages[start:]
 
 
-def _build_text_chunks(message: AIMessage) -> list[wire.Chunk]:
-    """Return the text of a model's message as one chunk, or none if it has no text."""
-    endings = [ending for call in message.tool_calls if (ending := turn_ending(call))]
+def _build_text_chunks(message: AIMessage, refused: Set[str | None]) -> list[wire.Chunk]:
+    """Return the text of a model's message as one chunk, or none if it has no text.
+
+    `refused` are the ids of the calls that the service refused: those ended no turn.
+    """
+    endings = [ending for call in message.tool_calls if call["id"] not in refused if (ending := turn_ending(call))]
     text, metadata = endings[0] if endings else ("", chunk_metadata_of(message))
-    content = f"{message.content}{build_truncation_note(message)}"
-    whole = "\n\n".join(part for part in (content, text) if part)
+    whole = join_ending(f"{message.content}{build_truncation_note(message)}", text)
     return [wire.assistant_chunk(whole, DEFAULT_OPTIONS, is_final=False, metadata=metadata)] if whole else []

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.messages import ToolMessage
 
 from graph import wire
@@ -108,16 +107,6 @@ def _answer_with_result(state: State, result: wire.ToolResult) -> ToolMessage:
 
 def _find_open_call(state: State, call_id: str) -> Any:
     return next(call for call in open_calls(state) if call["id"] == call_id)
-
-
-def turn_ending(call: RequestedCall) -> tuple[str, dict[str, Any]] | None:
-    """Return the text of a call that ends the turn and the metadata of the answer; None for any other call."""
-    match call:
-        case {"name": "attempt_completion", "args": {"result": str(result)}}:
-            return result, {"completion": True}
-        case {"name": "ask_followup_question", "args": {"question": str(question), **rest}}:
-            return question, {"question": True, "suggestions": rest.get("suggestions") or []}
-    return None
 
 
 def format_result(result: Any) -> str:

@@ -123,16 +123,26 @@ class switch_mode(Control):
     reason: str = Field("", description="Why, for the user and for the agent that takes over.")
 
 
+def _require_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it must have a text")
+    return text
+
+
+TextForUser = Annotated[str, Field(min_length=1), AfterValidator(_require_text)]
+"""A text for the user."""
+
+
 class attempt_completion(Control):
     """Say that the work is done. Ends the turn."""
 
-    result: str = Field(min_length=1, description="What was done, for the user.")
+    result: TextForUser = Field(description="What was done, for the user.")
 
 
 class ask_followup_question(Control):
     """Ask the user what only the user can answer. Ends the turn; the next message is the answer."""
 
-    question: str = Field(min_length=1)
+    question: TextForUser
     suggestions: list[str] = Field([], description="Answers to choose from.")
 
 

@@ -136,6 +136,16 @@ async def test_rest_can_be_a_call(tmp_path: Path) -> None:
         assert [m["role"] for m in llm.requests[-1].body["messages"]] == ["system", "user", "assistant", "tool"]
 
 
+async def test_rest_can_end_the_turn(tmp_path: Path) -> None:
+    """The completion has no result of its own, so the joined text is the result."""
+    rest = cut_off(respond_tool_call("attempt_completion"), "tool_calls")
+    async with start_scripted_service(tmp_path, cut_off(respond_text("It runs.")), rest) as (_, client):
+        assert await client.open_session().send_text("Mend it") == [
+            UNIVERSAL_SWITCH,
+            text_chunk("It runs.", metadata={"completion": True}),
+        ]
+
+
 async def test_rest_with_a_cut_call_does_not_run_it(tmp_path: Path) -> None:
     call = cut_off(respond_raw_tool_call("write_file", '{"path": "a.py", "content": "x'))
     async with start_scripted_service(tmp_path, HALF, call, respond_text("Sorry.")) as (llm, client):

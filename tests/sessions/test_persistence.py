@@ -196,6 +196,18 @@ async def test_run_killed_twice_ends_with_an_error(tmp_path: Path) -> None:
             ["agent_switched", said("So.\n\nDone.", metadata={"completion": True})],
         ),
         (
+            {"type": "switch_agent", "agent_type": "coder", "content": "Write a.py"},
+            (
+                cut_off(respond_text("So.") & respond_tool_call("attempt_completion", result="Do")),
+                respond_text("Done.") & respond_tool_call("attempt_completion", id="c2", result="Done. It runs."),
+            ),
+            [
+                "agent_switched",
+                said("So.", is_final=False),
+                said("Done. It runs.", metadata={"completion": True}),
+            ],
+        ),
+        (
             {"type": "switch_agent", "agent_type": "coder", "content": "Add"},
             tuple(respond_tool_call("calculator", id=f"c{n}", expr="1 + 1") for n in range(3)),
             ["agent_switched", said(REPEATED_CALL.question, metadata=REPEATED_CALL.metadata)],
