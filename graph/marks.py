@@ -26,6 +26,23 @@ TRUNCATED: Final = "truncated"
 CHUNK_METADATA: Final = "told"
 """On an assistant message of the service: the metadata of the chunk that the client received for it."""
 
+PROVIDER: Final = "provider"
+"""On an assistant message: the `ProviderData`. No client sees it."""
+
+
+class ProviderData(TypedDict):
+    """The parts of an answer that go back to the model that gave it, unchanged, and to no other.
+
+    Values are JSON text: databases refuse some characters that JSON can have. Empty: there is nothing.
+    """
+
+    model: str
+    """The name of the model, as requests name it."""
+    fields: str
+    """The fields of the message."""
+    calls: dict[str, str]
+    """Of each call, by its id: the provider's own id, if it is another one, and the fields of the call."""
+
 
 TruncationReason = Literal["length", "content_filter"]
 """length: the answer reached a limit. content_filter: the model's service stopped it for what it says."""
@@ -125,3 +142,7 @@ def chunk_metadata_of(message: AIMessage) -> dict[str, Any] | None:
     """Return the metadata of the chunk that a client received for a message, if it has any."""
     reason = truncation_of(message)
     return {"truncated": reason} if reason else message.additional_kwargs.get(CHUNK_METADATA)
+
+
+def provider_data_of(message: AIMessage) -> ProviderData | None:
+    return message.additional_kwargs.get(PROVIDER)

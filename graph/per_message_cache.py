@@ -29,6 +29,14 @@ class PerMessageStore(Generic[T]):
         entry = self._entries.pop(id(message), None)
         return entry[1] if entry else None
 
+    def map_places(self, messages: Sequence[BaseMessage], compute: Callable[[int], T]) -> list[T]:
+        """Return the value of each message. A missing one is computed from the place of its message."""
+        entries = self._entries
+        return [
+            entry[1] if (entry := entries.get(id(each))) else self.put(each, compute(place))
+            for place, each in enumerate(messages)
+        ]
+
 
 class PerMessageCache(PerMessageStore[T], Generic[MessageT, T]):
     """A function of a message that is computed once in the life of the message."""
@@ -40,8 +48,3 @@ class PerMessageCache(PerMessageStore[T], Generic[MessageT, T]):
     def __call__(self, message: MessageT) -> T:
         entry = self._entries.get(id(message))
         return entry[1] if entry else self.put(message, self._compute(message))
-
-    def map(self, messages: Sequence[MessageT]) -> list[T]:
-        """Return the value of each message. One loop costs half of as many calls, and conversations are long."""
-        entries = self._entries
-        return [entry[1] if (entry := entries.get(id(each))) else self(each) for each in messages]

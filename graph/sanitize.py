@@ -3,6 +3,7 @@
 JSON allows what databases refuse: NUL, lone surrogates, integers over 64 bits. Python adds infinity and NaN.
 """
 
+import json
 import re
 from math import isfinite
 from typing import Any
@@ -31,6 +32,15 @@ def sanitize_value(value: Any) -> Any:
         case float() if not isfinite(value):
             return str(value)
     return value
+
+
+def to_storable_json(value: Any) -> str:
+    """Return the value as JSON text that is storable everywhere, and gives the same value back when it is read.
+
+    Raises ValueError for infinity and NaN, RecursionError for too many levels.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value) if UNSTORABLE.search(text) else text
 
 
 def escape_invisible(value: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage, AnyMessage
 from langgraph.checkpoint.base import DeltaChannelHistory
 
+from graph.marks import provider_data_of
+
 MAX_CACHED_CHARACTERS = 64_000_000
 """Characters of text in all threads together: 64 to 256 MB, by their script. Chosen, not measured."""
 MAX_CACHED_THREADS = 1_000
@@ -75,6 +77,10 @@ class CheckpointCache:
 
 
 def _count_characters(message: AnyMessage) -> int:
-    calls = message.tool_calls if isinstance(message, AIMessage) else ()
-    in_calls = sum(len(value) for call in calls for value in call["args"].values() if isinstance(value, str))
-    return len(message.content) + in_calls
+    if not isinstance(message, AIMessage):
+        return len(message.content)
+    in_calls = sum(
+        len(value) for call in message.tool_calls for value in call["args"].values() if isinstance(value, str)
+    )
+    data = provider_data_of(message)
+    return len(message.content) + in_calls + (sum(map(len, (data["fields"], *data["calls"].values()))) if data else 0)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -12,11 +13,11 @@ from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import Runnable
 
-from graph import wire
+from graph.completion.call_ids import assign_call_id, collect_call_ids
 from graph.completion.finish_reasons import find_truncation
+from graph.completion.provider_data import answer_fields_of, provider_call, provider_marks
 from graph.conversation import malformed_message
 from graph.marks import TruncationReason
-from graph.per_message_cache import PerMessageStore
 from graph.sanitize import sanitize_value
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
 from graph.tools.coercion import coerce_arguments, parse_arguments, resolve_tool_name
@@ -50,7 +51,9 @@ class _CallRequest(NamedTuple):
 
     name: str
     arguments: Any
-    call_id: str
+    id: str
+    fields: str
+    """The fields that only the provider reads, see `AnswerFields`."""
     is_cut: bool = False
     """True: the answer was cut off within this call. Its arguments may still look whole: some services repair them."""
 
@@ -85,15 +88,16 @@ def _merge_chunks(chunks: Sequence[Any]) -> AIMessage:
 def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Reply:
     truncation = find_truncation(str(answer.response_metadata.get("finish_reason") or ""))
     requests = _select_calls(_extract_calls(answer, is_cut=truncation is not None), parallel)
-    used_ids = _collect_call_ids(history) if requests else set()
+    used_ids = collect_call_ids(history) if requests else set()
     calls: list[RequestedCall] = []
     answers: list[ToolMessage] = []
+    provider_calls: dict[str, str] = {}
     for request in requests:
         tool = _sanitize_name(request.name)
         parsed = _read_arguments(tool, request.arguments)
-        call = RequestedCall(
-            name=tool, args=parsed or {}, id=_assign_call_id(request.call_id, used_ids), type="tool_call"
-        )
+        call_id, provider_id = assign_call_id(request.id, used_ids)
+        provider_calls[call_id] = provider_call(provider_id, request.fields)
+        call = RequestedCall(name=tool, args=parsed or {}, id=call_id, type="tool_call")
         calls.append(call)
         if truncation and (request.is_cut or parsed is None):
             answers.append(malformed_message(call, CUT_CALL_RESULTS[truncation], truncation))
@@ -104,27 +108,11 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
         sanitize_value(answer.text),
         id=f"msg_{uuid4().hex}",
         tool_calls=calls,
+        additional_kwargs=provider_marks(answer, provider_calls),
         usage_metadata=answer.usage_metadata,
         response_metadata={k: v for k, v in answer.response_metadata.items() if k == "model_name"},
     )
     return Reply(message, answers, truncation)
-
-
-_call_ids: PerMessageStore[frozenset[str | None]] = PerMessageStore()
-"""The ids of all calls up to a message, by the message that was the last one of its conversation."""
-
-
-def _collect_call_ids(history: Sequence[AnyMessage]) -> set[str | None]:
-    """Return the ids of all calls in a conversation. Only the messages since the last answer are read again."""
-    call_ids: set[str | None] = set()
-    for message in reversed(history):
-        if (earlier := _call_ids.pop(message)) is not None:
-            call_ids |= earlier
-            break
-        call_ids |= {call["id"] for call in message.tool_calls} if isinstance(message, AIMessage) else set()
-    if history:
-        _call_ids.put(history[-1], frozenset(call_ids))
-    return call_ids
 
 
 def _extract_calls(answer: AIMessage, *, is_cut: bool) -> list[_CallRequest]:
@@ -134,7 +122,11 @@ def _extract_calls(answer: AIMessage, *, is_cut: bool) -> list[_CallRequest]:
     """
     chunks: Sequence[Any] = answer.tool_call_chunks if isinstance(answer, AIMessageChunk) else ()
     calls: Sequence[Any] = chunks or [*answer.tool_calls, *answer.invalid_tool_calls]
-    requests = [_CallRequest(resolve_tool_name(call["name"] or ""), call["args"], call["id"] or "") for call in calls]
+    fields = chain(answer_fields_of(answer)["calls"], repeat(""))
+    requests = [
+        _CallRequest(resolve_tool_name(call["name"] or ""), call["args"], call["id"] or "", next(fields))
+        for call in calls
+    ]
     return [*requests[:-1], *(each._replace(is_cut=is_cut) for each in requests[-1:])]
 
 
@@ -169,11 +161,3 @@ def _unquote_arguments(arguments: str) -> str:
 
 def _sanitize_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:MAX_NAME_CHARS] or "unnamed"
-
-
-def _assign_call_id(call_id: str, used_ids: set[str | None]) -> str:
-    """Return the model's id, or a new one if it is no valid id or in `used_ids`. Add it to `used_ids`."""
-    if not re.fullmatch(wire.ID_PATTERN, call_id) or call_id in used_ids:
-        call_id = f"call_{uuid4().hex}"
-    used_ids.add(call_id)
-    return call_id

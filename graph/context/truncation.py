@@ -4,6 +4,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage
 
+from graph.marks import PROVIDER, provider_data_of
 from graph.per_message_cache import PerMessageCache
 from graph.usage.tokens import estimate_text_tokens
 
@@ -31,12 +32,17 @@ def truncate_tool_result(message: AnyMessage) -> AnyMessage:
 
 
 def truncate_message(message: AnyMessage, max_chars: int) -> AnyMessage:
-    """Return the message with each text, also in the arguments of its calls, cut to `max_chars`."""
+    """Return the message with each text, also in the arguments of its calls, cut to `max_chars`.
+
+    The fields of its provider are signed, so they are left out whole. Those of its calls stay: no call works without.
+    """
     changed: dict[str, Any] = {"content": truncate_text(str(message.content), max_chars)}
     if isinstance(message, AIMessage):
         changed["tool_calls"] = [
             {**call, "args": _truncate_value(call["args"], max_chars)} for call in message.tool_calls
         ]
+        if (data := provider_data_of(message)) and len(data["fields"]) > max_chars:
+            changed["additional_kwargs"] = {**message.additional_kwargs, PROVIDER: {**data, "fields": ""}}
     return message.model_copy(update=changed)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from graph.llm.openai_format import messages_to_json
+from graph.llm.message_encoding import messages_to_json
 
 
 class CompletionRequest:
@@ -27,4 +27,4 @@ class CompletionRequest:
         """Return the body for a model, without the fields that it does not accept."""
         fields = {name: value for name, value in self.fields.items() if name not in without}
         head = json.dumps({"model": model, **fields})
-        return f'{head[:-1]}, "messages": {messages_to_json(self._messages)}}}'.encode()
+        return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model)}}}'.encode()

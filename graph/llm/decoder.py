@@ -6,6 +6,7 @@ from langchain_core.messages import AIMessageChunk, InvalidToolCall, ToolCall
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
 from graph.completion.finish_reasons import classify_finish_reason
+from graph.completion.provider_data import ANSWER_FIELDS, AnswerFields
 from graph.llm.faults import (
     fault_from_refusal,
     make_empty_fault,
@@ -16,6 +17,7 @@ from graph.llm.faults import (
 )
 from graph.llm.framing import EventReader
 from graph.llm.openai_format import extract_text
+from graph.llm.provider_fields import FieldEncoder, MessageFields
 from graph.llm.refusals import refusal_from_error
 from graph.llm.tool_calls import ToolCallAssembler
 from graph.sanitize import UNSTORABLE, sanitize_value
@@ -40,6 +42,7 @@ class CompletionDecoder:
         self._calls = ToolCallAssembler()
         self._other_calls = ToolCallAssembler()
         self._other_reason = ""
+        self._fields, self._other_fields = MessageFields(), MessageFields()
         self._events = EventReader()
         self._has_events = self._has_choices = self._has_deltas = self._has_delta_text = False
         self._message_text = ""
@@ -73,7 +76,7 @@ class CompletionDecoder:
         if ending == "error":
             raise make_failed_finish_fault(self._finish_reason)
         text += _join_surrogates(self._pending_text)
-        calls, invalid = self._build_calls()
+        calls, invalid, fields = self._build_calls()
         if not (self._has_released_text or text.strip() or calls or invalid):
             raise make_empty_fault(ending)
         return AIMessageChunk(
@@ -81,9 +84,13 @@ class CompletionDecoder:
             tool_calls=calls,
             invalid_tool_calls=invalid,
             usage_metadata=self._usage,
-            response_metadata={"finish_reason": self._finish_reason} if self._finish_reason else {},
+            response_metadata=self._build_metadata(fields),
             chunk_position="last",
         )
+
+    def _build_metadata(self, fields: AnswerFields) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"finish_reason": self._finish_reason} if self._finish_reason else {}
+        return {**metadata, ANSWER_FIELDS: fields} if fields["message"] or any(fields["calls"]) else metadata
 
     def _require_whole_answer(self) -> None:
         """Raise Fault if the bytes end within the answer. A document without deltas is whole."""
@@ -128,6 +135,7 @@ class CompletionDecoder:
 
     def _decode_delta(self, delta: dict[str, Any]) -> str:
         self._has_deltas = True
+        self._fields.add_delta(delta)
         if "tool_calls" in delta or "function_call" in delta:
             self._calls.add_parts(_get_calls(delta))
         if text := extract_text(delta.get("content") or delta.get("refusal")):
@@ -137,6 +145,7 @@ class CompletionDecoder:
     def _decode_message(self, message: dict[str, Any]) -> str:
         """Return the text of a whole message. A message after deltas, or after itself, sums up what has come."""
         self._calls.add_whole(_get_calls(message))
+        self._fields.add_whole(message)
         text = extract_text(message.get("content") or message.get("refusal"))
         if self._has_delta_text or (self._finish_reason and text == self._message_text):
             return ""
@@ -151,18 +160,24 @@ class CompletionDecoder:
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, dict):
             self._other_calls.add_parts(_get_calls(delta), number)
+            self._other_fields.add_delta(delta)
         if isinstance(message, dict):
             self._other_calls.add_whole(_get_calls(message))
+            self._other_fields.add_whole(message)
 
-    def _build_calls(self) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-        """Return the calls. Some services put the text into the first choice, and its calls into the second one.
+    def _build_calls(self) -> tuple[list[ToolCall], list[InvalidToolCall], AnswerFields]:
+        """Return the calls, and the fields of the answer.
 
-        Otherwise the first choice is the answer: no other one was requested.
+        Some services put the text into the first choice, and its calls into the second one. Otherwise the first choice
+        is the answer: no other one was requested.
         """
-        calls, invalid = self._calls.build_calls()
+        encoder = FieldEncoder()
+        calls, invalid, of_calls = self._calls.build_calls(encoder)
+        fields = self._fields.join()
         if not (calls or invalid) and (self._finish_reason or self._other_reason).casefold() in CALL_REASONS:
-            return self._other_calls.build_calls()
-        return calls, invalid
+            calls, invalid, of_calls = self._other_calls.build_calls(encoder)
+            fields = {**self._other_fields.join(), **fields}
+        return calls, invalid, AnswerFields(calls=of_calls, message=encoder.encode(fields))
 
     def _read_finish_reason(self, reason: Any) -> None:
         """Keep the reason. Some services close every stream with a "stop", which hides no earlier reason."""

@@ -1,35 +1,18 @@
-"""Convert messages to the OpenAI chat format: for the model, and for the history that clients read."""
+"""Convert messages to the OpenAI chat format: for the model, and for the history that clients read.
+
+`message_encoding` adds what goes back to the model only.
+"""
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from graph.completion.reply import MAX_NAME_CHARS
-from graph.per_message_cache import PerMessageCache
 
 _INVALID_NAME_CHARS = re.compile(r"[^A-Za-z0-9_-]")
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def messages_to_json(messages: Sequence[BaseMessage]) -> str:
-    """Return the messages as a JSON list of `to_openai` objects.
-
-    Each message is encoded once in its life, since a conversation is sent at every step.
-    """
-    return f"[{', '.join(_encode_message.map(messages))}]"
-
-
-def _fill_empty_content(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the message with an empty text in place of null: the templates of local models fail on null."""
-    return message if message["content"] is not None else {**message, "content": ""}
-
-
-@PerMessageCache
-def _encode_message(message: BaseMessage) -> str:
-    return json.dumps(_fill_empty_content(to_openai(message)))
 
 
 def to_openai(message: BaseMessage) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call
 
 from graph.errors import LLMInvalidAnswer
 from graph.llm.faults import Fault
+from graph.llm.provider_fields import FieldEncoder, get_call_fields, join_pieces
 from graph.sanitize import sanitize_value
 from graph.tools.coercion import parse_arguments
 
@@ -27,6 +28,8 @@ class PartialToolCall:
     id: str | None = None
     name: str = ""
     arguments: list[str] = field(default_factory=list)
+    fields: list[dict[str, Any]] = field(default_factory=list)
+    """The fields that only the provider reads, in pieces."""
     index: int | None = None
     """The number of a part's call, if the service numbers the calls."""
 
@@ -48,6 +51,7 @@ class ToolCallAssembler:
             call.id = call.id or part.id
             call.name = _join_names(call, part)
             call.arguments += part.arguments
+            call.fields += part.fields
 
     def add_whole(self, parts: Any) -> None:
         """Add the value of `tool_calls` of a message: each part is a whole call. A known call is not added again."""
@@ -56,26 +60,34 @@ class ToolCallAssembler:
             call = next((call for call in known if _is_same_call(call, part)), None)
             if call is None:
                 self._start_call(part)
-            elif not call.read_arguments():
+                continue
+            call.fields = call.fields or part.fields
+            if not call.read_arguments():
                 call.arguments = part.arguments or call.arguments
 
-    def build_calls(self) -> tuple[list[ToolCall], list[InvalidToolCall]]:
-        """Return the calls whose arguments are a JSON object, and the others."""
+    def build_calls(self, encoder: FieldEncoder) -> tuple[list[ToolCall], list[InvalidToolCall], list[str]]:
+        """Return the calls whose arguments are a JSON object, the others, and the fields of the ones and the others."""
         valid: list[ToolCall] = []
         invalid: list[InvalidToolCall] = []
+        fields: list[str] = []
         for call in self._calls:
+            if call.id and not encoder.fits("id", call.id):
+                call.id = None
+            call_fields = encoder.encode(join_pieces(call.fields))
             raw = "".join(call.arguments)
             arguments = parse_arguments(raw)
             if arguments is not None:
+                fields.insert(len(valid), call_fields)
                 valid.append(tool_call(name=call.name, args=arguments, id=call.id))
             else:
+                fields.append(call_fields)
                 error = "The arguments are not a JSON object."
                 invalid.append(
                     invalid_tool_call(
                         name=call.name, args=quote_arguments(sanitize_value(raw)), id=call.id, error=error
                     )
                 )
-        return valid, invalid
+        return valid, invalid, fields
 
     def _find_or_start(self, part: PartialToolCall, choice: int) -> PartialToolCall:
         """Return the call that a delta continues, or a new one. Some services number no call, some every call 0."""
@@ -105,6 +117,7 @@ def _read_parts(parts: Any) -> Iterator[PartialToolCall]:
                 id=_coerce_text(part.get("id")) or None,
                 name=_coerce_text(function.get("name")),
                 arguments=[arguments] if arguments else [],
+                fields=get_call_fields(part, function),
                 index=index if isinstance(index := part.get("index"), int) else None,
             )
 

@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
+
+from graph.marks import provider_data_of
 
 BYTES_PER_TOKEN = 3
 """English has about four bytes a token, code three, Cyrillic more, so that three rather estimates too many tokens.
@@ -35,7 +37,14 @@ def _estimate_with_envelope(message: BaseMessage) -> int:
         TOKENS_PER_CALL + estimate_text_tokens(f"{call['id']}{call['name']}{_to_json(call['args'])}")
         for call in getattr(message, "tool_calls", ())
     )
-    return TOKENS_PER_MESSAGE + estimate_text_tokens(str(message.content)) + estimate_text_tokens(names) + of_calls
+    of_texts = estimate_text_tokens(str(message.content)) + estimate_text_tokens(names)
+    return TOKENS_PER_MESSAGE + of_texts + of_calls + _estimate_provider_data(message)
+
+
+def _estimate_provider_data(message: BaseMessage) -> int:
+    """Return the estimated tokens of what only the model that gave it gets back; they count for every model."""
+    data = provider_data_of(message) if isinstance(message, AIMessage) else None
+    return estimate_text_tokens("".join([data["fields"], *data["calls"].values()])) if data else 0
 
 
 def _estimate_content(message: BaseMessage) -> int:
