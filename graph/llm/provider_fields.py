@@ -9,14 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from graph.sanitize import is_deeper_than, to_storable_json
+from graph.tools.coercion import MAX_DEPTH
 
 log = logging.getLogger("agent_runtime.llm")
 
 MAX_BYTES = 512 * 1024
 """Bytes of all fields and ids of one answer. The longest answers of today's models, thoughts included, have 128,000
 tokens, each about four bytes."""
-MAX_DEPTH = 64
-"""Levels of objects and lists in a field: recursive code has stack enough for them. Chosen, not measured."""
 MESSAGE_FIELDS = frozenset(
     {"role", "content", "tool_calls", "refusal", "function_call", "audio", "annotations", "name", "parsed"}
 )

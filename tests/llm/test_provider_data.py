@@ -25,7 +25,7 @@ from tests.support.rewind import undo_last_turn
 from tests.support.service import GatewayClient, settings_for, start_service, text_chunk
 
 WIRE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-SIGNATURE = {"extra_content": {"google": {"thought_signature": "CsYB+/=="}}}
+SIGNATURE: dict[str, Any] = {"extra_content": {"google": {"thought_signature": "CsYB+/=="}}}
 
 
 def build_call(call_id: Any = "call_1", path: str = "a.py", **fields: Any) -> dict[str, Any]:
@@ -160,7 +160,13 @@ async def test_model_gets_its_unknown_fields_back(
 
 @both_forms
 async def test_fields_that_services_do_not_take_back_are_dropped(tmp_path: Path, answer: Any) -> None:
-    more = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "reasoning_content": None}
+    more: dict[str, Any] = {
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "reasoning_content": None,
+    }
     async with start_scripted(tmp_path, answer(build_call(), **more), respond_text("Done.")) as (llm, client):
         session = client.open_session()
         await session.send_text("Read a.py")
@@ -250,7 +256,7 @@ async def test_pieces_of_a_streamed_call_are_joined(tmp_path: Path) -> None:
 
 
 FULL_CALL = build_call("functions.read_file:0", function={"signature": "F"}, **SIGNATURE)
-FULL_FIELDS = {"reasoning_content": "Мысль\x00\ud800", "thinking_blocks": [{"signature": "SIG"}]}
+FULL_FIELDS: dict[str, Any] = {"reasoning_content": "Мысль\x00\ud800", "thinking_blocks": [{"signature": "SIG"}]}
 """All that can be lost on the way through a database."""
 
 
