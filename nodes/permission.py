@@ -36,9 +36,6 @@ from graph.usage.budgets import closing_message
 from policy import Verdict
 from policy.grants import Grant
 
-REPEATED_CALL_RESULT = (
-    "not run: it was called twice before, and nothing new was done since; the user is asked how to go on"
-)
 SKIPPED_CALL_RESULT = "not run: the turn ended with a question to the user"
 
 
@@ -49,8 +46,7 @@ async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gate
     new = [call for call in calls if (call["id"] or "") not in before]
     if new and (repeat := detect_loop(state["messages"], new, gatekeeper.is_mutating)):
         answers = [
-            refusal_message(call, REPEATED_CALL_RESULT if call is repeat.call else SKIPPED_CALL_RESULT)
-            for call in calls
+            refusal_message(call, repeat.result if call is repeat.call else SKIPPED_CALL_RESULT) for call in calls
         ]
         return _end_turn(answers, service_message(repeat.question, told=repeat.metadata), state, runtime)
     if len(new) == len(calls) and has_rejections_in_a_row(state["messages"]):

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
-from graph.permissions.loops import REPEAT_LIMIT, detect_loop
+from graph.permissions.loops import POLL_LIMIT, REPEAT_LIMIT, detect_loop
 from tests.support.properties import search_settings
 from tests.support.scripted import call_tool, call_tools, list_roles, make_model, say_text
 from tests.support.service import SessionClient, settings_for, start_service, text_chunk, tool_call_chunk
@@ -164,6 +165,60 @@ async def test_loop_question_is_replayed(tmp_path: Path) -> None:
         joined = await client.http.get("/sessions/s-1/stream")
         assert LOOP_QUESTION.replace('"', '\\"') in joined.text
         assert await session.send_result("ok", "c1") == last
+
+
+async def play_results(session: SessionClient, *results: str) -> list[dict[str, Any]]:
+    """Answer the calls c0, c1, ... of a turn with these results; return the last answer."""
+    answer = await session.send_text("Watch the build")
+    for number, result in enumerate(results):
+        assert answer == [tool_call_chunk("execute_command", f"c{number}", command=POLL)]
+        answer = await session.send_result(result, f"c{number}")
+    return answer
+
+
+POLL = "tail -n 1 build.log"
+
+
+@pytest.mark.parametrize(
+    ("results", "question"),
+    [
+        (["0 %", "30 %", "60 %", "90 %", "100 %"], None),
+        (["0 %", "0 %"], ("a third time with", 3)),
+        (["0 %", "30 %", "0 %"], None),
+        (["0 %", "30 %", "60 %", "60 %"], ("for the 5th time with", 5)),
+        ([f"{n} %" for n in range(POLL_LIMIT - 2)], None),
+        ([f"{n} %" for n in range(POLL_LIMIT - 1)], ("for the 20th time with", POLL_LIMIT)),
+    ],
+    ids=["news", "no news", "back and forth", "no news later", "below the limit", "for ever"],
+)
+async def test_another_result_is_news(tmp_path: Path, results: list[str], question: tuple[str, int] | None) -> None:
+    """Only the same call with the same result is a repetition. Polling has a limit of its own."""
+    calls = [call_tool("execute_command", call_id=f"c{n}", command=POLL) for n in range(len(results))]
+    asked = [*calls, call_tool("execute_command", call_id="last", command=POLL) if question else say_text("Built.")]
+    async with start_service(make_model(*asked), settings_for(tmp_path)) as client:
+        session = client.open_session()
+        await session.switch("debug")
+        (last,) = await play_results(session, *results)
+        if question is None:
+            assert last == text_chunk("Built.")
+            return
+        asked_words, times = question
+        assert f"I was about to call execute_command {asked_words} " in last["content"]
+        assert last["metadata"]["repeated"] == {"tool_name": "execute_command", "times": times}
+        told = [m["content"] for m in await session.fetch_history() if m["role"] == "tool"]
+    assert told[-1].startswith("not run: it was called " + ("twice" if times == 3 else f"{times - 1} times"))
+
+
+async def test_unreadable_calls_are_no_repetitions(tmp_path: Path) -> None:
+    """The arguments of such a call are not known: it is not the same call as one without arguments."""
+    half = ("list_files", "call_1", '{"path": "a')
+    lines = [call_tools(half), call_tools(half), call_tool("list_files"), say_text("I see.")]
+    async with start_service(make_model(*lines), settings_for(tmp_path)) as client:
+        session = client.open_session()
+        await session.switch("ask")
+        (call,) = await session.send_text("List")
+        assert call["tool_name"] == "list_files"
+        assert await session.send_result("a.py", call["call_id"]) == [text_chunk("I see.")]
 
 
 FileAction = tuple[str, int]
