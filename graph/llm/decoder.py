@@ -3,7 +3,6 @@
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, InvalidToolCall, ToolCall
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
 from graph.completion.finish_reasons import classify_finish_reason
 from graph.completion.provider_data import ANSWER_FIELDS, AnswerFields
@@ -20,6 +19,7 @@ from graph.llm.openai_format import extract_text
 from graph.llm.provider_fields import FieldEncoder, MessageFields
 from graph.llm.refusals import refusal_from_error
 from graph.llm.tool_calls import ToolCallAssembler
+from graph.llm.usage_parsing import UsageReader
 from graph.sanitize import UNSTORABLE, sanitize_value
 
 PROXY_FAULT = "[Error] LiteLLM proxy unavailable"
@@ -38,7 +38,7 @@ class CompletionDecoder:
 
     def __init__(self) -> None:
         self._finish_reason = ""
-        self._usage: UsageMetadata | None = None
+        self._usage = UsageReader()
         self._calls = ToolCallAssembler()
         self._other_calls = ToolCallAssembler()
         self._other_reason = ""
@@ -83,7 +83,7 @@ class CompletionDecoder:
             content=text,
             tool_calls=calls,
             invalid_tool_calls=invalid,
-            usage_metadata=self._usage,
+            usage_metadata=self._usage.build_metadata(),
             response_metadata=self._build_metadata(fields),
             chunk_position="last",
         )
@@ -108,18 +108,17 @@ class CompletionDecoder:
         if event.get("error") or event.get("object") == "error":
             raise fault_from_refusal(refusal_from_error(event))
         self._has_events = True
-        if isinstance(usage := event.get("usage"), dict):
-            self._usage = _parse_usage(usage)
         choices = event.get("choices")
+        choice = choices[0] if choices and isinstance(choices, list) else None
+        self._usage.add_event(event, choice)
         if not choices:
             return ""
         self._has_choices = True
-        if not isinstance(choices, list):
+        if choice is None:
             return ""
         if len(choices) > 1:
             for number, other in enumerate(choices[1:], start=1):
                 self._decode_other_choice(other, number)
-        choice = choices[0]
         return self._decode_choice(choice) if isinstance(choice, dict) else ""
 
     def _decode_choice(self, choice: dict[str, Any]) -> str:
@@ -216,21 +215,3 @@ def _join_surrogates(text: str) -> str:
     if UNSTORABLE.search(text):
         text = sanitize_value(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
     return text
-
-
-def _parse_usage(usage: dict[str, Any]) -> UsageMetadata:
-    details = usage.get("prompt_tokens_details")
-    read, written = _parse_count(usage.get("prompt_tokens")), _parse_count(usage.get("completion_tokens"))
-    return UsageMetadata(
-        input_tokens=read,
-        output_tokens=written,
-        total_tokens=_parse_count(usage.get("total_tokens")) or read + written,
-        input_token_details=InputTokenDetails(
-            cache_read=_parse_count(details.get("cached_tokens") if isinstance(details, dict) else 0)
-        ),
-    )
-
-
-def _parse_count(value: Any) -> int:
-    """Return a number of tokens; 0 for a value that is none. From 2**53 on, some JSON readers lose precision."""
-    return value if type(value) is int and 0 <= value < 2**53 else 0

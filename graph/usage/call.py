@@ -30,21 +30,26 @@ def build_usage(
 
 
 def usage_of(answer: AIMessage, estimate_sent: Callable[[], int], *, agent: str, purpose: Purpose) -> wire.Usage:
-    """Return the usage of an answered call.
+    """Return the usage of an answered call. What the model's service does not report is estimated.
 
-    `estimate_sent` returns the tokens of the prompt. It is called only if the model's service reports no usage.
+    `estimate_sent` returns the tokens of the prompt. It is called only if the service does not report them.
     """
     model = str(answer.response_metadata.get("model_name") or "")
     usage = answer.usage_metadata
-    if usage and usage["total_tokens"]:
-        return build_usage(usage, agent=agent, purpose=purpose, model=model)
-    return build_usage(
-        build_usage_metadata(estimate_sent(), estimate_tokens(answer, with_envelope=False)),
-        agent=agent,
-        purpose=purpose,
-        model=model,
-        estimated=True,
+    prompt, completion, total = (
+        (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) if usage else (0, 0, 0)
     )
+    estimate = 0 if completion else estimate_tokens(answer, with_envelope=False)
+    if usage and prompt and not estimate:
+        return build_usage(usage, agent=agent, purpose=purpose, model=model)
+    if total and not (prompt or completion):
+        completion = min(estimate, total)
+        counts = build_usage_metadata(total - completion, completion)
+    else:
+        counts = build_usage_metadata(prompt or estimate_sent(), completion or estimate)
+        if usage:
+            counts["input_token_details"] = usage.get("input_token_details", {})
+    return build_usage(counts, agent=agent, purpose=purpose, model=model, estimated=True)
 
 
 def build_usage_metadata(input_tokens: int, output_tokens: int) -> UsageMetadata:

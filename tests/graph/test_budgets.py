@@ -30,7 +30,7 @@ CANCELLED_RESULT = "cancelled: the user went on"
 
 
 def call_read_file(number: int, tokens: int) -> AIMessageChunk:
-    return with_usage(call_tool("read_file", call_id=f"c{number}", path=f"{number}.py"), tokens, 0)
+    return with_usage(call_tool("read_file", call_id=f"c{number}", path=f"{number}.py"), tokens - 1, 1)
 
 
 def question_chunk(call: dict[str, Any], used: str, setting: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ async def open_budget_question(
 
 
 async def test_turn_requests_approval_once_at_its_budget_warning(database: str) -> None:
-    llm = make_model(call_read_file(0, 800), call_read_file(1, 100), with_usage(say_text("Done."), 99, 0))
+    llm = make_model(call_read_file(0, 800), call_read_file(1, 100), with_usage(say_text("Done."), 98, 1))
     async with open_budget_question(database, llm) as (session, call_id):
         pending = (await session.get("/sessions/{id}/pending-approvals"))["pending_approvals"]
         assert [(call["call_id"], call["tool_name"], call["reason"]) for call in pending] == [
@@ -113,7 +113,7 @@ async def test_tool_result_accepts_the_budget_warning(tmp_path: Path) -> None:
 )
 async def test_error_does_not_accept_the_budget_warning(database: str, error: Any) -> None:
     """The shipped IDE validates a call before it asks its user, who has not seen this question yet."""
-    llm = make_model(call_read_file(0, 800), with_usage(say_text("Here I am."), 10, 0))
+    llm = make_model(call_read_file(0, 800), with_usage(say_text("Here I am."), 9, 1))
     async with open_budget_question(database, llm) as (session, call_id):
         asked = text_chunk(PLAIN_QUESTION, metadata={"question": True, "suggestions": ["Go on."]})
         assert await session.send_result(None, call_id, error=error) == [asked]
@@ -132,8 +132,8 @@ async def test_error_does_not_accept_the_budget_warning(database: str, error: An
 
 async def test_message_accepts_a_session_warning_that_was_asked_in_plain_text(database: str) -> None:
     """A client that cannot show the question could not use its session beyond the warning otherwise."""
-    lines = [with_usage(say_text(f"{n}."), 100, 0) for n in range(3)]
-    llm = make_model(with_usage(call_read_file(0, 0), 800, 0), *lines)
+    lines = [with_usage(say_text(f"{n}."), 99, 1) for n in range(3)]
+    llm = make_model(with_usage(call_read_file(0, 0), 799, 1), *lines)
     async with start_service(llm, settings_for(database, max_session_tokens=1100)) as client:
         session = client.open_session()
         await session.switch("ask", content="Read it")
@@ -155,7 +155,7 @@ async def test_message_accepts_a_session_warning_that_was_asked_in_plain_text(da
     ],
 )
 async def test_rejected_budget_warning_ends_the_turn(database: str, refusal: dict[str, Any]) -> None:
-    llm = make_model(call_read_file(0, 800), with_usage(say_text("Here I am."), 10, 0))
+    llm = make_model(call_read_file(0, 800), with_usage(say_text("Here I am."), 9, 1))
     async with open_budget_question(database, llm) as (session, call_id):
         assert await session.send({**refusal, "call_id": call_id}) == [text_chunk(STOP_MESSAGE)]
         assert await session.send({**refusal, "call_id": call_id}) == [text_chunk(STOP_MESSAGE)]
@@ -197,7 +197,7 @@ async def test_budget_question_can_be_neither_edited_nor_remembered(
 
 
 async def test_new_message_closes_the_budget_question(database: str) -> None:
-    llm = make_model(call_read_file(0, 800), with_usage(say_text("Here I am."), 10, 0))
+    llm = make_model(call_read_file(0, 800), with_usage(say_text("Here I am."), 9, 1))
     async with open_budget_question(database, llm) as (session, call_id):
         assert await session.send_text("Never mind") == [text_chunk("Here I am.")]
         (entry,) = (await session.get("/sessions/{id}/audit"))["entries"]
@@ -230,7 +230,7 @@ async def test_budget_question_expires(database: str) -> None:
 async def test_budget_question_survives_a_restart(database: str) -> None:
     async with open_budget_question(database, make_model(call_read_file(0, 800))) as (_, call_id):
         pass
-    llm = make_model(call_read_file(1, 100), with_usage(say_text("Done."), 99, 0))
+    llm = make_model(call_read_file(1, 100), with_usage(say_text("Done."), 98, 1))
     async with start_service(llm, settings_for(database, max_turn_tokens=1000)) as client:
         session = client.open_session()
         assert (await session.get("/sessions/{id}/view"))["pending_approvals"] == [call_id]
@@ -240,7 +240,7 @@ async def test_budget_question_survives_a_restart(database: str) -> None:
 
 async def test_turn_ends_at_its_budget_limit_and_keeps_its_results(database: str) -> None:
     """The answer that exceeds the budget is paid for: its tool runs, and the next turn has the result."""
-    llm = make_model(call_read_file(0, 800), call_read_file(1, 300), with_usage(say_text("Both are empty."), 10, 0))
+    llm = make_model(call_read_file(0, 800), call_read_file(1, 300), with_usage(say_text("Both are empty."), 9, 1))
     async with open_budget_question(database, llm) as (session, call_id):
         await session.decide("approve", call_id)
         (error,) = await session.send_result("y", "c1")
@@ -252,7 +252,7 @@ async def test_turn_ends_at_its_budget_limit_and_keeps_its_results(database: str
 
 async def test_session_over_its_token_limit_makes_no_model_call(database: str) -> None:
     settings = settings_for(database, max_session_tokens=1000, budget_warning=1)
-    llm = make_model(with_usage(say_text("Hi."), 600, 0), with_usage(say_text("Well."), 400, 0))
+    llm = make_model(with_usage(say_text("Hi."), 599, 1), with_usage(say_text("Well."), 399, 1))
     said = "The session has used up its limit of 1000 tokens. Start a new session, or have MAX_SESSION_TOKENS raised."
     async with start_service(llm, settings) as client:
         session = client.open_session()
@@ -264,7 +264,7 @@ async def test_session_over_its_token_limit_makes_no_model_call(database: str) -
         assert len(llm.prompts) == 2
         assert await client.open_session("s-2").switch("orchestrator")
     raised = settings_for(database, max_session_tokens=2000)
-    llm = make_model(with_usage(choose_agent("coder"), 1, 0), with_usage(say_text("Here I am."), 1, 0))
+    llm = make_model(with_usage(choose_agent("coder"), 1, 1), with_usage(say_text("Here I am."), 1, 1))
     async with start_service(llm, raised) as client:
         assert (await client.open_session().send_text("Now?"))[-1] == text_chunk("Here I am.")
         said_before = [m["content"] for m in await client.open_session().fetch_history()]
@@ -272,10 +272,10 @@ async def test_session_over_its_token_limit_makes_no_model_call(database: str) -
 
 
 async def test_session_budget_question_repeats_until_it_is_approved(database: str) -> None:
-    lines = [with_usage(say_text(f"{n}."), 100, 0) for n in range(4)]
+    lines = [with_usage(say_text(f"{n}."), 99, 1) for n in range(4)]
     used = "0.0008 of 0.001 USD of this session"
     settings = settings_for(database, max_session_cost="0.001", llm_model="big", prices=PRICES)
-    async with start_service(make_model(with_usage(say_text("Hi."), 800, 0), *lines), settings) as client:
+    async with start_service(make_model(with_usage(say_text("Hi."), 799, 1), *lines), settings) as client:
         session = client.open_session()
         await session.switch("ask", content="Hello")
         (first,) = await session.send_text("More")
@@ -296,7 +296,7 @@ async def test_fallback_model_calls_count_towards_the_money_budget(tmp_path: Pat
     prices = {**PRICES, "small": {"prompt": 0.1, "completion": 0.1}}
     settings = settings_for(tmp_path, max_turn_cost="0.001", budget_warning=1, llm_model="small", prices=prices)
     for by, money in (("big", 0.0008), ("small", 0.00008), ("unheard-of", 0.0008), ("", 0.00008)):
-        async with start_service(make_model(with_usage(say_text("Hi."), 800, 0, model_name=by)), settings) as client:
+        async with start_service(make_model(with_usage(say_text("Hi."), 799, 1, model_name=by)), settings) as client:
             session = client.open_session(f"s-{by}")
             await session.switch("ask", content="Hello")
             assert (await session.get("/sessions/{id}/usage"))["budget"]["turn_money"]["used"] == money
@@ -318,7 +318,7 @@ async def test_several_budget_warnings_make_one_question(tmp_path: Path) -> None
 async def test_budget_question_comes_after_all_parallel_results(tmp_path: Path) -> None:
     both = call_tools(("read_file", "c1", '{"path": "a"}'), ("read_file", "c2", '{"path": "b"}'))
     async with start_service(
-        make_model(with_usage(both, 800, 0), say_text("Done.")), settings_for(tmp_path, max_turn_tokens=1000)
+        make_model(with_usage(both, 799, 1), say_text("Done.")), settings_for(tmp_path, max_turn_tokens=1000)
     ) as client:
         session = client.open_session(parallel_tools=True)
         await session.switch("ask", content="Read both")

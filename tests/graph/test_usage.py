@@ -115,8 +115,8 @@ async def test_usage_without_a_model_call_is_zero(tmp_path: Path) -> None:
 
 async def test_cost_is_sent_to_clients_that_opted_in_to_usage(tmp_path: Path) -> None:
     llm = make_model(
-        with_usage(call_tool("calculator", expr="1 + 1"), 1000, 0),
-        with_usage(say_text("2."), 0, 100, model_name="new"),
+        with_usage(call_tool("calculator", expr="1 + 1"), 960, 10),
+        with_usage(say_text("2."), 40, 90, model_name="new"),
         with_usage(say_text("3."), 1, 1),
     )
     async with start_service(llm, settings_for(tmp_path, **MONEY_SETTINGS)) as client:
