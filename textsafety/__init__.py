@@ -21,6 +21,12 @@ INVISIBLE_CHARACTERS = re.compile(
 Unicode calls them default-ignorable. `unicodedata` does not know that property, so they are listed here.
 """
 
+BLANK_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
+"""Unicode's categories of characters that show nothing: those of `HIDDEN_CATEGORIES` that no font draws, and spaces."""
+
+BLANK_CHARACTERS = frozenset("\u2800")
+"""Further characters that show nothing: the Braille pattern without dots."""
+
 SUSPECT_RUN = re.compile("[^\t\n -~\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 """A run without printable ASCII, newlines, tabs and spaces of any width. Only such runs can hide something."""
 
@@ -28,6 +34,15 @@ SUSPECT_RUN = re.compile("[^\t\n -~\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+
 def escape_invisible(text: str) -> str:
     """Return the text with hidden characters written as Python escapes, as in `\\x1b`; newlines and tabs stay."""
     return SUSPECT_RUN.sub(_escape_run, text)
+
+
+def is_blank(char: str) -> bool:
+    """Return whether a reader sees nothing of the character: spaces, controls, invisible characters."""
+    return (
+        unicodedata.category(char) in BLANK_CATEGORIES
+        or char in BLANK_CHARACTERS
+        or INVISIBLE_CHARACTERS.match(char) is not None
+    )
 
 
 def _escape_run(run: re.Match[str]) -> str:

@@ -30,6 +30,7 @@ from graph.context.window import (
 )
 from graph.sanitize import sanitize_value
 from graph.state import INITIAL_WINDOW, State, StateUpdate, WindowState
+from graph.thoughts import strip_thoughts
 from graph.usage.call import usage_of
 from graph.usage.tokens import estimate_tokens
 from prompts import SUMMARY_PROMPT, Agent
@@ -184,7 +185,8 @@ class Summarizer:
         except Exception as error:
             log.warning("the summary of thread %s failed: %r", thread, error)
             return None
-        text = truncate_to_tokens(str(sanitize_value(answer.text)).strip(), limit_summary_tokens(self._budget))
+        text = strip_thoughts(str(sanitize_value(answer.text))).strip()
+        text = truncate_to_tokens(text, limit_summary_tokens(self._budget))
         size = partial(estimate_tokens, *sent, with_envelope=False)
         cost = usage_of(answer, size, agent=agent.name, purpose="summary")
         return Summary(text, cost) if text else None

@@ -21,6 +21,7 @@ from graph.llm.refusals import refusal_from_error
 from graph.llm.tool_calls import ToolCallAssembler
 from graph.llm.usage_parsing import UsageReader
 from graph.sanitize import UNSTORABLE, sanitize_value
+from graph.thoughts import ThoughtSplitter, join_answer
 
 PROXY_FAULT = "[Error] LiteLLM proxy unavailable"
 """The beginning of an assistant text that reports a fault of the proxy in use, with HTTP status 200."""
@@ -46,7 +47,10 @@ class CompletionDecoder:
         self._events = EventReader()
         self._has_events = self._has_choices = self._has_deltas = self._has_delta_text = False
         self._message_text = ""
-        self._pending_text = ""
+        self._thoughts = ThoughtSplitter()
+        self._visible_start = ""
+        self._held_text: list[str] = []
+        self._half_character = ""
         self._has_released_text = False
 
     @property
@@ -75,9 +79,10 @@ class CompletionDecoder:
         ending = classify_finish_reason(self._finish_reason)
         if ending == "error":
             raise make_failed_finish_fault(self._finish_reason)
-        text += _join_surrogates(self._pending_text)
+        self._visible_start += join_answer(self._thoughts.finish())
+        text += _join_surrogates("".join(self._held_text) + self._half_character)
         calls, invalid, fields = self._build_calls()
-        if not (self._has_released_text or text.strip() or calls or invalid):
+        if not (self._has_released_text or self._visible_start or calls or invalid):
             raise make_empty_fault(ending)
         return AIMessageChunk(
             content=text,
@@ -186,20 +191,28 @@ class CompletionDecoder:
     def _release_text(self, text: str) -> str:
         """Return the text that may be shown. Raises Fault for the proxy's report of a fault.
 
-        Held back are the beginning of a text that may become such a report, and half of a surrogate pair.
+        Held back is half of a surrogate pair, and all text up to the first word of the answer: until then the request
+        can be repeated.
         """
-        text, self._pending_text = self._pending_text + text, ""
         if not self._has_released_text:
-            start = text.lstrip()
-            if start.startswith(PROXY_FAULT):
-                raise make_unavailable_fault("the proxy's own fault")
-            if PROXY_FAULT.startswith(start):
-                self._pending_text = text
+            if text:
+                self._held_text.append(text)
+                self._visible_start += join_answer(self._thoughts.feed(text))
+            if not self._has_first_word():
                 return ""
+            text, self._held_text = "".join(self._held_text), []
             self._has_released_text = True
+        text, self._half_character = self._half_character + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._pending_text = text[:-1], text[-1]
+            text, self._half_character = text[:-1], text[-1]
         return _join_surrogates(text)
+
+    def _has_first_word(self) -> bool:
+        """Return whether the answer has a text beyond thoughts that cannot become the proxy's report of a fault."""
+        start = self._visible_start.lstrip()
+        if start.startswith(PROXY_FAULT):
+            raise make_unavailable_fault("the proxy's own fault")
+        return not PROXY_FAULT.startswith(start)
 
 
 def _get_calls(part: dict[str, Any]) -> Any:

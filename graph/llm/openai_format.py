@@ -11,6 +11,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from graph.completion.reply import MAX_NAME_CHARS
 
+THOUGHT_TYPES = ("thinking", "thought", "reasoning", "reasoning_text", "reasoning_content")
+"""The types of blocks of a message that are thoughts."""
 _INVALID_NAME_CHARS = re.compile(r"[^A-Za-z0-9_-]")
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -39,12 +41,17 @@ def to_openai(message: BaseMessage) -> dict[str, Any]:
 
 
 def extract_text(content: Any) -> str:
-    """Return the text of a message; the texts of a list of blocks are joined."""
+    """Return the text of a message; the texts of a list of blocks are joined, but for thoughts."""
     if isinstance(content, str):
         return content
     blocks = content if isinstance(content, list) else []
-    texts = [block.get("text") if isinstance(block, dict) else block for block in blocks]
+    texts = [block.get("text") if isinstance(block, dict) else block for block in blocks if not _is_thought(block)]
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def _is_thought(block: Any) -> bool:
+    """Return whether a block is a thought: of Gemini by its mark, of others by its type."""
+    return isinstance(block, dict) and bool(block.get("thought") or block.get("type") in THOUGHT_TYPES)
 
 
 def _convert_assistant(message: AIMessage) -> dict[str, Any]:

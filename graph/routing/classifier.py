@@ -18,6 +18,7 @@ from graph.routing.patterns import normalize
 from graph.routing.scoring import MAX_REQUEST_CHARS
 from graph.routing.words import read_words
 from graph.sanitize import sanitize_value
+from graph.thoughts import strip_thoughts
 from graph.usage.call import build_usage, build_usage_metadata, usage_of
 from graph.usage.tokens import estimate_tokens
 from prompts import CLASSIFIER, ORCHESTRATOR, Agent
@@ -76,7 +77,7 @@ async def _ask_model(
         )
         raise
     on_usage(usage_of(answer, size, agent=ORCHESTRATOR, purpose="classification"))
-    return _parse_choice(str(answer.text), team)
+    return _parse_choice(strip_thoughts(str(answer.text)), team)
 
 
 def _make_cache_key(text: str, team: Mapping[str, Agent], model: str) -> Hashable:

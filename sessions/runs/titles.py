@@ -1,6 +1,7 @@
 """Title a session: its first message at once, later a better title from the model, while nobody waits."""
 
 import logging
+import re
 from functools import partial
 
 from langchain_core.language_models import BaseChatModel
@@ -11,6 +12,7 @@ from graph import wire
 from graph.db.retry import DATABASE_ERRORS
 from graph.errors import AgentRuntimeError
 from graph.sanitize import escape_invisible
+from graph.thoughts import strip_thoughts
 from graph.usage import totals
 from graph.usage.call import usage_of
 from graph.usage.meter import Meter
@@ -25,6 +27,19 @@ from sessions.store.database import Database
 log = logging.getLogger("agent_runtime.titles")
 MAX_PROMPT_CHARACTERS = 4_000
 """The start of a message is enough for a title, and bounds its price."""
+
+_TITLE_EDGES = " \t#*_`\"'«»“”‘’„."
+"""Marks and quotes around a title."""
+_TITLE_TAG = re.compile(r"<title>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+_LIST_MARK = re.compile(r"(?:[-–—•+>]|[0-9]{1,2}[.)])\s+")
+_LABEL = re.compile(
+    r"(?:(?:here(?:'s|’s| is| are)|вот)\b[^:]*|(?:sure|okay|ok|certainly|of course)\b[^:]*\btitle\b[^:]*"
+    r"|(?:(?:a|the|new|short|suggested|session|chat|conversation) )?title(?: for [^:]*)?"
+    r"|(?:краткий )?заголовок|название)"
+    r"\W*[:\uff1a]\W*(?=\w)",
+    re.IGNORECASE,
+)
+"""The words of a model before its title."""
 
 
 class Titles:
@@ -66,12 +81,24 @@ def initial_title(message: wire.Message) -> str:
 
 
 def extract_title(answer: str) -> str:
-    """Return the title in a model's answer; empty if there is none."""
+    """Return the title in a model's answer, without thoughts, labels and marks; empty if there is none."""
+    answer = strip_thoughts(answer)
+    if tagged := _TITLE_TAG.search(answer):
+        answer = tagged[1]
     if answer.lstrip().startswith(("{", "[", "<", "```")):
         return ""
-    lines = [line.strip(" \t#*_`\"'«»“”.") for line in answer.splitlines()]
-    title = str(escape_invisible(next(filter(None, lines), "")))
+    lines = map(_clean_title, answer.splitlines())
+    title = str(escape_invisible(next((line for line in lines if line and not line.endswith(":")), "")))
     return title if len(title) <= session_rows.MAX_TITLE_CHARACTERS else ""
+
+
+def _clean_title(line: str) -> str:
+    """Return a line without list mark, label, quotes and full stop. A line that only introduces ends with a colon."""
+    line = line.strip(_TITLE_EDGES)
+    for prefix in (_LIST_MARK, _LABEL):
+        if match := prefix.match(line):
+            line = line[match.end() :].strip(_TITLE_EDGES)
+    return line
 
 
 def store_title(connection: Connection, run: RunHandle, title: str, cost: wire.Usage) -> None:

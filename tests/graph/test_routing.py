@@ -153,6 +153,9 @@ VALID_CHOICE = json.dumps({"agent": "architect", "confidence": "medium", "reason
         f"I think {{so}}: {VALID_CHOICE} That is it.",
         VALID_CHOICE.replace("architect", " Architect ").replace("medium", "MEDIUM"),
         VALID_CHOICE.replace('"medium"', "0.7"),
+        f"<think>Not {VALID_CHOICE.replace('architect', 'coder')}</think>\n{VALID_CHOICE}",
+        f"Not {VALID_CHOICE.replace('architect', 'coder')}\n</think>\n{VALID_CHOICE}",
+        f"<think>{'Hm. ' * MAX_REQUEST_CHARS}</think>{VALID_CHOICE}",
     ],
 )
 async def test_model_choice_is_used(answer: str) -> None:
@@ -174,6 +177,7 @@ async def test_model_choice_is_used(answer: str) -> None:
         VALID_CHOICE.replace("architect", "universal"),
         VALID_CHOICE.replace("architect", "orchestrator"),
         '{"a":' * 9_999,
+        f"<think>It may be {VALID_CHOICE}",
         LLMUnavailable("It is down."),
     ],
 )

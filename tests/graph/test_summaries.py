@@ -142,12 +142,14 @@ async def test_shutdown_does_not_wait_for_a_summary(tmp_path: Path) -> None:
     assert len(llm.summary_prompts) == 2
 
 
-@pytest.mark.parametrize("failure", [LLMUnavailable("It is down."), RuntimeError("It broke."), say_text(" ")])
+@pytest.mark.parametrize(
+    "failure", [LLMUnavailable("It is down."), RuntimeError("It broke."), say_text("<think>Hm</think> ")]
+)
 async def test_failed_summary_is_retried_later_and_fails_no_turn(tmp_path: Path, failure: ScriptLine) -> None:
     llm = make_model(
         choose_agent("ask"),
         *script_turns(range(40)),
-        summaries=[failure, failure, say_text("Read them."), say_text("More.")],
+        summaries=[failure, failure, say_text("<think>Hm</think>\nRead them."), say_text("Hm\n</think>\nMore.")],
     )
     async with start_service(llm, settings_for(tmp_path, **SMALL_WINDOW)) as client:
         await read_files(client.open_session(), range(40))

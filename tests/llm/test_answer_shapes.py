@@ -238,3 +238,24 @@ async def test_whole_calls_without_number_and_id_are_kept_apart() -> None:
     parts = [name_part("read_file", '{"path":"a"}'), name_part("read_file", '{"path":"b"}'), name_part("list_files")]
     message = await read_body(encode_sse(*map(call_delta, parts), TOOL_CALLS, done=True))
     assert list_paths(message) == [("read_file", "a"), ("read_file", "b"), ("list_files", None)]
+
+
+@pytest.mark.parametrize(
+    "text", ["\u200b", "\ufeff \n", "\u2800", "<think>Hm</think>", "<think>Hm</think>\n\u00a0", "<think>Hm", "</think>"]
+)
+@pytest.mark.parametrize("is_streaming", [True, False])
+async def test_answer_that_nobody_can_see_is_requested_again(text: str, is_streaming: bool) -> None:
+    steps = [respond_text(text), respond_text("Hello.")]
+    async with open_scripted_model(*steps, llm_streaming=is_streaming) as (llm, model):
+        assert (await stream_answer(model)).content == "Hello."
+    assert len(llm.requests) == 2
+
+
+async def test_blocks_of_thoughts_are_no_text() -> None:
+    blocks = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+        {"type": "reasoning", "text": "Hm"},
+        {"text": "Hm", "thought": True},
+        {"type": "text", "text": "Hello"},
+    ]
+    assert (await read_body(encode_sse(build_delta(content=blocks), STOP, done=True))).content == "Hello"

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessageChunk
 from graph.errors import LLMUnavailable
 from graph.settings import Settings
 from prompts import TITLE_PROMPT
+from sessions.runs.titles import extract_title
 from tests.support.eventually import eventually
 from tests.support.scripted import DeferredReply, ScriptedModel, choose_agent, make_model, say_text
 from tests.support.service import SessionClient, settings_for, start_service
@@ -99,6 +100,45 @@ async def test_title_keeps_joined_characters(tmp_path: Path) -> None:
         session = client.open_session()
         await session.send_text("Mend the 👨\u200d👩\u200d👧 of می\u200cخواهم")
         assert await fetch_title(session) == "Mend the 👨\u200d👩\u200d👧 of می\u200cخواهم"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Okay, a short title.\n</think>\nFix the parser",
+        "<think>\nA short title: parser.\n</think>\n\nFix the parser",
+        "Title: Fix the parser",
+        "**Title:** Fix the parser.",
+        "Title: <title>Fix the parser</title>",
+        "<title>Fix the parser</title>",
+        "- Fix the parser",
+        "1. Fix the parser\n2. Mend it",
+        "Here is a title:\nFix the parser",
+        'Here\'s a title for the conversation: "Fix the parser"',
+        "Sure! A short title:\n\n> **Fix the parser**",
+        "‘Fix the parser’",
+        "Заголовок: Fix the parser",
+    ],
+)
+async def test_only_the_title_of_an_answer_is_kept(tmp_path: Path, answer: str) -> None:
+    llm = make_model(say_text("Done."), choices=[say_title(answer)])
+    async with start_service(llm, build_settings(tmp_path)) as client:
+        session = client.open_session()
+        await session.send_text("Mend it")
+        await wait_for_usage(session)
+        assert await fetch_title(session) == "Fix the parser"
+
+
+@pytest.mark.parametrize(
+    "title", ["Fix page title: wrong encoding", "Explain the <title> tag", "3 parsers: which one?", "Titles in Word"]
+)
+def test_words_that_look_like_a_label_stay(title: str) -> None:
+    assert extract_title(title) == title
+
+
+@pytest.mark.parametrize("answer", ["<think>Hm", "Here is a title:", "\u200b"])
+def test_answer_without_a_title_has_none(answer: str) -> None:
+    assert extract_title(answer) == ""
 
 
 @pytest.mark.parametrize("answer", ["", " \n ", '{"title": "x"}', "```json\n{}", "word " * 40, "x" + "\u200b" * 50])
