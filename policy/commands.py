@@ -1,17 +1,16 @@
 """Prove that a command only reads. A command that the tables do not contain is not proven."""
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from policy.allowlist import FORBIDDEN_TRAILING_WORDS, PROGRAM_SIGNATURES, VERSION_OPTIONS
+from policy.allowlist import PROGRAM_SIGNATURES, VERSION_OPTIONS
 from policy.expressions import EXPRESSION_CHECKS
 from policy.git_reads import check_git
 from policy.paths import find_path_error
 from policy.shell import ShellCommand, ShellWord, Unproven, parse_commands, quote_word, tokenize_without_shell
 from policy.signatures import check_signature, parse_signature
-from policy.values import OUTSIDE_WORKSPACE
+from policy.trailing_words import check_trailing_words
 
 
 class CommandClass(StrEnum):
@@ -57,6 +56,8 @@ def _classify_arguments(arguments: Mapping[str, Any]) -> CommandClass:
 def _classify_invocation(command: ShellCommand) -> CommandClass:
     """Return READ_ONLY or GIT_READ. Raises Unproven."""
     name, *words = _extract_texts(command)
+    if any(word.is_zsh_glob and not _is_revision(name, word) for word in command.words):
+        raise Unproven("it holds a character that selects names in zsh; quote it")
     if words in ([option] for option in VERSION_OPTIONS.get(name, ())):
         return CommandClass.READ_ONLY
     if name in PROGRAM_SIGNATURES and words in (["--help"], ["--version"]):
@@ -71,6 +72,11 @@ def _classify_invocation(command: ShellCommand) -> CommandClass:
     elif name not in EXPRESSION_CHECKS:
         raise Unproven(f"{quote_word(name)} is not a program that is known to only read")
     return CommandClass.READ_ONLY
+
+
+def _is_revision(program: str, word: ShellWord) -> bool:
+    """Return whether a word is a revision of git, as `HEAD~2`: names that zsh puts in its place are no options."""
+    return program == "git" and word.text[0].isalnum() and "#" not in word.text
 
 
 def _extract_texts(command: ShellCommand) -> list[str]:
@@ -88,27 +94,8 @@ def _check_plain_parse(parsed: list[list[str]], chain: list[ShellCommand]) -> No
         if parsed != shell_words:
             _classify_invocation(ShellCommand(_make_literal_words(words), is_piped=number > 0))
     program, rest = shell_words[0][0], [word for words in parsed[1:] for word in words]
-    forbidden = FORBIDDEN_TRAILING_WORDS.get(program, "")
-    if rest and (forbidden is None or any(_is_dangerous_word(word, forbidden, program) for word in rest)):
-        raise Unproven(f"a client that uses no shell would give all of it to {program}")
+    check_trailing_words(program, rest)
 
 
 def _make_literal_words(words: list[str]) -> list[ShellWord]:
     return [ShellWord(word, is_literal=True) for word in words]
-
-
-PRINTING_PROGRAMS = {"echo", "printf", "true", "false"}
-"""Programs that open no file, so a path among their words does no harm."""
-
-
-def _is_dangerous_word(word: str, forbidden: str, program: str) -> bool:
-    """Return whether the program could do harm with a word of a later command.
-
-    `forbidden` is a pattern of its words, empty for none.
-    """
-    if forbidden and re.match(forbidden, word):
-        return True
-    glued = word[2:] if word.startswith("-") else ""
-    return program not in PRINTING_PROGRAMS and bool(
-        OUTSIDE_WORKSPACE.search(word) or (len(glued) > 1 and OUTSIDE_WORKSPACE.search(glued))
-    )

@@ -11,6 +11,9 @@ from policy.shell import ShellCommand, ShellWord, Unproven, quote_word
 from policy.signatures import parse_signature, parse_words
 from policy.values import VALUE_CHECKS
 
+MAX_MERGED_FILES = 16
+"""Files that `sort -m` merges without a temporary file, in GNU by default."""
+
 FIND_ARGUMENTS = {
     **dict.fromkeys(["!", "(", ")", "-a", "-and", "-o", "-or", "-not", ","], ""),
     **dict.fromkeys(["-print", "-print0", "-ls", "-prune", "-quit", "-true", "-false", "-empty", "-depth", "-d"], ""),
@@ -170,6 +173,27 @@ def check_rg(command: ShellCommand) -> None:
         raise Unproven("it would wait for input; name a folder")
 
 
+def check_diff(command: ShellCommand) -> None:
+    """Check the calls of diff. Raises Unproven if it would follow the links that it finds in folders."""
+    used, _ = parse_words(parse_signature(PROGRAM_SIGNATURES["diff"]), command.words[1:])
+    if used & {"-r", "--recursive"} and "--no-dereference" not in used:
+        raise Unproven("it would follow links; add --no-dereference")
+
+
+def check_ls(command: ShellCommand) -> None:
+    """Check the calls of ls. Raises Unproven if it would follow the links that it finds in folders."""
+    used, _ = parse_words(parse_signature(PROGRAM_SIGNATURES["ls"]), command.words[1:])
+    if used & {"-R", "--recursive"} and used & {"-L", "-H", "--dereference"}:
+        raise Unproven("it would follow links")
+
+
+def check_sort(command: ShellCommand) -> None:
+    """Check the calls of sort. Raises Unproven if it would merge more files than it opens at once."""
+    used, operands = parse_words(parse_signature(PROGRAM_SIGNATURES["sort"]), command.words[1:])
+    if used & {"-m", "--merge"} and (len(operands) > MAX_MERGED_FILES or any(word.is_glob for word in operands)):
+        raise Unproven("it may write a temporary file")
+
+
 def check_seq(command: ShellCommand) -> None:
     """Check the numbers of seq. Raises Unproven if it prints too many lines, or may never end."""
     _, operands = parse_words(parse_signature(PROGRAM_SIGNATURES["seq"]), command.words[1:])
@@ -191,6 +215,9 @@ EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
     "fgrep": _check_perl_regex,
     "rg": check_rg,
     "seq": check_seq,
+    "diff": check_diff,
+    "ls": check_ls,
+    "sort": check_sort,
     "tr": _require_pipe,
     "strings": _forbid_pattern(r"^@", "strings reads options from a file that is named so"),
     "tree": _forbid_pattern(r"^-[^-]*[IP].|^-[^-]+[IP]", "tree takes the letters after -I and -P for options"),

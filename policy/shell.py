@@ -27,6 +27,8 @@ class ShellWord(NamedTuple):
     """True if a shell would look for names that match it."""
     is_literal: bool = False
     """True if no shell reads it, so that nothing in it is expanded."""
+    is_zsh_glob: bool = False
+    """True if zsh would look for names as well, where EXTENDED_GLOB is set: `^a` is all names but a."""
 
 
 MAX_QUOTED_CHARACTERS = 40
@@ -156,6 +158,8 @@ PROGRAM_NAME = re.compile(r"[a-z][a-z0-9_+.-]*|\[")
 
 EXPANDING_START = re.compile(r"[~=#]")
 """The start of a home folder (~), of a program's path in zsh (=) or of a comment (#)."""
+ZSH_GLOB = re.compile(r"[\^#~]")
+"""Characters that select names in zsh with EXTENDED_GLOB, which widespread configurations set."""
 EXPANDING_TILDE = re.compile(r"[=:]~")
 """A home folder inside a word, as in an assignment."""
 
@@ -171,7 +175,8 @@ def _parse_word(token: ShellToken) -> ShellWord:
     is_glob = any(re.search(r"[*?\[]", raw) for raw in plain) and token != [("plain", "[")]
     if is_glob and sum(raw.count("*") for raw in plain) > MAX_STARS:
         raise Unproven("it holds a glob with many stars")
-    return ShellWord("".join(_unquote_piece(kind, raw) for kind, raw in token), is_glob)
+    text = "".join(_unquote_piece(kind, raw) for kind, raw in token)
+    return ShellWord(text, is_glob, is_zsh_glob=any(ZSH_GLOB.search(raw) for raw in plain))
 
 
 def _unquote_piece(kind: str, raw: str) -> str:

@@ -32,6 +32,7 @@ SHELLS = [
     Shell("bash", ("bash", "--norc", "-c"), "bash"),
     Shell("dash", ("dash", "-c"), "dash"),
     Shell("zsh", ("zsh", "-f", "-c"), "zsh"),
+    Shell("zsh with extended globs", ("zsh", "-f", "-o", "extendedglob", "-c"), "zsh"),
     Shell("mksh", ("mksh", "-c"), "mksh"),
     Shell("busybox sh", ("busybox", "sh", "-c"), "busybox"),
     Shell("ksh93", ("ksh93", "-c"), "ksh93u+m"),

@@ -22,7 +22,7 @@ READ_ONLY_COMMANDS = read_lines("read_only_commands.txt")
 HARMLESS_BUT_UNPROVEN = {
     "cat my\\ file.txt",
     'stat -f "%z" README.md',
-    "date -r README.md",
+    *("date -r README.md", "date -d 'yesterday' +%F", "diff -r src tests", "diff -rq src tests"),
     'xxd "my file.txt" | head -5',
     "awk -F, 'NR>1 {sum+=$3} END {print sum/(NR-1)}' data.csv",
     *("rg TODO", "rg -g '*.py' \"def \"", 'rg -tjs -n "function"', 'rg "fn\\s+\\w+" --type rust'),
@@ -40,6 +40,8 @@ NEIGHBOURS = [
     *("jq '.a.b[0]' f", "jq '{name: .name, n: (.items | length)}' f", "jq -r '.[] | \"\\(.a)-\\(.b)\"' f"),
     *("grep -E 'a{1,3}' f", "grep -P '^a+$' f", "grep -rn foo src", "cat f | sort -", "cat f | tr a b", "ps aux"),
     *("seq 1 100", "seq 0.5 0.5 10", "seq -f %03g 1 9", "find . -name '*.py' -printf '%p %s\\n'", "nl -w 4 f"),
+    *("tail -n 5 f | cut -f1", "sha256sum f | cut -c1-8", "diff -r --no-dereference a b", "ls -R src", "ls -L src"),
+    *("grep '^x' f", "cat 'a#b'", "sort -m a b", "find . -type f | wc -l", "cat f | sort -rn | head -5"),
     *("date +%Y%m%d", "ls --time-style=+%H:%M", "stat -c '%n %s' f", "expand -t 4 f", "echo 50% done", "cut -f1,3-5 f"),
 ]
 """Ordinary commands beside those of the attacks."""
