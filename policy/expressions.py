@@ -151,15 +151,13 @@ def _require_pipe(command: ShellCommand) -> None:
         raise Unproven("it would wait for input")
 
 
-PERL_OPTION = re.compile(r"-[A-Za-z]*P[A-Za-z]*|--perl-regexp|--pcre2")
+PERL_OPTIONS = {"-P", "--perl-regexp", "--pcre2"}
 
 
 def _check_perl_regex(command: ShellCommand) -> None:
     """Check that an engine that backtracks gets no repeated group. Raises Unproven otherwise."""
-    words = [word.text for word in command.words[1:]]
-    if any(PERL_OPTION.fullmatch(word) for word in words) and not all(
-        is_bounded_regex(word, backtracks=True) for word in words
-    ):
+    used, _ = parse_words(parse_signature(PROGRAM_SIGNATURES[command.words[0].text]), command.words[1:])
+    if used & PERL_OPTIONS and not all(is_bounded_regex(word.text, backtracks=True) for word in command.words[1:]):
         raise Unproven("its expression may take exponential time")
 
 

@@ -63,12 +63,17 @@ def _find_alternative_error(pattern: str) -> str | None:
 
 def _can_match(part: str, name: str) -> bool:
     """Return whether a part of the pattern can match the name, in a library where wildcards match a dot."""
-    regex, position = "", 0
-    for found in SET.finditer(part):
-        regex += _translate(part[position : found.start()]) + "."
-        position = found.end()
-    return re.fullmatch(regex + _translate(part[position:]), name, re.IGNORECASE) is not None
+    ends = {0}
+    for character in SET.sub("?", part):
+        if character == "*":
+            ends = set(range(min(ends), len(name) + 1))
+        else:
+            ends = {end + 1 for end in ends if end < len(name) and character in ("?", *_variants(name[end]))}
+        if not ends:
+            return False
+    return len(name) in ends
 
 
-def _translate(text: str) -> str:
-    return "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in text)
+def _variants(letter: str) -> str:
+    """Return the characters that some file systems take for the letter."""
+    return letter + letter.upper() + ("\u0130\u0131" if letter == "i" else "")

@@ -36,6 +36,19 @@ def _is_text(word: ShellWord) -> bool:
     return not word.is_glob or not re.match(r"[*?\[-]", word.text)
 
 
+PS_COLUMNS = frozenset(
+    {
+        *("%cpu", "%mem", "args", "cmd", "comm", "command", "cputime", "egroup", "etime", "etimes", "euser"),
+        *("gid", "group", "lstart", "ni", "nice", "nlwp", "pcpu", "pgid", "pid", "pmem", "ppid", "pri"),
+        *("psr", "rgroup", "rss", "rssize", "ruser", "sess", "sid", "stat", "state", "stime", "thcount"),
+        *("time", "tname", "tpgid", "tt", "tty", "ucmd", "uid", "user", "vsize", "vsz", "wchan"),
+    }
+)
+"""The columns of ps that show no environment."""
+RANGE = re.compile(r"\d{1,6}(?:-\d{0,6})?|-\d{1,6}")
+"""A range of fields or bytes. Six digits: some programs allocate memory for the highest number."""
+
+
 def _make_matcher(pattern: str) -> Callable[[ShellWord], bool]:
     return lambda word: re.fullmatch(pattern, word.text) is not None
 
@@ -48,21 +61,17 @@ VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
     "FILE": lambda word: word.text == "-" or _is_path(word),
     "FOLDER": lambda word: word.text[:1] not in "+-" and not word.is_glob and _is_path(word),
     "OBJECT": lambda word: not word.text.startswith("@") and _is_path(word),
-    "DAY": _make_matcher(r"(?!.*TZ).*([A-Za-z@:]|\d-).*"),
+    "DAY": lambda word: "TZ" not in word.text and re.search(r"[A-Za-z@:]|\d-", word.text) is not None,
     "TEXT": lambda word: True,
     "RE": lambda word: not word.text.startswith("-") and regexes.is_bounded_regex(word.text),
     "GLOB": lambda word: bool(word.text) and _is_text(word) and regexes.is_bounded_glob(word.text),
-    "TRSET": lambda word: "*" not in word.text or not re.search(r"\[.*\*", word.text),  # [x*N] repeats a character
+    "TRSET": lambda word: "*" not in word.text.partition("[")[2],  # [x*N] repeats a character
     "WIDTH": lambda word: formats.is_width(word.text),
     "TABS": lambda word: formats.is_width_list(word.text),
-    "RANGES": _make_matcher(r"\d{0,6}-?\d{0,6}(?:,\d{0,6}-?\d{0,6}){0,99}"),
+    "RANGES": lambda word: all(RANGE.fullmatch(part) for part in word.text.split(",")),
     "SMALL": lambda word: word.text.isascii() and word.text.isdigit() and int(word.text[:9]) <= MAX_SMALL_COUNT,
     "THREADS": lambda word: word.text.isascii() and word.text.isdigit() and int(word.text[:9]) <= MAX_THREADS,
-    "COLUMNS": _make_matcher(
-        r"(?:%cpu|%mem|args|cmd|comm|command|cputime|egroup|etime|etimes|euser|gid|group|lstart|ni"
-        r"|nice|nlwp|pcpu|pgid|pid|pmem|ppid|pri|psr|rgroup|rss|rssize|ruser|sess|sid|stat|state|stime|thcount|time"
-        r"|tname|tpgid|tt|tty|ucmd|uid|user|vsize|vsz|wchan|[,= ]){1,40}"
-    ),
+    "COLUMNS": lambda word: set(re.split("[,= ]", word.text)) <= PS_COLUMNS | {""},
     "SEQFORMAT": lambda word: formats.is_safe_seq_format(word.text),
     "STATFORMAT": lambda word: formats.is_safe_stat_format(word.text),
     "TIMESTYLE": lambda word: (

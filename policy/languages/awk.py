@@ -1,78 +1,22 @@
 """Recognize the awk scripts that only read their input and print, within bounds of memory and time."""
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
+from policy.languages.awk_tokens import END, FOR_IN, FUNCTIONS, KEYWORDS, Token, read_tokens, token_at
 from policy.languages.formats import is_safe_awk_format
 from policy.languages.regexes import is_bounded_regex
-from policy.limits import MAX_FIELD, MAX_GROWTH, MAX_LOOPS, MAX_SCRIPT_LENGTH, MAX_VARIABLE_LENGTH
+from policy.limits import MAX_FIELD, MAX_GROWTH, MAX_LOOPS, MAX_SCRIPT_LENGTH
 
-TOKEN = re.compile(
-    r"""[ \t]*(?:(?P<string>"(?:[^"\\]|\\.)*+")|(?P<number>\d++(?:\.\d++)?+)|(?P<name>[A-Za-z_]\w*+)
-    |(?P<mark>&&|\|\||!~|[=!<>]=|[-+*%]=|\+\+|--|[-+*%=!<>~,;?:$(){}\[\]]))[ \t]*""",
-    re.VERBOSE,
-)
-REGEX = re.compile(r"""[ \t]*/((?:[^/\\\[\]"\s]|\\[^/"\s]|[ ])+)/[ \t]*""")
-BEFORE_REGEX = {"~", "!~", "!", ",", "&&", "||", "("}
-"""The tokens, beside the beginning, after which a slash starts an expression. After others programs differ."""
-FUNCTIONS = frozenset(
-    {"length", "substr", "index", "split", "match", "sub", "gsub", "tolower", "toupper", "sprintf", "int"}
-)
-KEYWORDS = frozenset({"BEGIN", "END", "print", "printf", "in", "next", "if", "else", "exit", "for"})
-VARIABLES = frozenset({"NR", "NF", "FNR", "FS", "OFS", "FILENAME"})
-RESERVED = frozenset(
-    {
-        *("getline", "system", "close", "fflush", "while", "do", "function", "func", "delete", "return", "nextfile"),
-        *("switch", "case", "default", "break", "continue", "include", "load"),
-    }
-)
-FOR_IN = re.compile(r"\bfor\s*\(\s*[a-z]\w*\s+in\s+[a-z]\w*\s*\)")
-"""The only loop that is sure to end."""
 ASSIGNMENTS = frozenset({"=", "+=", "-=", "*=", "%=", "++", "--"})
-
-
-class Token(NamedTuple):
-    kind: str
-    text: str
-    """Without the quotes of a string and the slashes of an expression."""
-
-
-END = Token("end", "")
 
 
 def is_safe_awk(script: str) -> bool:
     """Return whether the script only reads its files and prints, ends, and needs bounded memory."""
     if len(script) > MAX_SCRIPT_LENGTH or not script.strip() or len(FOR_IN.findall(script)) > MAX_LOOPS:
         return False
-    tokens = _read_tokens(FOR_IN.sub(" ", script))
+    tokens = read_tokens(FOR_IN.sub(" ", script))
     return tokens is not None and all(check(tokens) for check in (_has_balanced_output, *CHECKS))
-
-
-def _read_tokens(script: str) -> list[Token] | None:
-    """Return the tokens; None if the text has a second reading or names something that is not listed."""
-    tokens: list[Token] = []
-    position = 0
-    while position < len(script):
-        last = tokens[-1].text if tokens and tokens[-1].kind == "mark" else "" if tokens else "~"
-        regex = REGEX.match(script, position) if last in BEFORE_REGEX else None
-        found = regex or TOKEN.match(script, position)
-        if found is None:
-            return None
-        position = found.end()
-        kind = "regex" if regex else found.lastgroup or ""
-        token = Token(kind, found[1] if regex else found[kind].strip('"') if kind == "string" else found[kind])
-        if kind == "name" and not _is_known(token.text, script[position : position + 1]):
-            return None
-        tokens.append(token)
-    return tokens
-
-
-def _is_known(name: str, following: str) -> bool:
-    if name in KEYWORDS | FUNCTIONS | VARIABLES:
-        return name != "for"
-    return name.islower() and len(name) <= MAX_VARIABLE_LENGTH and name not in RESERVED and following != "("
 
 
 def _has_balanced_output(tokens: Sequence[Token]) -> bool:
@@ -87,10 +31,6 @@ def _has_balanced_output(tokens: Sequence[Token]) -> bool:
     return depth == 0 or not any(token.text.startswith(">") for token in tokens)
 
 
-def _at(tokens: Sequence[Token], index: int) -> Token:
-    return tokens[index] if 0 <= index < len(tokens) else END
-
-
 def _has_bounded_texts(tokens: Sequence[Token]) -> bool:
     """Return whether every expression, and every string that may be used as one, is bounded."""
     return all(is_bounded_regex(token.text) for token in tokens if token.kind in ("regex", "string"))
@@ -99,13 +39,13 @@ def _has_bounded_texts(tokens: Sequence[Token]) -> bool:
 def _has_literal_patterns(tokens: Sequence[Token]) -> bool:
     """Return whether patterns and formats are literals: from data they could take any memory or time."""
     for index, token in enumerate(tokens):
-        following = _at(tokens, index + 1)
+        following = token_at(tokens, index + 1)
         if token.text in ("~", "!~") and token.kind == "mark" and following.kind not in ("regex", "string"):
             return False
-        if token == Token("name", "FS") and following.text == "=" and _at(tokens, index + 2).kind != "string":
+        if token == Token("name", "FS") and following.text == "=" and token_at(tokens, index + 2).kind != "string":
             return False
         if token.kind == "name" and token.text in ("printf", "sprintf"):
-            first = _at(tokens, index + 2) if following.text == "(" else following
+            first = token_at(tokens, index + 2) if following.text == "(" else following
             is_syntax_error = first == Token("mark", "%")  # as a client passes it that drops the quotes
             if not is_syntax_error and (first.kind != "string" or not is_safe_awk_format(first.text)):
                 return False
@@ -142,7 +82,7 @@ def _names_small_fields(tokens: Sequence[Token]) -> bool:
     for index, token in enumerate(tokens):
         if token != Token("mark", "$"):
             continue
-        following = _at(tokens, index + 1)
+        following = token_at(tokens, index + 1)
         if following == Token("mark", "("):
             inner = {part.text for part in next(_arguments(tokens, index + 1)) if part.kind != "number"}
             numbers = [part for part in next(_arguments(tokens, index + 1)) if part.kind == "number"]
@@ -168,9 +108,11 @@ def _assigns_small_fields(tokens: Sequence[Token]) -> bool:
 
 
 def _is_small_target(tokens: Sequence[Token], index: int, *, is_prefix: bool, operator: str) -> bool:
-    token, before = _at(tokens, index), _at(tokens, index - 1)
+    token, before = token_at(tokens, index), token_at(tokens, index - 1)
     if is_prefix and token.text == "$":
-        return _at(tokens, index + 1).kind == "number" and len(_at(tokens, index + 1).text) <= len(str(MAX_FIELD))
+        return token_at(tokens, index + 1).kind == "number" and len(token_at(tokens, index + 1).text) <= len(
+            str(MAX_FIELD)
+        )
     if token == Token("name", "NF"):
         return before.text == "$" and operator not in ("++", "--")
     if token.kind == "number":
@@ -180,9 +122,9 @@ def _is_small_target(tokens: Sequence[Token], index: int, *, is_prefix: bool, op
 
 def _grows_slowly(tokens: Sequence[Token]) -> bool:
     """Return whether no text grows exponentially: by joining variables, or by repeated substitutions."""
-    growth = 1
+    growth, assigned = 1, _assigned_names(tokens)
     for index, token in enumerate(tokens):
-        if token == Token("mark", "=") and not _is_small_join(tokens, index):
+        if token == Token("mark", "=") and not _is_small_join(tokens, index, assigned):
             return False
         if token.kind == "name" and token.text in ("sub", "gsub"):
             arguments = [*_arguments(tokens, index + 1)]
@@ -194,15 +136,17 @@ def _grows_slowly(tokens: Sequence[Token]) -> bool:
     return growth <= MAX_GROWTH
 
 
-def _is_small_join(tokens: Sequence[Token], index: int) -> bool:
+def _is_small_join(tokens: Sequence[Token], index: int, assigned: set[str]) -> bool:
     """Return whether the assignment at `index` joins at most one variable to texts that do not depend on variables."""
     value = [*_value(tokens, index + 1)]
+    if value[-1:] == [Token("mark", "=")]:
+        return False
     variables = sum(token.kind == "name" and token.text.islower() and token.text not in FUNCTIONS for token in value)
     joins = any(_ends_operand(a) and _starts_operand(b) for a, b in pairwise(value))
     joins = joins or Token("name", "sprintf") in value
-    to_field = _at(tokens, index - 2).text == "$"
+    to_field = token_at(tokens, index - 2).text == "$"
     if to_field:
-        return not joins and not {token.text for token in value if token.kind == "name"} & _assigned_names(tokens)
+        return not joins and not {token.text for token in value if token.kind == "name"} & assigned
     return not joins or variables <= 1
 
 
@@ -212,13 +156,13 @@ def _assigned_names(tokens: Sequence[Token]) -> set[str]:
         near.text
         for index, token in enumerate(tokens)
         if token.kind == "mark" and token.text in ASSIGNMENTS
-        for near in (_at(tokens, index - 1), _at(tokens, index + 1) if token.text in ("++", "--") else END)
+        for near in (token_at(tokens, index - 1), token_at(tokens, index + 1) if token.text in ("++", "--") else END)
         if near.kind == "name"
     }
 
 
 def _value(tokens: Sequence[Token], start: int) -> Iterator[Token]:
-    """Yield the tokens of an assigned value, without what stands in brackets."""
+    """Yield the tokens of an assigned value, without what stands in brackets, up to an assignment inside it."""
     depth = brackets = 0
     for token in tokens[start:]:
         if token.kind == "mark":
@@ -226,8 +170,10 @@ def _value(tokens: Sequence[Token], start: int) -> Iterator[Token]:
             depth += {"(": 1, ")": -1}.get(token.text, 0)
             if depth < 0 or (token.text in (";", "}", "{") and not brackets):
                 return
-        if not brackets:
+        if not brackets or token == Token("mark", "="):
             yield token
+        if token == Token("mark", "="):
+            return
 
 
 def _ends_operand(token: Token) -> bool:
