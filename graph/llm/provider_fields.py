@@ -14,8 +14,10 @@ from graph.tools.coercion import MAX_DEPTH
 log = logging.getLogger("agent_runtime.llm")
 
 MAX_BYTES = 512 * 1024
-"""Bytes of all fields and ids of one answer. The longest answers of today's models, thoughts included, have 128,000
+"""Bytes of all fields of one answer. The longest answers of today's models, thoughts included, have 128,000
 tokens, each about four bytes."""
+MAX_ID_CHARS = 16_000
+"""Characters of the id of a call. LiteLLM puts Gemini's signature into it, which has hundreds to some thousands."""
 MESSAGE_FIELDS = frozenset(
     {"role", "content", "tool_calls", "refusal", "function_call", "audio", "annotations", "name", "parsed"}
 )
@@ -44,7 +46,7 @@ class MessageFields:
 
     def join(self) -> dict[str, Any]:
         """Return the fields. A whole message after deltas sums up what has come, so it only adds what has not."""
-        return {**self._whole, **join_pieces(self._pieces)}
+        return {**join_pieces([self._whole]), **join_pieces(self._pieces)}
 
 
 def get_call_fields(part: dict[str, Any], function: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,29 +78,34 @@ class FieldEncoder:
     def __init__(self) -> None:
         self._left = MAX_BYTES
 
+    def keep_id(self, call_id: str | None) -> str | None:
+        """Return the id of a call; None if it is too long."""
+        if call_id and len(call_id) > MAX_ID_CHARS:
+            _log_loss("id", f"has {len(call_id)} characters")
+            return None
+        return call_id
+
     def encode(self, fields: dict[str, Any]) -> str:
         """Return the fields as a JSON object; empty if there are none."""
         texts = [
-            f"{to_storable_json(name)}: {text}" for name, value in fields.items() if (text := self._fit(name, value))
+            f"{to_storable_json(name)}: {text}"
+            for name, value in fields.items()
+            if (text := self._encode_value(name, value))
         ]
         return f"{{{', '.join(texts)}}}" if texts else ""
 
-    def fits(self, name: str, text: str) -> bool:
-        """Return whether a text fits, and count its bytes."""
-        size = len(text.encode(errors="surrogatepass"))
-        if size > self._left:
-            _log_loss(name, f"has {size} bytes, and {self._left} are left")
-            return False
-        self._left -= size
-        return True
-
-    def _fit(self, name: str, value: Any) -> str:
+    def _encode_value(self, name: str, value: Any) -> str:
+        """Return the value as JSON text; empty if JSON does not have it, or it does not fit."""
         try:
             text = to_storable_json(value)
         except ValueError:
             _log_loss(name, "holds a number that JSON does not have")
             return ""
-        return text if self.fits(name, text) else ""
+        if (size := len(text.encode())) > self._left:
+            _log_loss(name, f"has {size} bytes, and {self._left} are left")
+            return ""
+        self._left -= size
+        return text
 
 
 def _log_loss(name: str, reason: str) -> None:

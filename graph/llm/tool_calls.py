@@ -71,20 +71,19 @@ class ToolCallAssembler:
         invalid: list[InvalidToolCall] = []
         fields: list[str] = []
         for call in self._calls:
-            if call.id and not encoder.fits("id", call.id):
-                call.id = None
+            call_id = encoder.keep_id(call.id)
             call_fields = encoder.encode(join_pieces(call.fields))
             raw = "".join(call.arguments)
             arguments = parse_arguments(raw)
             if arguments is not None:
                 fields.insert(len(valid), call_fields)
-                valid.append(tool_call(name=call.name, args=arguments, id=call.id))
+                valid.append(tool_call(name=call.name, args=arguments, id=call_id))
             else:
                 fields.append(call_fields)
                 error = "The arguments are not a JSON object."
                 invalid.append(
                     invalid_tool_call(
-                        name=call.name, args=quote_arguments(sanitize_value(raw)), id=call.id, error=error
+                        name=call.name, args=quote_arguments(sanitize_value(raw)), id=call_id, error=error
                     )
                 )
         return valid, invalid, fields

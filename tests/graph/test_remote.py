@@ -17,7 +17,17 @@ from graph.execution.remote_format import derive_thread_id
 from graph.permissions.decisions import CANCELLED_RESULT, EDITED_NOTE
 from graph.settings import Settings
 from tests.support.langgraph_dev import LangGraphDev, start_langgraph_dev
-from tests.support.llm_server import Responder, ScriptedLLM, hang_after, respond_choice, respond_text, respond_tool_call
+from tests.support.llm_server import (
+    Responder,
+    ScriptedLLM,
+    build_delta,
+    encode_sse,
+    hang_after,
+    respond_choice,
+    respond_raw,
+    respond_text,
+    respond_tool_call,
+)
 from tests.support.paths import PROJECT_ROOT
 from tests.support.ports import find_free_port
 from tests.support.process import start_process
@@ -295,3 +305,18 @@ def drop_remember(approval: dict[str, Any]) -> dict[str, Any]:
 def summarize_history(history: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the role and the text of each message; for a call without text, its arguments."""
     return [(each["role"], each["content"] or each["tool_calls"][0]["function"]["arguments"]) for each in history]
+
+
+async def test_provider_data_survives_the_remote_graph(remote: RemoteServer, name: str, tmp_path: Path) -> None:
+    """The thread is JSON there; a model gets its own id and its fields back, also the characters no database takes."""
+    function = {"name": "read_file", "arguments": json.dumps({"path": "a.py"})}
+    call = {"id": "functions.read_file:0", "type": "function", "function": function, "extra_content": {"x": "\0\ud800"}}
+    deltas = build_delta(tool_calls=[{"index": 0, **call}], reasoning_content="Hm.\0"), build_delta("tool_calls")
+    async with remote.start_model(respond_raw(encode_sse(*deltas, done=True)), respond_text("Done.")) as model:
+        async with start_service(None, remote.build_settings(tmp_path)) as client:
+            *_, asked = await client.open_session(name).switch("coder", content="Read a.py")
+        async with start_service(None, remote.build_settings(tmp_path)) as client:
+            assert await client.open_session(name).send_result("x", asked["call_id"]) == [text_chunk("Done.")]
+        *_, request, result = model.requests[-1].body["messages"]
+        assert request == {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "Hm.\0"}
+        assert result["tool_call_id"] == call["id"]

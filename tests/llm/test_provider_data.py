@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from graph.llm.provider_fields import MAX_BYTES
 from graph.settings import Settings
+from tests.support.eventually import eventually
 from tests.support.llm_server import (
     JSON_TYPE,
+    LLMRequest,
     Responder,
     ScriptedLLM,
     build_delta,
@@ -35,9 +38,10 @@ def build_call(call_id: Any = "call_1", path: str = "a.py", **fields: Any) -> di
 
 def stream_answer(*calls: dict[str, Any], **fields: Any) -> Responder:
     """Answer with a stream: the fields of the message in one event, each call in another."""
-    deltas = [build_delta(role="assistant", content=None, **fields)]
+    deltas = [build_delta(**{"role": "assistant", "content": None, **fields})]
     deltas += [build_delta(tool_calls=[{"index": index, **call}]) for index, call in enumerate(calls)]
-    return respond_raw(encode_sse(*deltas, build_delta(finish_reason="tool_calls"), done=True))
+    end = build_delta(finish_reason="tool_calls" if calls else "stop")
+    return respond_raw(encode_sse(*deltas, end, done=True))
 
 
 def document_answer(*calls: dict[str, Any], **fields: Any) -> Responder:
@@ -319,3 +323,155 @@ async def test_other_model_gets_no_fields_and_the_ids_of_the_wire(tmp_path: Path
         (first, answers), _ = find_calls(llm)
         assert first == {"role": "assistant", "content": "", "tool_calls": [FULL_CALL], **FULL_FIELDS}
         assert answers == [FULL_CALL["id"]]
+
+
+async def test_fields_follow_the_conversation_to_another_agent(tmp_path: Path) -> None:
+    steps = stream_answer(FULL_CALL, **FULL_FIELDS), respond_text("Done."), respond_text("It prints.")
+    async with start_scripted(tmp_path, *steps, multi_agent_mode=True) as (llm, client):
+        session = client.open_session()
+        *_, call = await session.switch("coder", content="Read a.py")
+        await session.send_result("x", call["call_id"])
+        before = find_calls(llm)
+        await session.switch("ask", content="What does it do?")
+        assert find_calls(llm) == before
+        assert before[0][0] == {"role": "assistant", "content": "", "tool_calls": [FULL_CALL], **FULL_FIELDS}
+
+
+SECRET_CALL = build_call("SECRET id", function={"signature": "SECRET"}, extra_content={"signature": "SECRET"})
+SECRET_FIELDS: dict[str, Any] = {"reasoning_content": "SECRET", "thinking_blocks": [{"thinking": "SECRET"}]}
+
+
+async def test_nobody_else_sees_the_fields(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No client, no title, no log and no other part of the service shows them."""
+    caplog.set_level("DEBUG")
+    write = {"name": "write_file", "arguments": json.dumps({"path": "a.py", "content": "x"}), "note": "SECRET"}
+    steps = iter([([SECRET_CALL | {"function": write}], "I write."), ([], "Done.")])
+
+    def answer(request: LLMRequest) -> Responder:
+        if "tools" in request.body:
+            calls, text = next(steps)
+            return stream_answer(*calls, content=text, **SECRET_FIELDS)
+        choice = '{"agent": "coder", "confidence": "high", "reasoning": "It fits."}'
+        return document_answer(content=choice if "temperature" in request.body else "A title", **SECRET_FIELDS)
+
+    async with start_scripted(tmp_path, multi_agent_mode=True, llm_titles=True, log_level="DEBUG") as (llm, client):
+        llm.otherwise = answer
+        session = client.open_session(tokens=True, usage=True)
+        chunks = await session.send_text("Write a.py")
+        call_id = chunks[-1]["call_id"]
+        chunks += await session.decide("approve", call_id)
+        chunks += await session.send_result("written", call_id)
+        assert [chunk["content"] for chunk in chunks if chunk.get("content")][1:] == ["I write.", "Done."]
+
+        async def has_title() -> bool:
+            return bool((await session.get("/sessions/{id}"))["title"] == "A title")
+
+        await eventually(has_title, "the title")
+        paths = ["", "/history", "/export", "/view", "/calls", "/audit", "/usage", "/grants"]
+        shown = [chunks, *[await session.get(f"/sessions/{{id}}{path}") for path in paths]]
+        assert "SECRET" not in json.dumps(shown)
+        *_, last = [request.body for request in llm.requests if "tools" in request.body]
+        assert json.dumps(last).count("SECRET") == 6
+        assert "SECRET" not in json.dumps([request.body for request in llm.requests if "tools" not in request.body])
+    assert "SECRET" not in "\n".join(record.getMessage() for record in caplog.records if record.name != "httpcore")
+
+
+async def test_fields_are_dropped_with_their_messages(tmp_path: Path) -> None:
+    """A summary stands for messages that do not fit any more. No field gets into it, and none outlives its message."""
+
+    def answer(request: LLMRequest) -> Responder:
+        if "tools" not in request.body:
+            return respond_text("They read files.")
+        number = len(request.body["messages"])
+        return stream_answer(content=f"Read {number}.", **SECRET_FIELDS) if number > 2 else respond_text("Well.")
+
+    async with start_scripted(tmp_path, stream_answer(SECRET_CALL, **SECRET_FIELDS), context_tokens=6000) as (
+        llm,
+        client,
+    ):
+        llm.otherwise = answer
+        session = client.open_session()
+        *_, call = await session.send_text("Read a.py")
+        await session.send_result("x", call["call_id"])
+        assert json.dumps(llm.requests[-1].body).count("SECRET") == 6
+        while all("tools" in request.body for request in llm.requests):
+            await session.send_text("word " * 400)
+        await session.send_text("word " * 400)
+        (summarized,) = [request.body for request in llm.requests if "tools" not in request.body]
+        assert "SECRET" not in json.dumps(summarized)
+        assert "They read files." in json.dumps(llm.requests[-1].body)
+        assert find_calls(llm) == []
+
+
+async def test_fields_beyond_the_limit_are_dropped_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    long = "x" * MAX_BYTES
+    call = build_call(long, **SIGNATURE, long=long)
+    answer = document_answer(call, reasoning_content=long, reasoning="short", deep=json.loads("[" * 99 + "]" * 99))
+    async with start_scripted(tmp_path, answer, respond_text("Done."), log_level="WARNING") as (llm, client):
+        session = client.open_session()
+        *_, call = await session.send_text("Read a.py")
+        assert await session.send_result("x", call["call_id"]) == [text_chunk("Done.")]
+        ((sent, answers),) = find_calls(llm)
+        assert sent == {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [build_call(call["call_id"], **SIGNATURE)],
+            "reasoning": "short",
+        }
+        assert answers == [call["call_id"]]
+        losses = [record.getMessage() for record in caplog.records if "is not kept" in record.getMessage()]
+        assert [line.partition(" of ")[0] for line in losses] == [
+            "the field 'id'",
+            "the field 'long'",
+            "the field 'deep'",
+            "the field 'reasoning_content'",
+        ]
+
+
+async def test_fields_leave_room_for_the_conversation(tmp_path: Path) -> None:
+    """The fields of a message count as a part of the prompt, and are left out whole where they do not fit."""
+    fields = {"reasoning_content": "мысль " * 4_000}
+    async with start_scripted(
+        tmp_path, stream_answer(FULL_CALL, **fields), respond_text("Done."), context_tokens=6_000
+    ) as (llm, client):
+        session = client.open_session()
+        *_, call = await session.send_text("Read a.py")
+        assert await session.send_result("x", call["call_id"]) == [text_chunk("Done.")]
+        assert find_calls(llm) == [({"role": "assistant", "content": "", "tool_calls": [FULL_CALL]}, [FULL_CALL["id"]])]
+
+
+async def test_parallel_calls_have_their_own_fields(tmp_path: Path) -> None:
+    """The answers may come in any order, also to calls with arguments that nobody can read."""
+    broken = build_call("b:1", function={"arguments": "{", "note": "broken"}, extra="broken")
+    calls = [build_call("a:1", extra="a"), broken, build_call("c:1", "c.py", extra="c")]
+    async with start_scripted(tmp_path, stream_answer(*calls), respond_text("Done.")) as (llm, client):
+        session = client.open_session(parallel_tools=True)
+        *_, first, second = await session.send_text("Read them")
+        await session.send_result("c", second["call_id"])
+        await session.send_result("a", first["call_id"])
+        ((sent, _),) = find_calls(llm)
+        broken["function"]["arguments"] = "{}"
+        assert sorted(sent["tool_calls"], key=lambda call: str(call["id"])) == calls
+        results = {m["tool_call_id"]: m["content"] for m in llm.requests[-1].body["messages"] if m["role"] == "tool"}
+        assert (results["a:1"], results["c:1"], results["b:1"][:13]) == ("a", "c", "The arguments")
+
+
+@pytest.mark.parametrize("last", ["message", "choice"])
+async def test_fields_of_other_parts_of_the_answer_are_found(tmp_path: Path, last: str) -> None:
+    """Some services sum a stream up in a closing message, some put the calls into a second choice."""
+    message = {"role": "assistant", "content": "I see.", "tool_calls": [build_call(**SIGNATURE)], "late": "x"}
+    if last == "message":
+        deltas = [build_delta(content="I see.", reasoning="Hm."), build_delta(tool_calls=[build_call()])]
+        end = {"choices": [{"index": 0, "message": {**message, "reasoning": "Other."}, "finish_reason": "tool_calls"}]}
+    else:
+        deltas = [build_delta(content="I see.", reasoning="Hm.", finish_reason="tool_calls")]
+        end = {"choices": [{"index": 1, "delta": {**message, "content": None}, "finish_reason": "tool_calls"}]}
+    async with start_scripted(tmp_path, respond_raw(encode_sse(*deltas, end, done=True)), respond_text("Done.")) as (
+        llm,
+        client,
+    ):
+        session = client.open_session()
+        *_, call = await session.send_text("Read a.py")
+        await session.send_result("x", call["call_id"])
+        ((sent, _),) = find_calls(llm)
+        assert sent == {**message, "reasoning": "Hm."}
