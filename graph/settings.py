@@ -16,6 +16,8 @@ from graph.prices import Price
 from graph.setting_aliases import AliasedSettings
 
 OFFLINE_MODEL = "fake-llm"
+DEFAULT_CURRENCY = "USD"
+"""The currency of the default prices."""
 MAX_COST = 10**12
 """Far above any real limit, so that sums of money stay within the 28 digits of a Decimal."""
 
@@ -104,8 +106,10 @@ class Settings(AliasedSettings):
     """The longest that an approval stays open. 0: there is no limit."""
     prices: dict[str, Price] = Field({})
     """Prices of a million tokens, by model or glob: `{"gpt*": {"prompt": 2.5, "cached": 0.25, "completion": 10}}`."""
-    currency: str = Field("USD", min_length=1, max_length=16)
+    currency: str = Field(DEFAULT_CURRENCY, min_length=1, max_length=16)
     """The currency of the prices. It is a label, nothing is converted."""
+    default_prices: bool = True
+    """True: a well-known model without a price in `PRICES` has the list price of its service, in USD."""
     max_turn_model_calls: int = Field(100, ge=1)  # stops an agent that never ends by itself
     """Answers of specialists between two messages of the user."""
     max_turn_tool_calls: int = Field(200, ge=1)  # two for each model call, for parallel tools
@@ -180,7 +184,10 @@ class Settings(AliasedSettings):
     @field_validator("max_turn_cost", "max_session_cost")
     @classmethod
     def _require_prices(cls, limit: Decimal, info: ValidationInfo) -> Decimal:
-        if limit and not info.data.get("prices", True):
+        known = info.data
+        has_defaults = known.get("default_prices") and known.get("currency") == DEFAULT_CURRENCY
+        may_have_price = has_defaults and known.get("llm_model") != OFFLINE_MODEL
+        if limit and not known.get("prices", True) and not may_have_price:
             raise ValueError("a limit of money needs AGENT_RUNTIME__PRICES: without them nothing has a cost")
         return limit
 
