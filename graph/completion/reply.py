@@ -27,6 +27,11 @@ MAX_NAME_CHARS = 64
 MAX_QUOTED_ARGUMENTS = 200
 """Characters of broken arguments that the model is shown again. Chosen, not measured: enough to see the mistake."""
 
+HALF_OBJECT_NOTE = (
+    "\nThey end in the middle. If your answer was cut off, make the call shorter, and send long content in smaller "
+    "pieces, over several calls."
+)
+"""The end of the answer to a call whose arguments have a beginning only."""
 CUT_CALL_RESULTS: dict[TruncationReason, str] = {
     "length": "not run: your answer was cut off at the output limit, so this call may be incomplete. "
     "Make the call shorter, and send long content in smaller pieces, over several calls.",
@@ -102,8 +107,7 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
         if truncation and (request.is_cut or parsed is None):
             answers.append(malformed_message(call, CUT_CALL_RESULTS[truncation], truncation))
         elif parsed is None:
-            quoted = sanitize_value(_unquote_arguments(str(request.arguments)))[:MAX_QUOTED_ARGUMENTS]
-            answers.append(malformed_message(call, f"The arguments are not a JSON object: {quoted}", "unreadable"))
+            answers.append(malformed_message(call, _describe_unreadable(str(request.arguments)), "unreadable"))
     message = AIMessage(
         sanitize_value(answer.text),
         id=f"msg_{uuid4().hex}",
@@ -148,6 +152,25 @@ def _read_arguments(tool: str, raw: Any) -> dict[str, Any] | None:
     """Return the arguments in the types that the tool wants, with its defaults, or None if they are no object."""
     arguments = parse_arguments(raw)
     return None if arguments is None else complete_arguments(tool, coerce_arguments(tool, sanitize_value(arguments)))
+
+
+def _describe_unreadable(arguments: str) -> str:
+    """Return the answer to a call whose arguments are no object. Some services do not say that a limit cut them off."""
+    written = _unquote_arguments(arguments)
+    quoted = sanitize_value(written)[:MAX_QUOTED_ARGUMENTS]
+    return f"The arguments are not a JSON object: {quoted}{HALF_OBJECT_NOTE if _ends_midway(written) else ''}"
+
+
+def _ends_midway(text: str) -> bool:
+    """Return whether a text is the beginning of a JSON object that has no end."""
+    try:
+        json.loads(text, strict=False)
+    except json.JSONDecodeError as error:
+        is_at_end = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        return text.lstrip().startswith("{") and is_at_end
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _unquote_arguments(arguments: str) -> str:

@@ -76,12 +76,12 @@ class CompletionDecoder:
         """Return the rest of the text, the tool calls and the usage. Call this once, at the end of the stream."""
         text = self._release_text("".join(map(self._decode_event, self._events.finish())))
         self._require_whole_answer()
+        calls, invalid, fields = self._build_calls()
         ending = classify_finish_reason(self._finish_reason)
         if ending == "error":
             raise make_failed_finish_fault(self._finish_reason)
         self._visible_start += join_answer(self._thoughts.finish())
         text += _join_surrogates("".join(self._held_text) + self._half_character)
-        calls, invalid, fields = self._build_calls()
         if not (self._has_released_text or self._visible_start or calls or invalid):
             raise make_empty_fault(ending)
         return AIMessageChunk(
@@ -130,7 +130,8 @@ class CompletionDecoder:
         if choice.get("index"):
             self._decode_other_choice(choice, 1)
             return ""
-        self._read_finish_reason(choice.get("finish_reason"))
+        if reason := choice.get("finish_reason"):
+            self._read_finish_reason(reason)
         delta, message = choice.get("delta"), choice.get("message")
         text = self._decode_delta(delta) if delta and isinstance(delta, dict) else ""
         if message and isinstance(message, dict):
@@ -180,12 +181,13 @@ class CompletionDecoder:
         fields = self._fields.join()
         if not (calls or invalid) and (self._finish_reason or self._other_reason).casefold() in CALL_REASONS:
             calls, invalid, of_calls = self._other_calls.build_calls(encoder)
+            self._read_finish_reason(self._other_reason)
             fields = {**self._other_fields.join(), **fields}
         return calls, invalid, AnswerFields(calls=of_calls, message=encoder.encode(fields))
 
     def _read_finish_reason(self, reason: Any) -> None:
         """Keep the reason. Some services close every stream with a "stop", which hides no earlier reason."""
-        if reason and isinstance(reason, str) and classify_finish_reason(self._finish_reason) == "complete":
+        if isinstance(reason, str) and classify_finish_reason(self._finish_reason) == "complete":
             self._finish_reason = reason
 
     def _release_text(self, text: str) -> str:

@@ -11,6 +11,7 @@ from tests.llm.test_model_failures import UNIVERSAL_SWITCH, start_scripted_servi
 from tests.support.llm_server import (
     ScriptedReply,
     cut_off,
+    respond_raw,
     respond_raw_tool_call,
     respond_text,
     respond_tool_call,
@@ -99,6 +100,40 @@ async def test_cut_call_is_never_run_and_the_third_in_a_row_is_a_question(
     assert heard[-2]["content"] == CUT_QUESTION
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_half"),
+    [
+        ('{"path": "a.md", "content": "# T\\n\\nlong', True),
+        ('{"path": "a.md", "content":', True),
+        ('{"path": "a.md"', True),
+        ('{"path": "say "hi" there"}', False),
+        ('["a.md"', False),
+        ("a.md", False),
+    ],
+)
+async def test_service_that_hides_the_limit_gets_the_hint(tmp_path: Path, arguments: str, is_half: bool) -> None:
+    """Some services end each answer with "stop". Half an object shows that a limit may have cut it off."""
+    call = cut_off(respond_raw_tool_call("write_file", arguments), "stop")
+    async with start_scripted_service(tmp_path, call, respond_text("Sorry.")) as (llm, client):
+        await client.open_session().send_text("Write")
+        (told,) = get_results(llm.requests[-1])
+    hint = "They end in the middle. If your answer was cut off, make the call shorter, and send long content in smaller"
+    assert told.startswith(f"The arguments are not a JSON object: {arguments}")
+    assert (hint in told) is is_half
+
+
+async def test_call_that_was_cut_in_another_choice_is_not_run(tmp_path: Path) -> None:
+    """Some services send the text in the first choice and its call in the second one."""
+    calls = respond_tool_call("write_file", path="a.md", content="# T").tool_calls
+    first = {"finish_reason": "tool_calls", "message": {"role": "assistant", "content": "I write."}}
+    second = {"finish_reason": "length", "message": {"role": "assistant", "tool_calls": calls}}
+    whole = respond_raw(json.dumps({"choices": [first, second]}).encode())
+    async with start_scripted_service(tmp_path, whole, respond_text("Sorry.")) as (llm, client):
+        answer = await client.open_session().send_text("Write")
+        assert answer == [UNIVERSAL_SWITCH, text_chunk("I write.", is_final=False), text_chunk("Sorry.")]
+        assert get_results(llm.requests[-1]) == [CUT_CALL]
+
+
 async def test_call_that_a_content_filter_cut_is_not_run(tmp_path: Path) -> None:
     call = cut_off(respond_text("I write.") & respond_tool_call("write_file", path="a", content="b"), "content_filter")
     async with start_scripted_service(tmp_path, call, respond_text("I leave it.")) as (llm, client):
@@ -110,14 +145,15 @@ async def test_call_that_a_content_filter_cut_is_not_run(tmp_path: Path) -> None
         assert get_results(llm.requests[-1]) == [FILTERED_CALL]
 
 
-async def test_whole_calls_before_the_cut_one_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_parallel", [True, False])
+async def test_whole_calls_before_the_cut_one_run(tmp_path: Path, is_parallel: bool) -> None:
     """The limit cut off the last call of an answer; those before it are whole."""
     both = respond_tool_call("read_file", path="a.py") & respond_raw_tool_call("read_file", '{"path": "b', "call_2")
     async with start_scripted_service(tmp_path, cut_off(both), respond_text("Read.")) as (llm, client):
-        session = client.open_session(parallel_tools=True)
+        session = client.open_session(parallel_tools=is_parallel)
         assert await session.send_text("Read") == [UNIVERSAL_SWITCH, tool_call_chunk("read_file", path="a.py")]
         assert await session.send_result("x = 1") == [text_chunk("Read.")]
-        assert sorted(get_results(llm.requests[-1])) == [CUT_CALL, "x = 1"]
+        assert sorted(get_results(llm.requests[-1])) == [CUT_CALL] * is_parallel + ["x = 1"]
 
 
 @pytest.mark.parametrize(

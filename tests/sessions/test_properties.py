@@ -17,6 +17,7 @@ import httpx
 import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessageChunk
 
 from graph.errors import LLMInvalidAnswer, LLMUnavailable
 from server import create_app
@@ -73,6 +74,7 @@ NON_OBJECT_ARGUMENTS = ['{"path": ', "[1]", '"a"', "null"]
 ODD_ARGUMENTS = {'{"path": NaN}': {"path": "NaN"}, '{"path": "\\ud800"}': {"path": "\ufffd"}}
 """Arguments that the model may write, and the values that they are read as."""
 CALL_IDS = [None, None, "", "call_1", "call_1", "call_2", "no id!", "x" * 200]
+CUT_REASONS = ["length", "length", "MAX_TOKENS", "content_filter"]
 MODEL_ERRORS = [LLMUnavailable, LLMInvalidAnswer, RuntimeError]
 CALL_SELECTORS = ["open 0", "open 0", "open 0", "open 1", "open 2", "stale 0", "stale 1", "unknown"]
 """Selectors of a call, by the order in which calls came."""
@@ -83,6 +85,13 @@ NEW_REQUEST: Message = {"type": "user_message", "content": "Create a.py", "strea
 
 
 def draw_line(dice: Random) -> ScriptLine:
+    line = draw_whole_line(dice)
+    if isinstance(line, AIMessageChunk) and dice.random() < 0.15:
+        return line.model_copy(update={"response_metadata": {"finish_reason": dice.choice(CUT_REASONS)}})
+    return line
+
+
+def draw_whole_line(dice: Random) -> AIMessageChunk | Exception:
     if dice.random() < 0.1:
         return dice.choice(MODEL_ERRORS)("It failed.")
     if dice.random() < 0.15:
