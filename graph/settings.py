@@ -69,6 +69,9 @@ class Settings(AliasedSettings):
     not our own proxy."""
     llm_streaming: bool = True
     llm_titles: bool = True
+    llm_thoughts: Literal["drop", "show"] = "drop"
+    """show: thoughts that a model writes into its text are a message of their own. They are never part of the answer.
+    """
     """True: after its first run a session gets a better title, by one short model call. Not with the offline model."""
     llm_timeout_seconds: float = Field(360, gt=0)  # of the wire contract
     """The longest that one model call takes, retries and fallback included."""

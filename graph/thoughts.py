@@ -55,6 +55,7 @@ class Thoughts(NamedTuple):
 
 Piece = str | Thoughts
 """A piece of the answer, or thoughts."""
+EmitPiece = Callable[[Piece], None]
 
 
 class ThoughtSplitter:
@@ -195,6 +196,11 @@ def strip_thoughts(text: str) -> str:
     """Return an answer without its thoughts; empty if it has nothing else, or nothing that a reader can see."""
     splitter = ThoughtSplitter()
     return join_answer([*splitter.feed(text), *splitter.finish()])
+
+
+def quote_thoughts(text: str) -> str:
+    """Return thoughts as a quotation in Markdown."""
+    return "\n".join(f"> {line}".rstrip() for line in text.strip().splitlines())
 
 
 def _find_partial_tag(text: str, tags: Sequence[str]) -> int:

@@ -29,6 +29,7 @@ from graph.permissions.endings import fill_result
 from graph.run_scope import await_cancellable
 from graph.services import Services
 from graph.state import State, StateUpdate, get_thread_id
+from graph.thoughts import Piece, Thoughts, quote_thoughts
 from graph.usage.call import usage_of
 from prompts import Agent
 
@@ -76,6 +77,8 @@ class ModelCalls:
         self._state, self._runtime, self._agent, self._services = state, runtime, agent, services
         self.options = runtime.context or wire.StreamOptions()
         self._usages: list[wire.Usage] = []
+        self._earlier_text = ""
+        """The words of the calls before the present one. The client has them, but not yet their message."""
 
     def report_usage(self, usage: wire.Usage) -> None:
         self._usages.append(usage)
@@ -90,10 +93,13 @@ class ModelCalls:
         """
         has_started, streams_tokens, write = False, self.options.tokens, self._runtime.stream_writer
 
-        def emit(text: str) -> None:
-            words.append(text)
+        def emit(piece: Piece) -> None:
+            if isinstance(piece, Thoughts):
+                self._emit_thoughts(piece, words)
+                return
+            words.append(piece)
             if streams_tokens:
-                write(wire.AssistantMessage(token=text))
+                write(wire.AssistantMessage(token=piece))
 
         async def start_request() -> Reply:
             nonlocal has_started
@@ -113,6 +119,21 @@ class ModelCalls:
         self.report_usage(usage_of(reply.message, size, agent=self._agent.name, purpose="answer"))
         return reply
 
+    def _emit_thoughts(self, thoughts: Thoughts, words: list[str]) -> None:
+        """Emit thoughts as a message of their own: if they are shown, or if the client has them as tokens already."""
+        metadata, write = {"thoughts": True}, self._runtime.stream_writer
+        if thoughts.was_released:
+            words.clear()
+            if self.options.tokens:
+                write(wire.AssistantMessage(content=self._earlier_text + thoughts.text, metadata=metadata))
+                return
+        if self._services.settings.llm_thoughts == "drop" or self._earlier_text:
+            return
+        text = quote_thoughts(thoughts.text)
+        if self.options.tokens:
+            write(wire.AssistantMessage(token=text))
+        write(wire.assistant_chunk(text, self.options, is_final=False, metadata=metadata))
+
     async def continue_reply(self, reply: Reply, update: StateUpdate) -> Reply:
         """Return the reply with its rest, from one more call. Without one it stays as it is, cut off.
 
@@ -123,7 +144,7 @@ class ModelCalls:
         context = self._services.summarizer.preview(after, self._agent)
         if not self._has_budget_left() or not any(message is reply.message for message in context):
             return reply
-        words: list[str] = []
+        self._earlier_text, words = str(reply.message.content), list[str]()
         try:
             return join_replies(reply, await self.complete(context, words))
         except AgentRuntimeError as error:

@@ -33,11 +33,15 @@ def build_continuation(message: AIMessage) -> Sequence[AnyMessage]:
 
 
 def join_replies(first: Reply, rest: Reply) -> Reply:
-    """Return one reply: the texts without a gap, the calls of the rest, the usage of both."""
+    """Return one reply: the texts without a gap, the calls of the rest, the usage of both.
+
+    The first text is left out if the rest shows that it was thoughts.
+    """
+    start = "" if rest.follows_thoughts else first.message.content
     return rest._replace(
         message=rest.message.model_copy(
             update={
-                "content": f"{first.message.content}{rest.message.content}",
+                "content": f"{start}{rest.message.content}",
                 "usage_metadata": add_usage(first.message.usage_metadata, rest.message.usage_metadata),
             }
         )

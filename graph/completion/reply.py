@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -19,6 +19,7 @@ from graph.completion.provider_data import answer_fields_of, provider_call, prov
 from graph.conversation import malformed_message
 from graph.marks import TruncationReason
 from graph.sanitize import sanitize_value
+from graph.thoughts import EmitPiece, Piece, ThoughtSplitter
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
 from graph.tools.coercion import coerce_arguments, parse_arguments, resolve_tool_name
 
@@ -49,6 +50,8 @@ class Reply(NamedTuple):
     """Refusals of the calls that were cut off, or whose arguments could not be read."""
     truncation: TruncationReason | None = None
     """The reason why the answer was cut off; None for a complete one."""
+    follows_thoughts: bool = False
+    """True: the words that were passed on before those of the message turned out to be thoughts."""
 
 
 class _CallRequest(NamedTuple):
@@ -66,22 +69,43 @@ class _CallRequest(NamedTuple):
 async def stream_reply(
     model: Runnable[LanguageModelInput, AIMessage],
     messages: list[AnyMessage],
-    on_text: Callable[[str], None],
+    emit: EmitPiece,
     *,
     parallel: bool,
     history: Sequence[AnyMessage],
 ) -> Reply:
-    """Call the model, pass its words to `on_text` as they come, and return the normalised answer.
+    """Call the model, pass its words and thoughts to `emit` as they come, and return the normalised answer.
 
     Of several calls the first is kept, unless `parallel`. `history` is the whole conversation, of which `messages` may
     be a part: no call gets an id that is in it. Raises what the model raises.
     """
     chunks: list[Any] = []
+    splitter, answer = ThoughtSplitter(), AnswerText(emit)
     async for chunk in model.astream(messages):
         chunks.append(chunk)
         if text := sanitize_value(chunk.text):
-            on_text(text)
-    return _normalize_reply(_merge_chunks(chunks), history, parallel)
+            answer.add(splitter.feed(text))
+    answer.add(splitter.finish())
+    reply = _normalize_reply(_merge_chunks(chunks), "".join(answer.words), history, parallel)
+    return reply._replace(follows_thoughts=answer.follows_thoughts)
+
+
+class AnswerText:
+    """The words of an answer, without its thoughts. Every piece goes to `emit`."""
+
+    def __init__(self, emit: EmitPiece) -> None:
+        self._emit = emit
+        self.words: list[str] = []
+        self.follows_thoughts = False
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            if isinstance(piece, str):
+                self.words.append(piece)
+            elif piece.was_released:
+                self.words.clear()
+                self.follows_thoughts = True
+            self._emit(piece)
 
 
 def _merge_chunks(chunks: Sequence[Any]) -> AIMessage:
@@ -90,7 +114,8 @@ def _merge_chunks(chunks: Sequence[Any]) -> AIMessage:
     return add_ai_message_chunks(*chunks) if isinstance(chunks[0], AIMessageChunk) else chunks[0]
 
 
-def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel: bool) -> Reply:
+def _normalize_reply(answer: AIMessage, text: str, history: Sequence[AnyMessage], parallel: bool) -> Reply:
+    """Return the reply with this text and the calls of the answer."""
     truncation = find_truncation(str(answer.response_metadata.get("finish_reason") or ""))
     requests = _select_calls(_extract_calls(answer, is_cut=truncation is not None), parallel)
     used_ids = collect_call_ids(history) if requests else set()
@@ -109,7 +134,7 @@ def _normalize_reply(answer: AIMessage, history: Sequence[AnyMessage], parallel:
         elif parsed is None:
             answers.append(malformed_message(call, _describe_unreadable(str(request.arguments)), "unreadable"))
     message = AIMessage(
-        sanitize_value(answer.text),
+        text,
         id=f"msg_{uuid4().hex}",
         tool_calls=calls,
         additional_kwargs=provider_marks(answer, provider_calls),

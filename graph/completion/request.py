@@ -1,6 +1,6 @@
 """Call a specialist's model with its prompt, its tools and the conversation so far."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, SystemMessage
@@ -9,6 +9,7 @@ from graph import wire
 from graph.completion.reply import Reply, stream_reply
 from graph.context.token_count import estimate_overhead, get_message_tokens
 from graph.conversation import without_asides
+from graph.thoughts import EmitPiece
 from graph.tools.catalog import specification
 from graph.usage.call import Purpose, build_usage, build_usage_metadata
 from graph.usage.tokens import estimate_text_tokens
@@ -20,10 +21,10 @@ async def request_completion(
     agent: Agent,
     conversation: Sequence[AnyMessage],
     options: wire.StreamOptions,
-    on_text: Callable[[str], None],
+    emit: EmitPiece,
     history: Sequence[AnyMessage] = (),
 ) -> Reply:
-    """Return the model's answer; its words go to `on_text` as they come.
+    """Return the model's answer; its words and thoughts go to `emit` as they come.
 
     `history` is the whole conversation, also the part that the model does not get; empty: `conversation` is all of it.
     Raises what the model raises.
@@ -31,7 +32,7 @@ async def request_completion(
     tools = [specification(name) for name in agent.tools]
     model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
     sent = [SystemMessage(agent.prompt), *without_asides(conversation)]
-    return await stream_reply(model, sent, on_text, parallel=options.parallel_tools, history=history or sent)
+    return await stream_reply(model, sent, emit, parallel=options.parallel_tools, history=history or sent)
 
 
 def estimate_partial_usage(

@@ -16,12 +16,12 @@ from graph import wire
 from graph.completion.reply import Reply
 from graph.completion.request import estimate_partial_usage, estimate_prompt_tokens
 from graph.routing.cache import Choice
+from graph.thoughts import EmitPiece, Piece
 from graph.usage.call import usage_of
 from prompts import Agent
 
-EmitText = Callable[[str], None]
-ModelCall = Callable[[EmitText], Coroutine[Any, Any, Reply]]
-"""A specialist's model call. It passes its words to the function as they come."""
+ModelCall = Callable[[EmitPiece], Coroutine[Any, Any, Reply]]
+"""A specialist's model call. It passes its words and thoughts to the function as they come."""
 
 
 class SpeculativeCall:
@@ -31,22 +31,22 @@ class SpeculativeCall:
         """Start `call`. `conversation` is what it sends; it is needed to estimate the usage."""
         self.agent = agent
         self._conversation = conversation
-        self._words: list[str] = []
-        self._emit: EmitText = self._words.append
+        self._pieces: list[Piece] = []
+        self._emit: EmitPiece = self._pieces.append
         self._is_followed = False
-        self._task = asyncio.create_task(call(lambda text: self._emit(text)), context=Context())
+        self._task = asyncio.create_task(call(lambda piece: self._emit(piece)), context=Context())
         self._task.add_done_callback(_retrieve_exception)
 
-    async def follow_stream(self, emit: EmitText) -> Reply:
-        """Pass the words so far and all further words to `emit`, in the caller's context, and return the answer.
+    async def follow_stream(self, emit: EmitPiece) -> Reply:
+        """Pass the pieces so far and all further pieces to `emit`, in the caller's context, and return the answer.
 
         Raises what the call raises.
         """
         self._is_followed = True
-        for text in self._words:
-            emit(text)
+        for piece in self._pieces:
+            emit(piece)
         context = copy_context()
-        self._emit = lambda text: context.run(emit, text)
+        self._emit = lambda piece: context.run(emit, piece)
         return await self._task
 
     def cancel(self, on_usage: Callable[[wire.Usage], None]) -> None:
@@ -61,11 +61,10 @@ class SpeculativeCall:
         if is_over and not self._task.exception():
             size = partial(estimate_prompt_tokens, self.agent, self._conversation)
             return usage_of(self._task.result().message, size, agent=self.agent.name, purpose="speculation")
-        return (
-            None
-            if is_over and not self._words
-            else estimate_partial_usage(self.agent, self._conversation, self._words, "speculation")
-        )
+        words = [piece if isinstance(piece, str) else piece.text for piece in self._pieces]
+        if is_over and not words:
+            return None
+        return estimate_partial_usage(self.agent, self._conversation, words, "speculation")
 
 
 def _retrieve_exception(task: "asyncio.Task[Reply]") -> None:
