@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import httpx
@@ -18,7 +18,7 @@ from graph.errors import AgentRuntimeError, LLMUnavailable
 from graph.llm.circuit_breaker import CircuitBreaker
 from graph.llm.completion_request import CompletionRequest
 from graph.llm.faults import Fault, make_incomplete_fault
-from graph.llm.refused_fields import find_refused_field
+from graph.llm.refused_fields import find_refused_field, find_refused_message_field, has_doubted_fields
 from graph.llm.transport import Transport, read_clock
 from graph.settings import Settings
 
@@ -76,9 +76,9 @@ class ModelClient:
     ) -> AsyncGenerator[AIMessageChunk, None]:
         """Stream the answer of one model; retry as long as nothing was yielded. Raises Fault."""
         breaker = self._breakers.setdefault(model, CircuitBreaker(model, self._failures, self._seconds))
-        attempt = 0
+        attempt, doubted = 0, frozenset[str]()
         while True:
-            started, without = False, frozenset(self._refused_fields[model])
+            started, without = False, doubted | self._refused_fields[model]
             body = request.encode(model, without)
             try:
                 with breaker.guard_attempt() as record_first_word:
@@ -94,6 +94,8 @@ class ModelClient:
             log.warning("model %s, attempt %d: %s", model, attempt + 1, self._describe_fault(failed))
             if not started and self._leave_out_refused_field(model, failed, request, without):
                 continue
+            if not started and not doubted and (doubted := _find_doubted_fields(model, failed, request)):
+                continue
             wait = max(failed.wait, self._compute_delay(attempt))
             if started or not failed.is_retryable or attempt >= self._retries or read_clock() + wait >= first_deadline:
                 raise failed
@@ -101,14 +103,17 @@ class ModelClient:
             attempt += 1
 
     def _leave_out_refused_field(
-        self, model: str, fault: Fault, request: CompletionRequest, without: Collection[str]
+        self, model: str, fault: Fault, request: CompletionRequest, without: frozenset[str]
     ) -> bool:
         """Leave the field that the fault names out of all further requests to the model. Return False if there is none.
 
         `without` are the fields that the refused request did not have.
         """
+        if not fault.refusal:
+            return False
         sent = {name: value for name, value in request.fields.items() if name not in without}
-        name = find_refused_field(fault.refusal, sent) if fault.refusal else ""
+        in_messages = request.provider_fields(model) - without
+        name = find_refused_field(fault.refusal, sent) or find_refused_message_field(fault.refusal, in_messages)
         if name and name not in self._refused_fields[model]:
             self._refused_fields[model].add(name)
             log.warning("model %s does not accept %s; its requests go without it from now on", model, name)
@@ -129,6 +134,18 @@ def _add_model_name(chunk: AIMessageChunk, model: str) -> AIMessageChunk:
     if chunk.chunk_position == "last":
         chunk.response_metadata["model_name"] = model
     return chunk
+
+
+def _find_doubted_fields(model: str, fault: Fault, request: CompletionRequest) -> frozenset[str]:
+    """Return the fields of messages to leave out once, if the service does not believe them any more.
+
+    A conversation would end with such a refusal: its messages are sent with each request.
+    """
+    if not fault.refusal or not has_doubted_fields(fault.refusal):
+        return frozenset()
+    if names := request.provider_fields(model):
+        log.warning("model %s does not accept what it signed; the request is repeated without it", model)
+    return frozenset(names)
 
 
 def _convert_late_fault(fault: Fault) -> AgentRuntimeError:

@@ -1,12 +1,12 @@
 """Build the body of a completion request, for each model that may get it."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from graph.llm.message_encoding import messages_to_json
+from graph.llm.message_encoding import find_provider_fields, messages_to_json
 
 
 class CompletionRequest:
@@ -23,8 +23,12 @@ class CompletionRequest:
         if streaming:
             self.fields["stream_options"] = {"include_usage": True}
 
-    def encode(self, model: str, without: Collection[str] = ()) -> bytes:
+    def provider_fields(self, model: str) -> set[str]:
+        """Return the names of the fields in the messages that the model once sent, and gets back."""
+        return find_provider_fields(self._messages, model)
+
+    def encode(self, model: str, without: frozenset[str] = frozenset()) -> bytes:
         """Return the body for a model, without the fields that it does not accept."""
         fields = {name: value for name, value in self.fields.items() if name not in without}
         head = json.dumps({"model": model, **fields})
-        return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model)}}}'.encode()
+        return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model, without)}}}'.encode()

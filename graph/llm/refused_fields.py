@@ -1,8 +1,8 @@
-"""Find the field of a request that a service names when it refuses the request."""
+"""Find the field of a request, or of its messages, that a service names when it refuses the request."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from graph.llm.refusals import Refusal
@@ -15,6 +15,14 @@ MIN_WORD_CHARS = 8
 """A name of fewer letters, such as `stop`, must stand in quotes: it may be a word of the sentence. Chosen, not
 measured."""
 _UNSUPPORTED_VALUE = re.compile(r"does not support (\S+) with this model", re.IGNORECASE)
+_UNKNOWN_FIELD = re.compile(
+    r"unknown|unsupported|unexpected|unrecogni[sz]ed|extra|additional|forbidden"
+    r"|(?:not|n't) (?:be )?(?:support|permit|allow|accept|includ)",
+    re.IGNORECASE,
+)
+"""The words of a service that does not accept a field of a message. Without them it may miss one instead."""
+_DOUBTED_FIELDS = re.compile(r"signature|thinking|thought|reasoning|encrypted", re.IGNORECASE)
+"""The words of a service that does not believe a field that a model signed."""
 
 
 def find_refused_field(refusal: Refusal, fields: Mapping[str, Any]) -> str:
@@ -42,3 +50,25 @@ def _find_by_value(message: str, fields: Mapping[str, Any]) -> str:
     """Return the field whose value the message names, as in "does not support 0.3 with this model"."""
     match = _UNSUPPORTED_VALUE.search(message)
     return next((name for name, value in fields.items() if match and match[1] == json.dumps(value)), "")
+
+
+def find_refused_message_field(refusal: Refusal, fields: Collection[str]) -> str:
+    """Return the one of the `fields` of messages that the service does not accept; empty if it names none.
+
+    Some services send thoughts and do not take them back.
+    """
+    if refusal.status not in REFUSING_STATUSES or not _UNKNOWN_FIELD.search(f"{refusal.names} {refusal.message}"):
+        return ""
+    named = re.findall(r"[\w-]+", refusal.param)
+    return next((name for name in sorted(fields) if name in named or _quotes_name(name, refusal.message)), "")
+
+
+def _quotes_name(name: str, message: str) -> bool:
+    """Return whether a message has a name as a name: in quotes, in a path, or with an underscore."""
+    pattern = rf"(?<!\w){re.escape(name)}(?!\w)" if "_" in name else rf"""["'`.]{re.escape(name)}["'`]"""
+    return bool(re.search(pattern, message))
+
+
+def has_doubted_fields(refusal: Refusal) -> bool:
+    """Return whether the service complains about thoughts or signatures: it may have forgotten what it signed."""
+    return refusal.status in REFUSING_STATUSES and bool(_DOUBTED_FIELDS.search(refusal.message))

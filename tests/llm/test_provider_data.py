@@ -475,3 +475,75 @@ async def test_fields_of_other_parts_of_the_answer_are_found(tmp_path: Path, las
         await session.send_result("x", call["call_id"])
         ((sent, _),) = find_calls(llm)
         assert sent == {**message, "reasoning": "Hm."}
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (
+            400,
+            {
+                "message": "Unknown parameter: 'messages[2].reasoning_content'.",
+                "param": "messages[2].reasoning_content",
+            },
+        ),
+        (400, {"message": "'messages.2' : [('messages.2' : property 'reasoning_content' is unsupported)]"}),
+        (400, {"message": "Invalid JSON. Unknown name \"reasoning_content\" at 'messages[2]': Cannot find field."}),
+        (422, [{"type": "extra_forbidden", "loc": ["body", "messages", 2, "assistant", "reasoning_content"]}]),
+    ],
+    ids=["path", "property", "name", "location"],
+)
+async def test_field_that_a_service_does_not_take_back_is_left_out(tmp_path: Path, status: int, error: Any) -> None:
+    """Some services send thoughts and refuse them. Their requests go without that field from then on."""
+    refusal = respond_status(status, json.dumps({"detail" if status == 422 else "error": error}).encode())
+    answers: list[Responder] = [stream_answer(FULL_CALL, **FULL_FIELDS), respond_text("One."), respond_text("Two.")]
+
+    def answer(request: LLMRequest) -> Responder:
+        return refusal if "reasoning_content" in json.dumps(request.body["messages"]) else answers.pop(0)
+
+    async with start_scripted(tmp_path, log_level="CRITICAL") as (llm, client):
+        llm.otherwise = answer
+        session = client.open_session()
+        *_, call = await session.send_text("Read a.py")
+        assert await session.send_result("x", call["call_id"]) == [text_chunk("One.")]
+        assert await session.send_text("And?") == [text_chunk("Two.")]
+        assert len(llm.requests) == 4
+        ((sent, _),) = find_calls(llm)
+        left = {name: value for name, value in FULL_FIELDS.items() if name != "reasoning_content"}
+        assert sent == {"role": "assistant", "content": "", "tool_calls": [FULL_CALL], **left}
+
+
+async def test_conversation_continues_when_a_service_has_forgotten_what_it_signed(tmp_path: Path) -> None:
+    """A signature is worth nothing after a change of keys or of region. Other conversations keep theirs."""
+    refusal = respond_status(
+        400, b'{"error": {"message": "messages.1.content.0: Invalid `signature` in `thinking` block"}}'
+    )
+    steps = (
+        stream_answer(FULL_CALL, **FULL_FIELDS),
+        *(refusal, respond_text("One.")),
+        *(stream_answer(FULL_CALL, **FULL_FIELDS), respond_text("Two.")),
+    )
+    async with start_scripted(tmp_path, *steps, log_level="CRITICAL") as (llm, client):
+        for name, text in (("s-1", "One."), ("s-2", "Two.")):
+            session = client.open_session(name)
+            *_, call = await session.send_text("Read a.py")
+            assert await session.send_result("x", call["call_id"]) == [text_chunk(text)]
+        without, *_, with_all = [request.body["messages"] for request in llm.requests[2:]]
+        assert [*without[2]] == ["role", "content", "tool_calls"]
+        assert without[2]["tool_calls"] == [build_call(FULL_CALL["id"])]
+        assert [*with_all[2]] == ["role", "content", "tool_calls", *FULL_FIELDS]
+
+
+async def test_service_that_misses_a_field_still_gets_it(tmp_path: Path) -> None:
+    """A service that names a field may also want it. It is left out of the second try only."""
+    message = "The `reasoning_content` in the thinking mode must be passed back to the API."
+    refusal = respond_status(400, json.dumps({"error": {"message": message}}).encode())
+    steps = stream_answer(FULL_CALL, **FULL_FIELDS), refusal, refusal, respond_text("Done.")
+    async with start_scripted(tmp_path, *steps, log_level="CRITICAL") as (llm, client):
+        session = client.open_session()
+        *_, call = await session.send_text("Read a.py")
+        (error,) = await session.send_result("x", call["call_id"])
+        assert error["type"] == "error"
+        assert await session.send_text("Again") == [text_chunk("Done.")]
+        ((sent, _),) = find_calls(llm)
+        assert sent == {"role": "assistant", "content": "", "tool_calls": [FULL_CALL], **FULL_FIELDS}
