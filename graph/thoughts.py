@@ -74,7 +74,7 @@ class ThoughtSplitter:
 
     def feed(self, text: str) -> Sequence[Piece]:
         """Return the pieces that are known with this text. A possible tag at its end is held back."""
-        if self._is_in_answer and not _FIRST_CHARACTER.search(text):  # most pieces
+        if self._is_in_answer and not ("<" in text or "[" in text or "◁" in text):  # most pieces: this must be fast
             self._released.append(text)
             return (text,)
         return self._read_all(text, is_end=False)
@@ -190,6 +190,11 @@ def join_answer(pieces: Iterable[Piece]) -> str:
         elif piece.was_released:
             texts.clear()
     return "".join(texts)
+
+
+def has_released_thoughts(pieces: Iterable[Piece]) -> bool:
+    """Return whether pieces that were returned as answer turned out to be thoughts."""
+    return any(isinstance(piece, Thoughts) and piece.was_released for piece in pieces)
 
 
 def strip_thoughts(text: str) -> str:

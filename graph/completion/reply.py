@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -19,7 +19,7 @@ from graph.completion.provider_data import answer_fields_of, provider_call, prov
 from graph.conversation import malformed_message
 from graph.marks import TruncationReason
 from graph.sanitize import sanitize_value
-from graph.thoughts import EmitPiece, Piece, ThoughtSplitter
+from graph.thoughts import EmitPiece, Piece, ThoughtSplitter, has_released_thoughts, join_answer
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
 from graph.tools.coercion import coerce_arguments, parse_arguments, resolve_tool_name
 
@@ -80,32 +80,19 @@ async def stream_reply(
     be a part: no call gets an id that is in it. Raises what the model raises.
     """
     chunks: list[Any] = []
-    splitter, answer = ThoughtSplitter(), AnswerText(emit)
+    pieces: list[Piece] = []
+    splitter = ThoughtSplitter()
     async for chunk in model.astream(messages):
         chunks.append(chunk)
         if text := sanitize_value(chunk.text):
-            answer.add(splitter.feed(text))
-    answer.add(splitter.finish())
-    reply = _normalize_reply(_merge_chunks(chunks), "".join(answer.words), history, parallel)
-    return reply._replace(follows_thoughts=answer.follows_thoughts)
-
-
-class AnswerText:
-    """The words of an answer, without its thoughts. Every piece goes to `emit`."""
-
-    def __init__(self, emit: EmitPiece) -> None:
-        self._emit = emit
-        self.words: list[str] = []
-        self.follows_thoughts = False
-
-    def add(self, pieces: Iterable[Piece]) -> None:
-        for piece in pieces:
-            if isinstance(piece, str):
-                self.words.append(piece)
-            elif piece.was_released:
-                self.words.clear()
-                self.follows_thoughts = True
-            self._emit(piece)
+            for piece in splitter.feed(text):
+                pieces.append(piece)
+                emit(piece)
+    for piece in splitter.finish():
+        pieces.append(piece)
+        emit(piece)
+    reply = _normalize_reply(_merge_chunks(chunks), join_answer(pieces), history, parallel)
+    return reply._replace(follows_thoughts=has_released_thoughts(pieces))
 
 
 def _merge_chunks(chunks: Sequence[Any]) -> AIMessage:
