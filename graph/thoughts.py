@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from textsafety import is_blank
+from textsafety import is_blank, is_blank_text
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think", "antthinking")
 _FINAL = "<|channel|>final<|message|>"
@@ -174,7 +174,7 @@ class ThoughtSplitter:
     def _end_thoughts(self, pieces: list[Piece], *, was_released: bool) -> None:
         """Add the thoughts to the pieces unless they are blank, and go back to the beginning of an answer."""
         text = "".join(self._thoughts)
-        if was_released or not all(map(is_blank, text)):
+        if was_released or not is_blank_text(text):
             pieces.append(Thoughts(text, was_released))
         self._thoughts = []
         self._has_thoughts = True

@@ -45,6 +45,11 @@ def is_blank(char: str) -> bool:
     )
 
 
+def is_blank_text(text: str) -> bool:
+    """Return whether a reader sees nothing of the text."""
+    return all(map(is_blank, text))
+
+
 def _escape_run(run: re.Match[str]) -> str:
     # A string is printable if it has no space and no character of a hidden category. This is much faster than to look
     # at each character, and most runs are words of a language.

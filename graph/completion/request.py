@@ -8,7 +8,6 @@ from langchain_core.messages import AnyMessage, SystemMessage
 from graph import wire
 from graph.completion.reply import Reply, stream_reply
 from graph.context.token_count import estimate_overhead, get_message_tokens
-from graph.conversation import without_asides
 from graph.thoughts import EmitPiece
 from graph.tools.catalog import specification
 from graph.usage.call import Purpose, build_usage, build_usage_metadata
@@ -31,7 +30,7 @@ async def request_completion(
     """
     tools = [specification(name) for name in agent.tools]
     model = llm.bind_tools(tools, parallel_tool_calls=options.parallel_tools, **agent.parameters)
-    sent = [SystemMessage(agent.prompt), *without_asides(conversation)]
+    sent = [SystemMessage(agent.prompt), *conversation]
     return await stream_reply(model, sent, emit, parallel=options.parallel_tools, history=history or sent)
 
 
@@ -45,4 +44,4 @@ def estimate_partial_usage(
 
 def estimate_prompt_tokens(agent: Agent, conversation: Sequence[AnyMessage]) -> int:
     """Return the estimated tokens that such a call sends."""
-    return estimate_overhead(agent) + sum(map(get_message_tokens, without_asides(conversation)))
+    return estimate_overhead(agent) + sum(map(get_message_tokens, conversation))

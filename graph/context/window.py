@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
+from graph.context.acceptable_history import make_acceptable
 from graph.context.token_count import get_message_tokens
 from graph.context.truncation import (
     MIN_TRUNCATED_CHARS,
@@ -136,11 +137,13 @@ def _find_window_start(messages: Sequence[AnyMessage], memory: WindowState, max_
 def _build_messages(
     messages: Sequence[AnyMessage], memory: WindowState, room: int, max_chars: int | None = None
 ) -> list[AnyMessage]:
-    """Return the messages in the window. `max_chars` limits each text."""
+    """Return the history of the messages in the window. `max_chars` limits each text."""
     opening = _build_opening(messages, memory, room, max_chars)
     after = memory["start"] + (memory["start"] < len(messages) and messages[memory["start"]].type == "human")
     rest = [*map(truncate_tool_result, messages[after : memory["short"]]), *messages[max(after, memory["short"]) :]]
-    return [opening, *(rest if max_chars is None else [truncate_message(message, max_chars) for message in rest])]
+    if max_chars is not None:
+        rest = [truncate_message(message, max_chars) for message in rest]
+    return make_acceptable([*opening, *rest])
 
 
 def _truncate_all(messages: Sequence[AnyMessage], memory: WindowState, room: int) -> list[AnyMessage]:
@@ -157,18 +160,23 @@ def _truncate_all(messages: Sequence[AnyMessage], memory: WindowState, room: int
 
 def _build_opening(
     messages: Sequence[AnyMessage], memory: WindowState, room: int, max_chars: int | None = None
-) -> AnyMessage:
-    """Return the user's message of the turn that the window begins in, after a note about what is left out."""
+) -> list[AnyMessage]:
+    """Return the user's message of the turn that the window begins in, after a note about what is left out.
+
+    A conversation that does not begin with a message of the user may have none.
+    """
     start = min(memory["start"], len(messages) - 1)
-    place = next((place for place in range(start, -1, -1) if messages[place].type == "human"), 0)
+    place = next((place for place in range(start, -1, -1) if messages[place].type == "human"), None)
     note = _build_note(memory, room)
+    if place is None:
+        return [HumanMessage(note)] if note else []
     if not note and max_chars is None:
-        return messages[place]
+        return [messages[place]]
     request = str(messages[place].content)
     if place < memory["start"]:
         request = truncate_to_tokens(request, int(REQUEST_SHARE * room))
     request = request if max_chars is None else truncate_text(request, max_chars)
-    return HumanMessage(f"{note}{USER_MESSAGE_MARKER}\n{request}" if note else request)
+    return [HumanMessage(f"{note}{USER_MESSAGE_MARKER}\n{request}" if note else request)]
 
 
 def _build_note(memory: WindowState, room: int) -> str:

@@ -16,6 +16,8 @@ from prompts import ORCHESTRATOR
 RESULT_LIMIT = 1_000_000
 """Bytes of UTF-8 of one result that a model reads. Far more than a context holds, so that no useful text is cut."""
 CANCELLED_RESULT = "cancelled: the user went on"
+NO_OUTPUT = "(no output)"
+"""Stands for the result of a tool that returned nothing."""
 EDITED_NOTE = "The user edited the arguments before agreeing; the call holds what ran.\n"
 
 
@@ -112,7 +114,7 @@ def _find_open_call(state: State, call_id: str) -> Any:
 def format_result(result: Any) -> str:
     """Return a tool's result as a model reads it."""
     if result is None:
-        return "(no output)"
+        return NO_OUTPUT
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 

@@ -165,7 +165,7 @@ async def test_rejected_budget_warning_ends_the_turn(database: str, refusal: dic
             *("user", "assistant", "tool", "assistant", "tool", "assistant", "user", "assistant")
         ]
     assert (entry["decision"], entry["decided_by"]) == ("reject", refusal["type"])
-    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "human"]
+    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "ai", "human"]
 
 
 async def test_stop_message_is_streamed_like_any_text(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_new_message_closes_the_budget_question(database: str) -> None:
         told = [m["content"] for m in await session.fetch_history() if m["role"] == "tool"]
     assert (entry["decision"], late["metadata"]["code"]) == ("cancel", "call_not_open")
     assert told == ["x", CANCELLED_RESULT]
-    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "human"]
+    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "ai", "human"]
 
 
 async def test_cancel_closes_the_budget_question(database: str) -> None:
@@ -247,7 +247,7 @@ async def test_turn_ends_at_its_budget_limit_and_keeps_its_results(database: str
         assert error["error"] == "The turn was stopped at its limit of 1000 tokens. Send a message to go on."
         assert error["metadata"]["code"] == "limit_reached"
         assert await session.send_text("Go on") == [text_chunk("Both are empty.")]
-    assert [m.content for m in llm.prompts[-1][1:]] == ["Read it", "", "x", "", "y", "Go on"]
+    assert [m.content for m in llm.prompts[-1][1:]] == ["Read it", "", "x", "", "y", "(no answer)", "Go on"]
 
 
 async def test_session_over_its_token_limit_makes_no_model_call(database: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
+from graph.context.acceptable_history import make_acceptable
 from graph.context.transcript import build_transcript
 from graph.context.truncation import truncate_text
 from graph.context.window import (
@@ -92,7 +93,7 @@ def apply_summary(messages: Sequence[AnyMessage], memory: WindowState, upto: int
 @search_settings()
 @given(turns=st.lists(draw_from_seed(draw_turn), min_size=1, max_size=6), room=ROOM_SIZES)
 def test_conversation_that_fits_is_sent_unchanged(turns: list[list[AnyMessage]], room: int) -> None:
-    messages = [message for turn in turns for message in turn]
+    messages = make_acceptable([message for turn in turns for message in turn])
     while estimate_tokens(*messages) > COMPACTION_THRESHOLD * room:
         room *= 2
     found = fit_context(messages, INITIAL_WINDOW, room)

@@ -272,7 +272,7 @@ async def test_text_never_counts_as_approval(tmp_path: Path) -> None:
         (late,) = await session.decide("approve")
     assert (entry["decision"], entry["decided_by"]) == ("cancel", "system")
     assert late["metadata"]["code"] == "call_not_open"
-    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "human"]
+    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "ai", "human"]
     assert get_tool_contents(llm) == ["cancelled: the user went on"]
 
 
@@ -400,7 +400,7 @@ async def test_attempt_completion_ends_the_turn_with_text_and_result(tmp_path: P
             text_chunk("Tests pass.\n\nFixed.", metadata={"completion": True})
         ]
         assert await session.send_text("Thanks") == [text_chunk("Welcome.")]
-    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "human"]
+    assert list_roles(llm.prompts[-1]) == ["system", "human", "ai", "tool", "ai", "human"]
 
 
 async def test_followup_question_ends_the_turn(tmp_path: Path) -> None:
