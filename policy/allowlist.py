@@ -68,12 +68,12 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "md5": "-qr FILE+",
     "md5sum": "-btz --binary --text --tag FILE+",
     "netstat": "!-n -46aeilnprstuW --all --numeric --listening --tcp --udp --programs --route",
-    "nl": "-p -b:RE -n: -s: -h:RE -w#WIDTH -v# -i# --body-numbering=:RE --number-format=: --number-separator=: "
-    "--number-width=#WIDTH --starting-line-number=# --line-increment=# FILE+",
+    "nl": "-p -b:FINITERE -n: -s: -h:FINITERE -w#WIDTH -v# -i# --body-numbering=:FINITERE --number-format=: "
+    "--number-separator=: --number-width=#WIDTH --starting-line-number=# --line-increment=# FILE+",
     "nproc": "--all --ignore=#",
     "od": "-abcdfiloxsv -A: -t: -N# -j# -w#WIDTH --address-radix=: --format=: --read-bytes=# --skip-bytes=# "
     "--output-duplicates FILE+",
-    "paste": "-sz -d: --delimiters=: --serial FILE+",
+    "paste": "-sz -d:DELIMITER --delimiters=:DELIMITER --serial FILE+",
     "ps": "-aAdfFHjlLTwx -p: -C:NAME -o:COLUMNS -u: -U: --forest --headers --no-headers --pid=: --ppid=: --sort=: "
     "--format=:COLUMNS --user=: PS?",
     "pwd": "-LP",
@@ -88,9 +88,9 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "--no-heading --hidden --ignore-case --invert-match --json --line-number --no-line-number --line-regexp "
     "--multiline --multiline-dotall --no-config --no-filename --no-ignore --no-ignore-vcs --no-messages --null "
     "--only-matching --passthru --pcre2 --pretty --quiet --case-sensitive --smart-case --stats --text --trim "
-    "--unrestricted --vimgrep --with-filename --word-regexp RE PATH*",
+    "--unrestricted --with-filename --word-regexp RE PATH*",
     "sed": "-nErsuz -e:SED --quiet --silent --regexp-extended --expression=SED SED FILE+",
-    "seq": "-w -s: -f:SEQFORMAT --equal-width --separator=: NUMBER NUMBER? NUMBER?",
+    "seq": "-#w -s:TEXT -f:SEQFORMAT --equal-width --separator=:TEXT NUMBER NUMBER? NUMBER?",
     "shasum": "-bp -a# --algorithm=# FILE+",
     "sort": "-bcCdfghiMmnrRsuVz -k: -t: --check=? --dictionary-order --field-separator=: --general-numeric-sort "
     "--human-numeric-sort --ignore-case --ignore-leading-blanks --ignore-nonprinting --key=: --merge --month-sort "
@@ -99,7 +99,7 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "stat": "-Ltx -c:STATFORMAT --format=:STATFORMAT --printf=:STATFORMAT --dereference --terse PATH+",
     "strings": "-af -n#SMALL -t: -e: --all --bytes=#SMALL --radix=: --encoding=: --print-file-name OBJECT+",
     "sum": "-rs FILE+",
-    "tac": "-br -s:RE --before --regex --separator=:RE FILE+",
+    "tac": "-br -s:FINITERE --before --regex --separator=:FINITERE FILE+",
     "tail": "-#qrvz -c# -n# --bytes=# --lines=# --quiet --silent --verbose FILE+",
     "tr": "-cCdst --complement --delete --squeeze-repeats --truncate-set1 TRSET TRSET?",
     "tree": "-aACcDdFfghiJnNpqrsStuvxX -I:GLOB -L# -P:GLOB --charset=: --dirsfirst --du --filelimit=# --filesfirst "

@@ -4,73 +4,22 @@ import re
 from collections.abc import Callable
 
 from policy.allowlist import PROGRAM_SIGNATURES
-from policy.languages.formats import PLAIN_NUMBER, is_bounded_seq, is_safe_find_format, is_safe_printf
+from policy.find_expressions import check_find
+from policy.languages.escapes import has_control_escape, is_printable_set
+from policy.languages.formats import (
+    PLAIN_NUMBER,
+    is_bounded_seq,
+    is_safe_printf,
+    measure_widths,
+)
 from policy.languages.regexes import is_bounded_regex
+from policy.options import iterate_arguments
 from policy.paths import find_path_error
-from policy.shell import ShellCommand, ShellWord, Unproven, quote_word
+from policy.shell import ShellCommand, Unproven, quote_word
 from policy.signatures import parse_signature, parse_words
-from policy.values import VALUE_CHECKS
 
 MAX_MERGED_FILES = 16
 """Files that `sort -m` merges without a temporary file, in GNU by default."""
-
-FIND_ARGUMENTS = {
-    **dict.fromkeys(["!", "(", ")", "-a", "-and", "-o", "-or", "-not", ","], ""),
-    **dict.fromkeys(["-print", "-print0", "-ls", "-prune", "-quit", "-true", "-false", "-empty", "-depth", "-d"], ""),
-    **dict.fromkeys(["-mount", "-xdev", "-readable", "-writable", "-executable", "-noleaf", "-daystart"], ""),
-    **dict.fromkeys(["-name", "-iname", "-path", "-ipath", "-wholename", "-iwholename", "-lname", "-ilname"], "GLOB"),
-    **dict.fromkeys(["-regex", "-iregex"], "RE"),
-    "-printf": "FINDFORMAT",
-    **dict.fromkeys(["-regextype", "-user", "-group", "-fstype"], r"[\w.+-]{1,64}"),
-    **dict.fromkeys(["-maxdepth", "-mindepth", "-links", "-inum", "-uid", "-gid"], r"[+-]?\d{1,9}"),
-    **dict.fromkeys(["-mtime", "-mmin", "-atime", "-amin", "-ctime", "-cmin", "-used"], r"[+-]?\d{1,9}(\.\d+)?"),
-    "-size": r"[+-]?\d{1,12}[bcwkMG]?",
-    "-type": "[bcdpflsD](,[bcdpflsD])*",
-    "-xtype": "[bcdpflsD]",
-    "-perm": "[-/+]?[0-7ugoarwxst=,+-]{1,20}",
-    **dict.fromkeys(["-newer", "-anewer", "-cnewer", "-samefile"], "PATH"),
-}
-"""The words that may follow the folders, each with the pattern of its argument.
-
-Empty: it has no argument. A name in capitals is a kind of value. Nine digits are a number that fits 32 bits.
-"""
-
-VALUE_CHECKS["FINDFORMAT"] = lambda word: is_safe_find_format(word.text)
-
-
-def check_find(command: ShellCommand) -> None:
-    """Check the arguments of find. Raises Unproven if one may write, run a program, or leave the workspace."""
-    words = [word._replace(text=FIND_ESCAPES.get(word.text, word.text)) for word in command.words[1:]]
-    while words and words[0].text in ("-P", "-E"):
-        words.pop(0)
-    while words and not re.match(r"[-!(),]", words[0].text):
-        _require_kind("PATH", words.pop(0))
-    rest = iter(words)
-    for word in rest:
-        pattern = FIND_ARGUMENTS.get(word.text)
-        if pattern is None or word.is_glob:
-            raise Unproven(f"find's {quote_word(word.text)} is not known to only read")
-        if pattern:
-            _check_argument(pattern, next(rest, ShellWord("")))
-
-
-FIND_ESCAPES = {"\\(": "(", "\\)": ")", "\\!": "!"}
-"""Escaped words, as a client passes them that uses no shell. find refuses them, so they do no harm."""
-
-
-def _check_argument(pattern: str, word: ShellWord) -> None:
-    if word.is_glob or not word.text:
-        raise Unproven(f"{quote_word(word.text)} could become several words; quote it")
-    if pattern == "PATH":
-        _require_kind("PATH", word)
-    elif not (VALUE_CHECKS[pattern](word) if pattern.isupper() else re.fullmatch(pattern, word.text)):
-        raise Unproven(f"{quote_word(word.text)} is not proven harmless there")
-
-
-def _require_kind(kind: str, word: ShellWord) -> None:
-    if not VALUE_CHECKS[kind](word):
-        raise Unproven(f"{quote_word(word.text)} is not proven to be inside the workspace")
-
 
 UNARY_OPERATORS = {"-" + letter for letter in "bcdefghLprsSuwxknz"}
 BINARY_OPERATORS = {"=", "==", "!=", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef"}
@@ -110,7 +59,9 @@ def _check_test_part(words: list[str]) -> None:
 
 
 def check_echo(command: ShellCommand) -> None:
-    """Check the words of echo. Raises Unproven if a glob could become an option, or cmd.exe replaces a word."""
+    """Check the words of echo. Raises Unproven for a glob, a name of cmd.exe, or an escape that some shells obey."""
+    if any(has_control_escape(word.text) for word in command.words):
+        raise Unproven("some shells print a control character there, which a terminal obeys")
     if any(re.search(r"%[A-Za-z_]\w+%", word.text) for word in command.words):
         raise Unproven("cmd.exe replaces a name between percent signs")
     if any(word.is_glob and re.match(r"[*?\[]", word.text) for word in command.words):
@@ -194,12 +145,39 @@ def check_sort(command: ShellCommand) -> None:
 
 def check_seq(command: ShellCommand) -> None:
     """Check the numbers of seq. Raises Unproven if it prints too many lines, or may never end."""
-    _, operands = parse_words(parse_signature(PROGRAM_SIGNATURES["seq"]), command.words[1:])
-    numbers = [word.text for word in operands]
+    signature = parse_signature(PROGRAM_SIGNATURES["seq"])
+    arguments = [*iterate_arguments(signature, command)]
+    numbers = [argument.value for argument in arguments if argument.name in ("", "-#")]
     if not 1 <= len(numbers) <= 3 or not all(PLAIN_NUMBER.fullmatch(number) for number in numbers):
         raise Unproven("its numbers are not proven harmless")
-    if not is_bounded_seq(numbers):
+    texts = [argument.value for argument in arguments if argument.name not in ("", "-#")]
+    if not is_bounded_seq(numbers, sum(len(text.encode()) + measure_widths(text) for text in texts)):
         raise Unproven("it may print too many lines")
+
+
+def check_tr(command: ShellCommand) -> None:
+    """Check the sets of tr. Raises Unproven if nothing is piped to it, or it could write a control character."""
+    _require_pipe(command)
+    sets = [
+        each.value for each in iterate_arguments(parse_signature(PROGRAM_SIGNATURES["tr"]), command) if not each.name
+    ]
+    if len(sets) > 1 and not is_printable_set(sets[1]):
+        raise Unproven("it could write a control character, which a terminal obeys")
+
+
+VARIABLE_OPERAND = re.compile(r"[A-Za-z_][A-Za-z0-9_]*+=")
+PLAIN_VARIABLE = re.compile(r"[a-z][a-z0-9_]*+=[A-Za-z0-9_.:+-]{0,20}+|O?FS=[!-\[\]-~]")
+"""An operand of awk that sets a variable without a meaning to awk, or a separator of one character."""
+
+
+def check_awk(command: ShellCommand) -> None:
+    """Check the operands of awk. Raises Unproven if one, or a name that matches a glob, could set a variable of awk."""
+    _, operands = parse_words(parse_signature(PROGRAM_SIGNATURES["awk"]), command.words[1:])
+    for word in operands[1:]:
+        if VARIABLE_OPERAND.match(word.text) and not (PLAIN_VARIABLE.fullmatch(word.text) and not word.is_glob):
+            raise Unproven(f"awk takes {quote_word(word.text)} for a variable, not for a file")
+        if word.is_glob and re.match(r"\w*+[*?\[]", word.text):
+            raise Unproven(f"{quote_word(word.text)} could become a variable of awk; write ./ before it")
 
 
 EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
@@ -216,7 +194,8 @@ EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
     "diff": check_diff,
     "ls": check_ls,
     "sort": check_sort,
-    "tr": _require_pipe,
+    "tr": check_tr,
+    **dict.fromkeys(["awk", "gawk", "mawk"], check_awk),
     "strings": _forbid_pattern(r"^@", "strings reads options from a file that is named so"),
     "tree": _forbid_pattern(r"^-[^-]*[IP].|^-[^-]+[IP]", "tree takes the letters after -I and -P for options"),
     "printf": check_printf,

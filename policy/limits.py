@@ -15,7 +15,16 @@ MAX_SCRIPT_LENGTH = 400
 MAX_REGEX_LENGTH = 400
 """Characters of a regular expression."""
 MAX_REPETITIONS = 255
-"""The product of the upper bounds of all intervals in one expression: GNU grep takes 5 GB for `a{1,32767}`."""
+"""The upper bounds of all intervals in one expression, added, and multiplied by those of repeated groups.
+
+GNU grep takes 5 GB for `a{1,32767}`.
+"""
+MAX_WIDE_REPETITIONS = 40
+"""The same for `.`, classes and sets alone: `a.{200}c` takes ripgrep 350 MB and 20 s. A UUID needs 32."""
+MAX_UNBOUNDED = 2
+"""Stars and the like in an expression for an engine that backtracks: with four, 3 kB take 5 s."""
+MAX_CHOICES = 256
+"""The ways that `?`, `|` and intervals give such an engine, multiplied. Chosen, not measured."""
 MAX_STARS = 6
 """Stars of a glob or a pattern of names: matching takes exponential time in some C libraries."""
 MAX_ALTERNATIVES = 64
@@ -29,8 +38,13 @@ MAX_SMALL_COUNT = 9999
 MAX_THREADS = 64
 MAX_LINES = 200_000
 """Lines that `seq` may print: 1.3 MB, as a long log has."""
-MAX_GROWTH = 64
-"""The factor by which the substitutions of a script may lengthen a line."""
+MAX_SEQ_BYTES = 2_000_000
+"""Bytes that `seq` may print, with its format and its separator; `seq 200000` prints 1.4 MB."""
+MAX_GROWTH = 256
+"""The factor by which the commands of a pipeline may lengthen their input, multiplied: `policy.growth`.
+
+The longest ordinary pipeline has a tenth of it, each doubling beyond it costs a word.
+"""
 MAX_FIELD = 999
 """The number of a field that an awk script may assign: all fields below it are created."""
 MAX_LOOPS = 1

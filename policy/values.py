@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from policy.languages import awk, formats, jq, regexes, sed
+from policy.languages.escapes import has_control_escape
 from policy.limits import MAX_SMALL_COUNT, MAX_THREADS
 from policy.paths import find_path_error
 from policy.patterns import find_pattern_error
@@ -64,6 +65,8 @@ VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
     "DAY": lambda word: "TZ" not in word.text and re.search(r"[A-Za-z@:]|\d-", word.text) is not None,
     "TEXT": lambda word: True,
     "RE": lambda word: not word.text.startswith("-") and regexes.is_bounded_regex(word.text),
+    "FINITERE": lambda word: not word.text.startswith("-") and regexes.is_finite_regex(word.text),
+    "DELIMITER": lambda word: not word.text.startswith("-") and _is_text(word) and not has_control_escape(word.text),
     "GLOB": lambda word: bool(word.text) and _is_text(word) and regexes.is_bounded_glob(word.text),
     "TRSET": lambda word: "*" not in word.text.partition("[")[2],  # [x*N] repeats a character
     "WIDTH": lambda word: formats.is_width(word.text),
@@ -85,7 +88,7 @@ VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
     "REV": lambda word: _is_revision(word.text),
     "SED": lambda word: sed.is_safe_sed(word.text),
     "AWK": lambda word: awk.is_safe_awk(word.text),
-    "JQ": lambda word: jq.is_safe_jq(word.text, is_literal=word.is_literal),
+    "JQ": lambda word: jq.measure_jq(word.text, is_literal=word.is_literal) is not None,
 }
 """The check of each kind of value; `policy.expressions` adds its own."""
 

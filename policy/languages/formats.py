@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from policy.limits import MAX_LINES, MAX_WIDTH
+from policy.languages.escapes import has_control_escape
+from policy.limits import MAX_LINES, MAX_SEQ_BYTES, MAX_WIDTH
 
 _WIDTH = r"\d{1,3}"
 CONVERSION = re.compile(rf"%(?:%|([-+ 0#]{{0,4}}(?:{_WIDTH})?(?:\.(?:{_WIDTH})?)?)([A-Za-z]))")
 PRINTF_TEXT = frozenset("sbc")
 PRINTF_NUMBER = frozenset("dioxXufFeEgG")
-AWK_CONVERSIONS = frozenset("sbcdioxXufFeEgG") - {"b"}
+AWK_CONVERSIONS = frozenset("sdioxXufFeEgG")
+"""Not `c`, which makes a control character of a number."""
 PLAIN_NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.\d{1,18})?")
 _TIME_FIELD = r"[ACT][@aAbBcdDFhHIjklmMpSTuUVwWxXyYZ+]"
 FIND_CONVERSION = re.compile(
@@ -44,6 +46,8 @@ def is_safe_printf(text: str, values: Sequence[str]) -> bool:
 
     Some shells evaluate such an argument as arithmetic, which can assign variables. `%n` assigns one in all of them.
     """
+    if has_control_escape(text) or any(map(has_control_escape, values)):
+        return False
     found = [*_conversions(text)]
     if any(each is None or each.letter not in PRINTF_TEXT | PRINTF_NUMBER for each in found):
         return False
@@ -65,28 +69,39 @@ def _has_only(pattern: re.Pattern[str], text: str) -> bool:
 
 
 def is_safe_find_format(text: str) -> bool:
-    return _has_only(FIND_CONVERSION, text)
+    return _has_only(FIND_CONVERSION, text) and not has_control_escape(text)
 
 
 def is_safe_stat_format(text: str) -> bool:
-    return _has_only(STAT_CONVERSION, text)
+    return _has_only(STAT_CONVERSION, text) and not has_control_escape(text)
 
 
 def is_safe_date_format(text: str) -> bool:
-    return _has_only(DATE_CONVERSION, text)
+    return _has_only(DATE_CONVERSION, text) and not has_control_escape(text)
 
 
 def is_safe_seq_format(text: str) -> bool:
-    return SEQ_FORMAT.fullmatch(text) is not None
+    return SEQ_FORMAT.fullmatch(text) is not None and not has_control_escape(text)
 
 
-def is_bounded_seq(numbers: Sequence[str]) -> bool:
-    """Return whether `seq LAST`, `seq FIRST LAST` or `seq FIRST STEP LAST` prints a bounded number of lines."""
+def is_bounded_seq(numbers: Sequence[str], extra: int) -> bool:
+    """Return whether `seq LAST`, `seq FIRST LAST` or `seq FIRST STEP LAST` prints a bounded number of lines and bytes.
+
+    `extra` are the bytes that its separator and its format add to each number.
+    """
     values = [float(number) for number in numbers]
     first, step, last = {1: (1.0, 1.0, values[-1]), 2: (values[0], 1.0, values[-1])}.get(
         len(values), (values[0], values[len(values) // 2], values[-1])
     )
-    return step > 0 and (last - first) / step <= MAX_LINES
+    if step == 0:
+        return False
+    lines = max(0.0, (last - first) / step) + 1
+    return lines <= MAX_LINES + 1 and lines * (max(map(len, numbers)) + 1 + extra) <= MAX_SEQ_BYTES
+
+
+def measure_widths(text: str) -> int:
+    """Return the characters that the widths and precisions of the conversions in a format may add."""
+    return sum(int(number) for number in re.findall(r"[0-9]{1,4}+", text)) if "%" in text else 0
 
 
 def is_width(text: str) -> bool:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from policy.allowlist import PROGRAM_SIGNATURES
-from policy.expressions import FIND_ARGUMENTS
+from policy.find_expressions import FIND_ARGUMENTS
 from policy.shell import ShellCommand
 from policy.signatures import parse_signature
 from tests.gate.clients import read_chain

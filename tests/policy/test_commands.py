@@ -42,6 +42,7 @@ NEIGHBOURS = [
     *("seq 1 100", "seq 0.5 0.5 10", "seq -f %03g 1 9", "find . -name '*.py' -printf '%p %s\\n'", "nl -w 4 f"),
     *("tail -n 5 f | cut -f1", "sha256sum f | cut -c1-8", "diff -r --no-dereference a b", "ls -R src", "ls -L src"),
     *("grep '^x' f", "cat 'a#b'", "sort -m a b", "find . -type f | wc -l", "cat f | sort -rn | head -5"),
+    *("seq 10 -1 1", "awk 1 n=5 f", "awk 1 ./src/*.py", "cat f | tr -d '\\000-\\037'"),
     *("date +%Y%m%d", "ls --time-style=+%H:%M", "stat -c '%n %s' f", "expand -t 4 f", "echo 50% done", "cut -f1,3-5 f"),
 ]
 """Ordinary commands beside those of the attacks."""
