@@ -22,6 +22,7 @@ from graph.thoughts import strip_thoughts
 from graph.usage.call import build_usage, build_usage_metadata, usage_of
 from graph.usage.tokens import estimate_tokens
 from prompts import CLASSIFIER, ORCHESTRATOR, Agent
+from textsafety import is_blank_text
 
 TEMPERATURE = 0.3
 """Of the classification call, unless the classifier's file names another one. The wire contract prescribes it."""
@@ -44,7 +45,7 @@ async def classify(
     called for a request whose words leave no doubt. A model that fails, or gives no usable answer, is replaced by the
     words of the request.
     """
-    if len(team) == 1:
+    if len(team) == 1 or is_blank_text(text):  # services refuse a blank message
         return read_words(text, team).choice
     if cache and (before := cache.get(_make_cache_key(text, team, cache.model))):
         return before
@@ -60,7 +61,7 @@ async def _ask_model(
     llm: BaseChatModel, text: str, team: Mapping[str, Agent], on_usage: Callable[[wire.Usage], None]
 ) -> Choice | None:
     """Return the model's choice; None if it fails or gives no usable answer."""
-    request = [SystemMessage(build_classifier_prompt(team)), HumanMessage(text[:MAX_REQUEST_CHARS])]
+    request = [SystemMessage(build_classifier_prompt(team)), HumanMessage(text.strip()[:MAX_REQUEST_CHARS])]
     size = partial(estimate_tokens, *request, with_envelope=False)
     try:
         answer = await llm.bind(**{"temperature": TEMPERATURE, **CLASSIFIER.parameters}).ainvoke(request)

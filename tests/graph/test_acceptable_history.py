@@ -20,6 +20,7 @@ from graph.state import INITIAL_WINDOW, WindowState
 from graph.usage.tokens import estimate_tokens
 from tests.support.history_rules import RULES, find_faults
 from tests.support.properties import draw_from_seed, search_settings
+from tests.support.real_models import JUDGES_PYTHON, judge_histories
 
 numbers = count()
 BLANK_TEXTS = ["", " ", "\n\n", "\u00a0", "\u200b", "\ufeff", "\u2060 \u3164"]
@@ -33,7 +34,9 @@ def encode(messages: Sequence[AnyMessage]) -> list[dict[str, Any]]:
 
 
 def call(tool: str = "read_file", **arguments: Any) -> Any:
-    return {"name": tool, "args": arguments or {"path": "a.py"}, "id": f"call_{next(numbers)}", "type": "tool_call"}
+    """Return a call that is like no other one. Its id has nine digits, as Mistral's own services want it."""
+    number = next(numbers)
+    return {"name": tool, "args": arguments or {"path": f"{number}.py"}, "id": f"{number:09}", "type": "tool_call"}
 
 
 def describe(messages: Sequence[AnyMessage]) -> list[str]:
@@ -262,6 +265,19 @@ def test_what_was_sent_is_sent_again_unchanged(turns: list[list[AnyMessage]]) ->
         sent = make_acceptable(messages)
         assert sent[: len(before)] == before
         before = sent
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(not JUDGES_PYTHON, reason="HISTORY_JUDGES names no python that has the code of model services")
+def test_the_code_of_model_services_accepts_every_history() -> None:
+    """The rules in this file are read from pages; these are what the pages describe."""
+    turns = [[draw_turn(Random(f"{seed} {place}")) for place in range(6)] for seed in range(40)]
+    conversations = [messages for drawn in turns for messages in iter_model_calls(drawn)]
+    conversations += [messages for messages, _ in CONVERSATIONS.values() if messages]
+    refused: list[AnyMessage] = [A, AIMessage("", tool_calls=[READ]), tool_message(READ, "x"), B]
+    *verdicts, last = judge_histories([*(encode(make_acceptable(each)) for each in conversations), encode(refused)])
+    assert [verdict for verdict in verdicts if verdict] == []
+    assert {"mistral_v2v3", "mistral_v3_tekken", "gemma3"} <= last.keys()
 
 
 @pytest.mark.parametrize(

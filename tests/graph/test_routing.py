@@ -200,6 +200,17 @@ async def test_team_of_one_needs_no_model_call() -> None:
     assert (await classify(make_model(), "design a cache", {"universal": AGENTS["universal"]})).agent == "universal"
 
 
+@pytest.mark.parametrize("text", ["", " \n", "\u200b"])
+async def test_blank_request_needs_no_model_call(text: str) -> None:
+    assert await classify(make_model(), text, TEAM) == read_words(text, TEAM).choice
+
+
+async def test_request_after_many_blanks_reaches_the_model() -> None:
+    asked = make_model(VALID_CHOICE)
+    await classify(asked, " " * 9_999 + "plan it", TEAM)
+    assert asked.prompts[0][0][1].text == "plan it"
+
+
 async def test_other_errors_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         await classify(make_model(ZeroDivisionError()), "why?", TEAM)

