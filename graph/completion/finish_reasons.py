@@ -14,12 +14,15 @@ _WORDS: tuple[tuple[FinishKind, str], ...] = (
     ("error", "malformed|unexpected|missing|ratelimit|quota"),
     (
         "content_filter",
-        "filter|safe|recitation|block|prohibit|spii|sensitive|moderat|toxic|guardrail|refus|harmful|violat|policy|flag"
-        "|censor|copyright|inappropriate|language$",
+        "filter|safe|recitation|block|prohibit|spii|sensitive|moderat|toxic|guardrail|refus|violat|policy|flag"
+        "|censor|copyright|inappropriate|language$|armor|jailbreak|profan|harm(?!ony)",
     ),
     ("length", "length|limit|maxtoken|maxoutput|maxnew|maxmodel|maxcompletion|window|exceed|truncat|incomplet|toolong"),
-    ("length", "cutoff|partial"),
-    ("error", "error|fail|abort|cancel|network|time|unavailable|insufficient|connect|crash|interrupt|exception|other"),
+    ("length", "cutoff|partial|overflow|budget|maxtime|maxthink"),
+    (
+        "error",
+        "error|fail|abort|cancel|network|time|unavailable|insufficient|connect|crash|interrupt|exception|kill|other",
+    ),
 )
 """Parts of the words for an end before the end, without signs and capitals. The first row that fits decides."""
 _TABLE = tuple((kind, re.compile(words)) for kind, words in _WORDS)
