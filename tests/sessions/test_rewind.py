@@ -193,7 +193,7 @@ async def fork_session(client: GatewayClient, **body: Any) -> SessionClient:
     answer = (await client.http.post("/sessions/s-1/fork", json=body)).raise_for_status().json()
     shown = (await client.http.get(f"/sessions/{answer['session_id']}")).json()
     assert answer == {
-        **{name: shown[name] for name in ("session_id", "message_count", "current_agent", "created_at", "title")},
+        **{name: shown[name] for name in ("session_id", "id", "message_count", "current_agent", "created_at", "title")},
         "forked_from": "s-1",
     }
     return client.open_session(answer["session_id"])
