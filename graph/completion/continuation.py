@@ -35,13 +35,15 @@ def build_continuation(message: AIMessage) -> Sequence[AnyMessage]:
 def join_replies(first: Reply, rest: Reply) -> Reply:
     """Return one reply: the texts without a gap, the calls of the rest, the usage of both.
 
-    The first text is left out if the rest shows that it was thoughts.
+    The first text is left out if the rest shows that it was thoughts. The provider's fields are those of the rest; only
+    a rest without any leaves those of the first.
     """
     start = "" if rest.follows_thoughts else first.message.content
     return rest._replace(
         message=rest.message.model_copy(
             update={
                 "content": f"{start}{rest.message.content}",
+                "additional_kwargs": {**first.message.additional_kwargs, **rest.message.additional_kwargs},
                 "usage_metadata": add_usage(first.message.usage_metadata, rest.message.usage_metadata),
             }
         )

@@ -16,8 +16,9 @@ log = logging.getLogger("agent_runtime.llm")
 MAX_BYTES = 512 * 1024
 """Bytes of all fields of one answer. The longest answers of today's models, thoughts included, have 128,000
 tokens, each about four bytes."""
-MAX_ID_CHARS = 16_000
-"""Characters of the id of a call. LiteLLM puts Gemini's signature into it, which has hundreds to some thousands."""
+MAX_ID_CHARS = 64_000
+"""Characters of the id of a call. LiteLLM puts Gemini's signature into it, which has hundreds to some thousands, so
+this leaves a margin. Chosen, not measured."""
 MESSAGE_FIELDS = frozenset(
     {"role", "content", "tool_calls", "refusal", "function_call", "audio", "annotations", "name", "parsed"}
 )

@@ -42,9 +42,15 @@ def _estimate_with_envelope(message: BaseMessage) -> int:
 
 
 def _estimate_provider_data(message: BaseMessage) -> int:
-    """Return the estimated tokens of what only the model that gave it gets back; they count for every model."""
+    """Return the estimated tokens of what only the model that gave it gets back; they count for every model.
+
+    The answer to a call has the call's id once more.
+    """
     data = provider_data_of(message) if isinstance(message, AIMessage) else None
-    return estimate_text_tokens("".join([data["fields"], *data["calls"].values()])) if data else 0
+    if not data:
+        return 0
+    ids = [json.loads(call).get("id", "") for call in data["calls"].values()]
+    return estimate_text_tokens("".join([data["fields"], *data["calls"].values(), *ids]))
 
 
 def _estimate_content(message: BaseMessage) -> int:

@@ -547,3 +547,16 @@ async def test_service_that_misses_a_field_still_gets_it(tmp_path: Path) -> None
         assert await session.send_text("Again") == [text_chunk("Done.")]
         ((sent, _),) = find_calls(llm)
         assert sent == {"role": "assistant", "content": "", "tool_calls": [FULL_CALL], **FULL_FIELDS}
+
+
+@pytest.mark.parametrize("later", [{}, {"reasoning_content": "And."}], ids=["none", "others"])
+async def test_completed_text_keeps_the_newest_fields(tmp_path: Path, later: dict[str, Any]) -> None:
+    """A text that was cut off, and the rest of it, go back as one message."""
+    cut = respond_raw(encode_sse(build_delta("length", content="It prints ", reasoning_content="Hm."), done=True))
+    steps = cut, stream_answer(content="a line.", **later), respond_text("Done.")
+    async with start_scripted(tmp_path, *steps) as (llm, client):
+        session = client.open_session()
+        await session.send_text("What does a.py do?")
+        await session.send_text("And b.py?")
+        sent = llm.requests[-1].body["messages"][2]
+        assert sent == {"role": "assistant", "content": "It prints a line.", "reasoning_content": "Hm.", **later}
