@@ -59,6 +59,7 @@ ABOUT_THOUGHTS = [
     "`<think>` opens a block and `</think>` closes it.",
     "The tag <think> opens a block, and </think> closes it.",
     "The tag </think> closes it.",
+    "The code `x.</think>y` is odd.",
     'It ends with "</think>", always.',
     "Look:\n```html\n<think>\nHm\n</think>\n```\nDone.",
     "Look:\n```\nHm\n</think>\n```",

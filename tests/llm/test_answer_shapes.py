@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from tests.llm.test_llm import encode_text_event, open_scripted_model, stream_answer
-from tests.support.llm_server import JSON_TYPE, build_delta, encode_sse, respond_raw, respond_text
+from tests.support.llm_server import JSON_TYPE, build_delta, encode_sse, hang_after, respond_raw, respond_text
 
 READ_A = {"id": "call_1", "type": "function", "function": {"name": "read_file", "arguments": '{"path": "a.py"}'}}
 READ_B = {"id": "call_2", "type": "function", "function": {"name": "read_file", "arguments": '{"path": "b.py"}'}}
@@ -158,6 +158,12 @@ async def test_lines_end_at_each_line_end_of_the_standard(end: bytes, slices: in
     continued = b'data: {"choices":\ndata: [{"delta":{"content":"!"}}]}\n\n'
     body = (HELLO[0] + HELLO[1] + continued + HELLO[2]).replace(b"\n", end)
     assert (await read_body(body, slices)).content == "Hello!"
+
+
+async def test_lines_that_end_with_a_carriage_return_are_read_as_they_come() -> None:
+    body = b"".join(HELLO).replace(b"\n", b"\r")
+    async with open_scripted_model(hang_after(body), llm_retries=0) as (_, model):
+        assert (await stream_answer(model)).content == "Hello"
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"[DONE]\n", b"data: [DONE]\n\n"])
