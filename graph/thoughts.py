@@ -192,11 +192,6 @@ def join_answer(pieces: Iterable[Piece]) -> str:
     return "".join(texts)
 
 
-def has_released_thoughts(pieces: Iterable[Piece]) -> bool:
-    """Return whether pieces that were returned as answer turned out to be thoughts."""
-    return any(isinstance(piece, Thoughts) and piece.was_released for piece in pieces)
-
-
 def strip_thoughts(text: str) -> str:
     """Return an answer without its thoughts; empty if it has nothing else, or nothing that a reader can see."""
     splitter = ThoughtSplitter()

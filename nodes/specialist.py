@@ -116,7 +116,9 @@ class ModelCalls:
                 self.report_usage(estimate_partial_usage(self._agent, context, words, "answer"))
             raise
         size = partial(estimate_prompt_tokens, self._agent, context)
-        self.report_usage(usage_of(reply.message, size, agent=self._agent.name, purpose="answer"))
+        self.report_usage(
+            usage_of(reply.message, size, agent=self._agent.name, purpose="answer", thoughts=reply.thoughts)
+        )
         return reply
 
     def _emit_thoughts(self, thoughts: Thoughts, words: list[str]) -> None:

@@ -19,7 +19,7 @@ from graph.completion.provider_data import answer_fields_of, provider_call, prov
 from graph.conversation import malformed_message
 from graph.marks import TruncationReason
 from graph.sanitize import sanitize_value
-from graph.thoughts import EmitPiece, Piece, ThoughtSplitter, has_released_thoughts, join_answer
+from graph.thoughts import EmitPiece, Piece, Thoughts, ThoughtSplitter, join_answer
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
 from graph.tools.coercion import coerce_arguments, parse_arguments, resolve_tool_name
 
@@ -50,6 +50,8 @@ class Reply(NamedTuple):
     """Refusals of the calls that were cut off, or whose arguments could not be read."""
     truncation: TruncationReason | None = None
     """The reason why the answer was cut off; None for a complete one."""
+    thoughts: str = ""
+    """The thoughts of the answer. They were paid for."""
     follows_thoughts: bool = False
     """True: the words that were passed on before those of the message turned out to be thoughts."""
 
@@ -92,7 +94,11 @@ async def stream_reply(
         pieces.append(piece)
         emit(piece)
     reply = _normalize_reply(_merge_chunks(chunks), join_answer(pieces), history, parallel)
-    return reply._replace(follows_thoughts=has_released_thoughts(pieces))
+    thoughts = [piece for piece in pieces if isinstance(piece, Thoughts)]
+    return reply._replace(
+        thoughts="".join(each.text for each in thoughts),
+        follows_thoughts=any(each.was_released for each in thoughts),
+    )
 
 
 def _merge_chunks(chunks: Sequence[Any]) -> AIMessage:

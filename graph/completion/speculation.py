@@ -60,7 +60,8 @@ class SpeculativeCall:
         is_over = self._task.done() and not self._task.cancelled()
         if is_over and not self._task.exception():
             size = partial(estimate_prompt_tokens, self.agent, self._conversation)
-            return usage_of(self._task.result().message, size, agent=self.agent.name, purpose="speculation")
+            reply, name = self._task.result(), self.agent.name
+            return usage_of(reply.message, size, agent=name, purpose="speculation", thoughts=reply.thoughts)
         words = [piece if isinstance(piece, str) else piece.text for piece in self._pieces]
         if is_over and not words:
             return None

@@ -181,7 +181,7 @@ class CompletionDecoder:
         fields = self._fields.join()
         if not (calls or invalid) and (self._finish_reason or self._other_reason).casefold() in CALL_REASONS:
             calls, invalid, of_calls = self._other_calls.build_calls(encoder)
-            self._read_finish_reason(self._other_reason)
+            self._read_finish_reason(self._other_reason or self._finish_reason)
             fields = {**self._other_fields.join(), **fields}
         return calls, invalid, AnswerFields(calls=of_calls, message=encoder.encode(fields))
 

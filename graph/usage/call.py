@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from graph import wire
-from graph.usage.tokens import estimate_tokens
+from graph.usage.tokens import estimate_text_tokens, estimate_tokens
 
 Purpose = Literal["answer", "classification", "speculation", "summary", "title"]
 """The purpose of a model call. A speculation is an answer that was started and dropped."""
@@ -29,17 +29,20 @@ def build_usage(
     )
 
 
-def usage_of(answer: AIMessage, estimate_sent: Callable[[], int], *, agent: str, purpose: Purpose) -> wire.Usage:
+def usage_of(
+    answer: AIMessage, estimate_sent: Callable[[], int], *, agent: str, purpose: Purpose, thoughts: str = ""
+) -> wire.Usage:
     """Return the usage of an answered call. What the model's service does not report is estimated.
 
-    `estimate_sent` returns the tokens of the prompt. It is called only if the service does not report them.
+    `estimate_sent` returns the tokens of the prompt. It is called only if the service does not report them. `thoughts`
+    belong to the answer, but are no longer in it.
     """
     model = str(answer.response_metadata.get("model_name") or "")
     usage = answer.usage_metadata
     prompt, completion, total = (
         (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) if usage else (0, 0, 0)
     )
-    estimate = 0 if completion else estimate_tokens(answer, with_envelope=False)
+    estimate = 0 if completion else estimate_tokens(answer, with_envelope=False) + estimate_text_tokens(thoughts)
     if usage and prompt and not estimate:
         return build_usage(usage, agent=agent, purpose=purpose, model=model)
     if total and not (prompt or completion):

@@ -1,5 +1,6 @@
 """The client and the history have a model's answer without its thoughts, and no text that nobody can see."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,10 @@ async def test_shown_thoughts_do_not_part_a_text_that_was_continued(tmp_path: Pa
     async with start_scripted_service(tmp_path, *steps, llm_thoughts="show") as (_, client):
         said = await client.open_session(tokens=True).send_text("Hello")
         assert join_tokens(said) == [("Hello there.", "Hello there.")]
+
+
+async def test_thoughts_count_in_an_estimated_usage(tmp_path: Path) -> None:
+    step = replace(respond_text(f"<think>{'hm ' * 1000}</think>Hello."), usage={})
+    async with start_scripted_service(tmp_path, step) as (_, client):
+        _, usage, _ = await client.open_session(usage=True).send_text("Hello")
+        assert usage["completion_tokens"] >= 1000
