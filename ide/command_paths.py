@@ -21,7 +21,7 @@ MAX_NAMES = 50_000
 MAX_STARS = 8
 """Stars of one glob, as matching gets slow with more. Chosen, not measured."""
 MAX_GLUED = 64
-"""Characters of a short option that are tried as the start of a glued path; chosen, not measured."""
+"""Characters of a word with short options, as a path may be glued to each of them; chosen, not measured."""
 VALUE_SEPARATORS = re.compile(r"[=:,@]")
 """The characters after which a word may hold a path, as in `--file=PATH`."""
 FOLLOWING_OPTIONS = {
@@ -110,6 +110,8 @@ class _Check:
         if sum(text == "*" for text, _ in word.characters) > MAX_STARS:
             raise Unreadable("The command holds a glob with many stars.")
         names = word.split_path()
+        if "/" in word.text.partition("[")[2].rpartition("]")[0]:
+            raise Unreadable("The command holds a slash between brackets.")
         if any("**" in name.text for name in names):
             self._walk_links(folder)  # some shells enter all folders
         paths = [folder] if names[0].characters else ["/"]
@@ -184,13 +186,15 @@ def _require_ordinary(path: str, word: str) -> None:
 
 
 def _find_path_texts(word: str) -> list[str]:
-    """Return the parts of a word that its program may take for a path.
+    """Return the parts of a word that its program may take for a path. Raises Unreadable.
 
     A lone slash is no path here: it is a separator of `cut`, `tr` or `awk` far more often.
     """
     texts = {word, *VALUE_SEPARATORS.split(word), *(word[match.end() :] for match in VALUE_SEPARATORS.finditer(word))}
-    if word.startswith("-"):
-        texts |= {word[start:] for start in range(2, min(len(word), MAX_GLUED))}
+    if re.match(r"-[^-]", word):
+        if len(word) > MAX_GLUED:
+            raise Unreadable("The command holds a word with too many options.")
+        texts |= {word[start:] for start in range(2, len(word))}
     return sorted(texts - {"", "/", "-"})
 
 

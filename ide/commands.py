@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from ide.command_paths import check_command_paths
 from ide.process import (
     DEFAULT_LIMITS,
-    UNASKED_LIMITS,
+    MEGABYTE,
     CommandResult,
     Launch,
+    Limits,
     build_environment,
     create_temporary_folder,
     parse_command,
@@ -23,8 +24,20 @@ MAX_COMMAND_SECONDS = 300
 DEFAULT_COMMAND_SECONDS = 60
 """Seconds of a command without a time limit, the default that the tool's schema gives the model. The wire contract
 fixes it."""
-UNASKED_SECONDS = 30
-"""The longest time limit of a command that no user has approved. Chosen, not measured: half of the default."""
+UNASKED_LIMITS = Limits(
+    memory=512 * MEGABYTE,
+    address_space=8_000 * MEGABYTE,
+    file_size=256 * MEGABYTE,
+    temporary_size=512 * MEGABYTE,
+    total_memory=1_000 * MEGABYTE,
+    processes=100,
+    seconds=30,
+)
+"""The limits of commands that no user has approved.
+
+The service tries its command table with 256 MB of memory, and a chain in it has at most 24 programs. The other numbers
+are chosen, not measured; the seconds are half of the default.
+"""
 PASSED_VARIABLES = frozenset(["LANG", "LANGUAGE", "LOGNAME", "NO_COLOR", "SHELL", "TERM", "TZ", "USER"])
 """The variables that an unasked command gets, beside LC_*, HOME, TMPDIR and the lists of folders.
 
@@ -55,6 +68,7 @@ async def execute_unasked_command(
     timeout: int = DEFAULT_COMMAND_SECONDS,  # noqa: ASYNC109
     shell: bool = False,
     sandbox: Sandbox | None = None,
+    limits: Limits = UNASKED_LIMITS,
 ) -> CommandResult:
     """Run a command that no user has approved: checked first, in the sandbox, with small limits.
 
@@ -72,9 +86,9 @@ async def execute_unasked_command(
         if sandbox.kind is SandboxKind.BWRAP:
             argv, access = wrap_with_bwrap(argv, access, folder), FULL_ACCESS
         launch = Launch(argv, folder, environment, temporary, access)
-        result = await run_launch(launch, min(timeout, UNASKED_SECONDS), UNASKED_LIMITS)
-    if result["timed_out"] and timeout > UNASKED_SECONDS:
-        result["stderr"] += f"\nstopped: a command that the user did not approve has {UNASKED_SECONDS} s\n"
+        result = await run_launch(launch, min(timeout, limits.seconds), limits)
+    if result["timed_out"] and timeout > limits.seconds:
+        result["stderr"] += f"\nstopped: a command that the user did not approve has {limits.seconds} s\n"
     return result
 
 

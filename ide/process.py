@@ -41,7 +41,7 @@ MEGABYTE = 1_000_000
 
 
 class Limits(NamedTuple):
-    """The limits of a command; 0 is none. The limit of time is an argument of `execute`.
+    """The limits of a command; 0 is none.
 
     RLIMIT_NPROC is not among them. It counts all processes of the user, in containers also those that /proc hides, so
     that no number is safe. The supervisor counts the processes of the command.
@@ -59,21 +59,11 @@ class Limits(NamedTuple):
     """Bytes of memory of all processes."""
     processes: int = 0
     """The number of processes."""
+    seconds: int = 0
+    """The longest time limit that a call can set."""
 
 
 DEFAULT_LIMITS = Limits()
-UNASKED_LIMITS = Limits(
-    memory=512 * MEGABYTE,
-    address_space=8_000 * MEGABYTE,
-    file_size=256 * MEGABYTE,
-    temporary_size=512 * MEGABYTE,
-    total_memory=1_000 * MEGABYTE,
-    processes=100,
-)
-"""The limits of commands that no user has approved.
-
-The command table is tried with 256 MB of memory, and a chain in it has at most 24 programs.
-"""
 
 
 class CommandResult(TypedDict):

@@ -131,7 +131,7 @@ def _list_installation(program: str, workspace: Workspace) -> list[str]:
         prefix
         for prefix in prefixes
         if not (workspace.contains(str(prefix)) or workspace.root.is_relative_to(prefix))
-        and not Path.home().is_relative_to(prefix)
+        and not Path(os.path.expanduser("~")).is_relative_to(prefix)
     ]
     return [*map(str, outside), *(str(prefix / name) for prefix in trusted for name in INSTALLATION_FOLDERS)]
 

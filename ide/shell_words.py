@@ -48,6 +48,8 @@ class ShellWord(NamedTuple):
         return [ShellWord(tuple(name)) for name in names]
 
 
+MAX_LENGTH = 2000
+"""Characters of a line. The time of a check grows with its square; the service lets 1,024 bytes pass unasked."""
 GLOB_CHARACTERS = frozenset("*?[")
 REFUSED_CHARACTERS = {
     **dict.fromkeys("$`", "a variable or a substitution"),
@@ -77,6 +79,8 @@ INDIRECT_PROGRAMS = frozenset(
 
 def read_chain(line: str) -> list[list[ShellWord]]:
     """Return the commands of the line, each as its words. Raises Unreadable."""
+    if len(line) > MAX_LENGTH:
+        raise Unreadable("The command is too long to be checked.")
     if not line.replace("\t", " ").isprintable():
         raise Unreadable("The command holds a line break or a character that cannot be seen.")
     chain: list[list[ShellWord]] = [[]]

@@ -14,6 +14,7 @@ from ide.approval import NO_APPROVER, Approver
 from ide.chat import Chat
 from ide.client import ServiceClient
 from ide.repl import Repl
+from ide.sandbox import NO_SANDBOX, find_sandbox
 from ide.screen import Screen
 from ide.workspace import Workspace
 from tests.support.scripted_service import (
@@ -315,6 +316,65 @@ async def test_approval_can_be_remembered_and_a_refused_one_is_repeated(
 
 
 GRANT_METADATA = {"rule": "grant.g1", "reason": "The user allowed calls like this one.", "passed_by": "grant"}
+
+
+def command_chunk(command: str, **metadata: str) -> dict[str, Any]:
+    """Return a call of a command that the service sends without asking the user."""
+    return {**tool_call_chunk("execute_command", command=command), "metadata": metadata or None}
+
+
+CONFIRMATION = "'link' leads out of the workspace."
+
+
+@pytest.mark.parametrize("metadata", [{}, GRANT_METADATA])
+async def test_command_that_leads_out_asks_the_user(
+    service: ScriptedService, workspace: Workspace, metadata: dict[str, str]
+) -> None:
+    """The service reads text only. The user decides, even about a command with a grant."""
+    (workspace.root / "link").symlink_to("../secret.txt")
+    for _ in range(2):
+        service.add_scripts([command_chunk("cat link", **metadata)], [text_chunk("Done.")])
+    seen = await Terminal(service, workspace, "one", "?", "r", "not that one", "two", "a").capture_output()
+    assert seen.count(f"reason: {CONFIRMATION}") == 2
+    assert service.messages[1]["error"] == f"{CONFIRMATION} The user rejected it: not that one"
+    assert service.messages[3]["result"]["stdout"] == "secret"
+
+
+async def test_command_that_leads_out_is_refused_without_a_user(service: ScriptedService, workspace: Workspace) -> None:
+    (workspace.root / "link").symlink_to("../secret.txt")
+    service.add_scripts([command_chunk("cat link")], [text_chunk("Done.")])
+    await Terminal(service, workspace, "go", user_present=False).capture_output()
+    assert service.messages[1]["error"] == (
+        f"{CONFIRMATION} It needs approval, and {NO_APPROVER}; use paths inside the workspace, in plain words."
+    )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "approved"),
+    [({}, False), (GRANT_METADATA, True), ({**GRANT_METADATA, "passed_by": "policy", "rule": "free"}, True)],
+)
+async def test_command_is_confined_unless_someone_approved_it(
+    service: ScriptedService, workspace: Workspace, metadata: dict[str, str], approved: bool
+) -> None:
+    """A grant or a rule of the policy is an approval in advance. A command without either only reads."""
+    script = "sh -c 'echo x > new || cat ../secret.txt'"
+    service.add_scripts([command_chunk(script, **metadata)], [text_chunk("Done.")])
+    if find_sandbox() == NO_SANDBOX:
+        pytest.skip("This system has no sandbox.")
+    await Terminal(service, workspace, "go").capture_output()
+    outcome = service.messages[1]["result"]
+    assert ((workspace.root / "new").exists(), outcome["stdout"], outcome["exit_code"] == 0) == (approved, "", approved)
+
+
+async def test_approval_of_a_command_counts_for_that_call_only(service: ScriptedService, workspace: Workspace) -> None:
+    asked = tool_call_chunk("execute_command", requires_approval=True, command="cat ../secret.txt")
+    approved = tool_call_chunk("execute_command", command="cat ../secret.txt")
+    unasked = {**tool_call_chunk("execute_command", call_id="call_2", command="sh -c 'cat ../secret.txt'")}
+    service.add_scripts([asked], [approved], [unasked], [text_chunk("Done.")])
+    if find_sandbox() == NO_SANDBOX:
+        pytest.skip("This system has no sandbox.")
+    await Terminal(service, workspace, "go", "a").capture_output()
+    assert [message["result"]["stdout"] for message in service.messages[2:4]] == ["secret", ""]
 
 
 async def test_grants_are_listed_and_revoked(service: ScriptedService, workspace: Workspace) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ide.sandbox import find_sandbox
 from ide.server_process import CannotStart, ensure_service, is_reachable
 from ide.workspace import Workspace
 from tests.support.paths import PROJECT_ROOT
@@ -80,6 +81,28 @@ async def test_unknown_agent_ends_the_program(service: ScriptedService, workspac
     code, shown = await start_ide(service, workspace, "--agent", "bogus", lines="go\n")
     assert (code, [m["type"] for m in service.messages]) == (1, ["switch_agent"])
     assert "The agent bogus is not available." in shown
+
+
+async def test_start_says_which_sandbox_confines_commands(service: ScriptedService, workspace: Workspace) -> None:
+    assert find_sandbox().describe() in (await start_ide(service, workspace, lines="/quit\n"))[1].splitlines()
+
+
+async def test_removed_workspace_is_explained_to_the_model(service: ScriptedService, workspace: Workspace) -> None:
+    """Each tool answers with a sentence, and the program goes on."""
+    calls = [
+        tool_call_chunk("search_in_code", query="x"),
+        tool_call_chunk("list_files"),
+        tool_call_chunk("execute_command", command="ls"),
+        tool_call_chunk("execute_command", requires_approval=True, command="ls"),
+    ]
+    remove = tool_call_chunk("execute_command", command='rmdir "$PWD"')
+    service.add_scripts(
+        [{**remove, "metadata": {"passed_by": "grant"}}], *([call] for call in calls), [text_chunk("Ok")]
+    )
+    code, shown = await start_ide(service, workspace, "--yes", lines="go\n")
+    gone = f"The folder of the workspace, {workspace.root}, is gone; ask the user to restore it."
+    assert [message.get("error") for message in service.messages[2:5]] == [gone] * 3
+    assert (code, service.messages[-1]["decision"], "Traceback" in shown) == (0, "approve", False)
 
 
 async def play_dialogue(
