@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from policy.allowlist import PROGRAM_SIGNATURES, VERSION_OPTIONS
 from policy.expressions import EXPRESSION_CHECKS
 from policy.git_reads import check_git
+from policy.growth import check_growth
 from policy.paths import find_path_error
 from policy.shell import ShellCommand, ShellWord, Unproven, parse_commands, quote_word, tokenize_without_shell
 from policy.signatures import check_signature, parse_signature
@@ -48,6 +49,7 @@ def _classify_arguments(arguments: Mapping[str, Any]) -> CommandClass:
         raise Unproven(f"its folder may be outside the workspace: {error}")
     chain = parse_commands(line)
     kinds = {_classify_invocation(command) for command in chain}
+    check_growth(chain)
     for split in tokenize_without_shell(line):
         _check_plain_parse(split, chain)
     return CommandClass.GIT_READ if CommandClass.GIT_READ in kinds else CommandClass.READ_ONLY

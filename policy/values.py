@@ -86,8 +86,8 @@ VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
     "DATE": lambda word: word.text.startswith("+") and formats.is_safe_date_format(word.text),
     "PS": _make_matcher(r"[aAfjlrTuwx]{1,6}"),
     "REV": lambda word: _is_revision(word.text),
-    "SED": lambda word: sed.is_safe_sed(word.text),
-    "AWK": lambda word: awk.is_safe_awk(word.text),
+    "SED": lambda word: sed.measure_sed(word.text) is not None,
+    "AWK": lambda word: awk.measure_awk(word.text, is_literal=word.is_literal) is not None,
     "JQ": lambda word: jq.measure_jq(word.text, is_literal=word.is_literal) is not None,
 }
 """The check of each kind of value; `policy.expressions` adds its own."""

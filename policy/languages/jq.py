@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from policy.languages.jq_words import DECODERS, DENIED, EXPANSIONS, LEAVES, LITERAL_ARGUMENT, WORDS
 from policy.languages.regexes import is_bounded_regex
@@ -48,6 +49,7 @@ class _Refused(Exception):
     """The filter is not proven to be harmless."""
 
 
+@lru_cache(maxsize=16)  # a line is read three times, for each kind of client
 def measure_jq(script: str, *, is_literal: bool = False) -> int | None:
     """Return the factor by which the filter may lengthen its input; None if it does more than select and format.
 
@@ -95,7 +97,7 @@ class _Filter:
                 return
             token = TOKEN.match(self._script, self._position)
             if token is None:
-                if self._script[self._position] == "\\" and not depth:  # jq refuses the whole filter
+                if self._script[self._position] in ("\\", "^") and not depth:  # jq refuses the whole filter
                     self._position = len(self._script)
                     return
                 raise _Refused
@@ -152,10 +154,20 @@ class _Filter:
         is_index = mark == "[" and bool(self._last) and self._last[-1] not in "|,;:([{+-/%<>="
         is_index = is_index and self._last not in ("then", "else", "elif", "and", "or", "if")
         function = self._last if mark == "(" and self._last.isidentifier() else ""
-        if function in LITERAL_ARGUMENT and self._script[self._position : self._position + 1] != '"':
+        if function in LITERAL_ARGUMENT and not self._starts_literal():
             raise _Refused
         self._copies += mark == "[" and not is_index
         self._frames.append(Frame(mark, is_index, function))
+
+    def _starts_literal(self) -> bool:
+        """Return whether a text follows, or what a client makes of it that drops its quotes: an invalid filter."""
+        following = TOKEN.match(self._script, self._position)
+        if following is None:
+            return self._is_literal
+        is_invalid = following["mark"] not in (None, ".", "..", "[", "{", "(") or bool(
+            following["name"] and following["name"] not in WORDS
+        )
+        return following["quote"] is not None or (self._is_literal and is_invalid)
 
     def _close(self, mark: str) -> None:
         frame = self._frames.pop()

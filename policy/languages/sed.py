@@ -1,35 +1,54 @@
 """Recognize the sed scripts that only print, delete, substitute and quit."""
 
+from functools import lru_cache
+
 from policy.languages.regexes import is_bounded_regex
-from policy.limits import MAX_GROWTH, MAX_SCRIPT_LENGTH
+from policy.languages.text_growth import TextGrowth
+from policy.limits import MAX_SCRIPT_LENGTH
 
 DELIMITERS = "/|#,"
 REGEX_ESCAPES = frozenset(".*[]^$/|#,(){}+?\\-nt&\"' :=%@!;~<>sSwWbB_")
 """Escapes with one length in every sed. Not `\\c`, `\\d`, `\\o`, `\\x`, which take more characters in some."""
 REPLACEMENT_ESCAPES = frozenset("&\\/|#,nt.*[]^$(){}+?-\"' :=%@!;~<>0123456789")
+POSIX_CLASSES = frozenset(
+    {"alnum", "alpha", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "xdigit"}
+)
 SUBSTITUTE_FLAGS = frozenset("gpIi")
-PLAIN_COMMANDS = frozenset("pdl=")
+PRINTED_COPIES = {"p": 1, "l": 5, "=": 0}
+"""The commands that print, and how often: `l` writes a byte as four, and folds the line."""
+LINE_NUMBER_BYTES = 1
+"""Bytes that `=` prints for each byte: lines have several bytes. Chosen, not measured."""
 
 
 class Refused(Exception):
     """The script is not proven to be harmless."""
 
 
-def is_safe_sed(script: str) -> bool:
-    """Return whether the script has one reading in every sed, and only prints."""
+@lru_cache(maxsize=16)  # a line is read three times, for each kind of client
+def measure_sed(script: str) -> int | None:
+    """Return the factor by which the script may lengthen its input.
+
+    None if it does not have one reading in every sed, or does more than print.
+    """
     if len(script) > MAX_SCRIPT_LENGTH:
-        return False
+        return None
+    scanner = _Scanner(script)
     try:
-        return _Scanner(script).scan()
+        return scanner.measure() if scanner.scan() else None
     except (Refused, IndexError):
-        return False
+        return None
 
 
 class _Scanner:
     def __init__(self, script: str) -> None:
         self._script = script
         self._position = 0
-        self._growth = 1
+        self._line = TextGrowth()
+        self._printed = 0
+
+    def measure(self) -> int:
+        """Return the bytes of output for a byte of input: what was printed on the way, and the line itself."""
+        return self._printed + self._line.total
 
     def _peek(self) -> str:
         return self._script[self._position : self._position + 1]
@@ -69,9 +88,11 @@ class _Scanner:
         name = self._next()
         if name == "s":
             self._scan_substitution()
+        elif name in PRINTED_COPIES:
+            self._printed += PRINTED_COPIES[name] * self._line.total + LINE_NUMBER_BYTES
         elif name in ("q", "Q"):
             self._scan_digits(optional=True)
-        elif name not in PLAIN_COMMANDS:
+        elif name != "d":
             raise Refused
 
     def _scan_address(self) -> bool:
@@ -125,8 +146,16 @@ class _Scanner:
         if self._peek() == "]":
             raise Refused
         while (character := self._next()) != "]":
-            if character in ("[", "\\", delimiter):
+            if character in ("[", "\\", delimiter) and not (character == "[" and self._skip_class()):
                 raise Refused
+
+    def _skip_class(self) -> bool:
+        """Skip the rest of a class such as `[:space:]`; return whether it is one that each sed knows."""
+        name, colon, _ = self._script[self._position + 1 : self._position + 12].partition(":]")
+        if self._peek() != ":" or not colon or name not in POSIX_CLASSES:
+            return False
+        self._position += len(name) + 3
+        return True
 
     def _scan_substitution(self) -> None:
         delimiter = self._next()
@@ -135,10 +164,9 @@ class _Scanner:
         regex = self._scan_regex(delimiter)
         copies, literals = self._scan_replacement(delimiter)
         flags = self._scan_flags()
-        per_match = copies + literals / max(1, _shortest_match(regex)) if "g" in flags else copies
-        self._growth = int(self._growth * max(1, per_match) + 0.999)
-        if self._growth > MAX_GROWTH:
-            raise Refused
+        self._line.substitute(regex, copies, literals, everywhere="g" in flags)
+        if "p" in flags:
+            self._printed += self._line.total
 
     def _scan_replacement(self, delimiter: str) -> tuple[int, int]:
         """Read a replacement; return how often it copies (a part of) the match, and its other characters."""
@@ -164,8 +192,3 @@ class _Scanner:
         while self._peek() in SUBSTITUTE_FLAGS and self._peek():
             flags.add(self._next())
         return flags
-
-
-def _shortest_match(regex: str) -> int:
-    """Return a lower bound of the characters that the expression matches; 0 if it has any operator."""
-    return 0 if any(character in regex for character in "*?{|\\[^$+(") else len(regex)

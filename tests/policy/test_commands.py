@@ -24,19 +24,18 @@ HARMLESS_BUT_UNPROVEN = {
     'stat -f "%z" README.md',
     *("date -r README.md", "date -d 'yesterday' +%F", "diff -r src tests", "diff -rq src tests"),
     'xxd "my file.txt" | head -5',
-    "awk -F, 'NR>1 {sum+=$3} END {print sum/(NR-1)}' data.csv",
     *("rg TODO", "rg -g '*.py' \"def \"", 'rg -tjs -n "function"', 'rg "fn\\s+\\w+" --type rust'),
     *("ps -ef", "ps -ef | grep -v grep | grep python", "ps -eo pid,ppid,cmd"),
 }
-"""Harmless, and not proven: a backslash outside of quotes; options that mean other things elsewhere; `xxd IN OUT`; a
-division of awk, which programs take for other things; ripgrep without a folder, which reads its input if it has one;
-`-e` of ps, which shows the environment of programs on BSD."""
+"""Harmless, and not proven: a backslash outside of quotes; options that mean other things elsewhere; `xxd IN OUT`;
+ripgrep without a folder, which reads its input if it has one; `-e` of ps, which shows the environment of programs on
+BSD."""
 NEIGHBOURS = [
     *("sed 's/[^a]/x/' f", "sed 's/[.]/x/' f", "sed -n '/x/,/y/p' f", "sed 's/[^^]/x/' f", "sed -n '5,10p' f"),
     *("sed 's/foo/bar/g; s/baz/qux/g' f", "sed -E 's/(a+)b/\\1/' f", "sed -e 's|a|b|' -e 5q f"),
     *("printf '%5.2f\\n' 3.14", "printf '%s=%d\\n' a 1 b 2", "printf '100%%\\n'", "printf '%-20s|\\n' name"),
     *("awk '{sum[$1]+=$2} END {for (k in sum) print k, sum[k]}' f", "awk '{$1=\"\"; print}' f"),
-    *("awk '{line = line $0} END {print line}' f", "awk '$1 ~ /^a{2,3}$/' f", "awk '{$NF=\"x\"} 1' f"),
+    *("awk '{s+=$1} END{print s/NR}' f", "awk '$1 ~ /^a{2,3}$/' f", "awk '{$NF=\"x\"} 1' f"),
     *("jq '.a.b[0]' f", "jq '{name: .name, n: (.items | length)}' f", "jq -r '.[] | \"\\(.a)-\\(.b)\"' f"),
     *("grep -E 'a{1,3}' f", "grep -P '^a+$' f", "grep -rn foo src", "cat f | sort -", "cat f | tr a b", "ps aux"),
     *("seq 1 100", "seq 0.5 0.5 10", "seq -f %03g 1 9", "find . -name '*.py' -printf '%p %s\\n'", "nl -w 4 f"),
@@ -55,7 +54,7 @@ def test_read_only_command_is_recognized(command: str) -> None:
     assert (kind is CommandClass.READ_ONLY) == (command not in HARMLESS_BUT_UNPROVEN)
 
 
-@pytest.mark.parametrize("command", NEIGHBOURS)
+@pytest.mark.parametrize("command", [*NEIGHBOURS, *load_lines("growth_neighbours.txt")])
 def test_neighbour_of_an_attack_is_recognized(command: str) -> None:
     assert classify_command({"command": command}) == (CommandClass.READ_ONLY, "")
 
