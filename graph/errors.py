@@ -13,6 +13,17 @@ class LLMUnavailable(AgentRuntimeError):
     code = "llm_unavailable"
 
 
+class ContextOverflow(LLMUnavailable):
+    """The request is too large for the model. A smaller one may be accepted."""
+
+    def __init__(self, sentence: str, limit: int = 0, counted: int = 0) -> None:
+        """`limit` and `counted`: the sizes in tokens that the model's service names; 0 if it does not."""
+        super().__init__(sentence)
+        self.limit, self.counted = limit, counted
+        self.budget = 0
+        """The estimated tokens that a smaller request may have. The client of the model sets it."""
+
+
 class LLMInvalidAnswer(AgentRuntimeError):
     """The model's answer is not a chat completion."""
 

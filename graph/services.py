@@ -7,6 +7,7 @@ from typing import Self
 from langchain_core.language_models import BaseChatModel
 
 from graph.completion.speculation import Speculator
+from graph.context.model_limits import ModelLimits
 from graph.context.summaries import Summarizer
 from graph.permissions.gatekeeper import Gatekeeper
 from graph.routing.cache import RoutingCache
@@ -39,7 +40,13 @@ class Services:
         routing_cache: RoutingCache | None = None,
     ) -> Self:
         """Open nothing, build everything. Raises ValueError for settings that do not fit the agents or the policy."""
-        summarizer = Summarizer(llm, settings.context_tokens)
+        limits = getattr(llm, "limits", None)
+        summarizer = Summarizer(
+            llm,
+            settings.context_tokens,
+            settings.llm_model,
+            limits if isinstance(limits, ModelLimits) else ModelLimits(),  # of a model that does not learn
+        )
         summarizer.validate_agents(AGENTS)
         load_default_model()
         return cls(

@@ -85,13 +85,13 @@ class Settings(AliasedSettings):
     llm_retry_delay_seconds: float = Field(0.5, ge=0)
     """The delay before the first further attempt. It doubles for each one after it."""
     llm_fallback_model: str = ""
-    """The model that answers when another one is down and has sent nothing yet. Empty: there is none."""
+    """The model that answers if another one cannot and has sent nothing yet. Empty: there is none."""
     llm_breaker_failures: int = Field(5, ge=0)  # more than the three attempts of one call
     """Failed attempts in a row after which a model gets no requests for a time. 0: never."""
     llm_breaker_seconds: float = Field(30, gt=0)
     """That time. After it one attempt finds out whether the model is back."""
-    context_tokens: int = Field(100_000, ge=4_000)  # with a margin, in a window of 128k; the longest prompt takes 2,700
-    """The most that a model is sent, as estimated: prompt, tools, summary, messages. Leave room for its answer."""
+    context_tokens: int = Field(100_000, ge=4_000)  # four fifths of a window of 128k; the longest prompt takes 2,700
+    """The most that a model is sent: prompt, tools, summary, messages. Leave room for its answer."""
 
     graph_url: str = ""
     """The address of a LangGraph server that runs our `langgraph.json`. Empty: the graph runs in this process."""

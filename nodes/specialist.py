@@ -23,7 +23,7 @@ from graph.completion.continuation import (
 from graph.completion.reply import Reply
 from graph.completion.request import estimate_partial_usage, estimate_prompt_tokens, request_completion
 from graph.completion.speculation import SpeculativeCall
-from graph.errors import AgentRuntimeError, Cancelled, LimitReached, LLMInvalidAnswer
+from graph.errors import AgentRuntimeError, Cancelled, ContextOverflow, LimitReached, LLMInvalidAnswer
 from graph.marks import chunk_metadata_of, is_aside, mark_truncated
 from graph.permissions.endings import fill_result
 from graph.run_scope import await_cancellable
@@ -42,32 +42,26 @@ async def specialist(
     agent: Agent,
     services: Services,
 ) -> StateUpdate:
-    calls = ModelCalls(state, runtime, agent, services)
-    update: StateUpdate = {}
+    calls, thread = ModelCalls(state, runtime, agent, services), get_thread_id(config)
     try:
-        with services.speculator.take_over(
-            get_thread_id(config), agent.name, runtime.stream_writer
-        ) as speculative_call:
+        with services.speculator.take_over(thread, agent.name, runtime.stream_writer) as speculative_call:
             services.budgets.check_limits(state.get("spent"))
             if question := services.budgets.warning_question(state.get("spent")):
                 return {"messages": [question.model_copy(update={"name": agent.name})]}
-            context, update, usages = services.summarizer.prepare(get_thread_id(config), state, agent)
-            for usage in usages:
-                calls.report_usage(usage)
-            reply = await calls.complete(context, [], speculative_call)
+            reply = await calls.answer(thread, speculative_call)
         if can_continue(reply):
-            reply = await calls.continue_reply(reply, update)
+            reply = await calls.continue_reply(reply)
         if not str(reply.message.content).strip() and not reply.message.tool_calls:
             raise LLMInvalidAnswer("The model's answer was empty. Send the message again.")
         _check_tool_call_limit(state, services.settings.max_turn_tool_calls, reply.message.tool_calls)
     except AgentRuntimeError as error:
         runtime.stream_writer(wire.error_chunk(error))
-        return {**update, "ended": True}
+        return {**calls.update, "ended": True}
     message = _build_message(reply, agent)
     ends = [services.gatekeeper.ends_turn(agent.name, call["name"], call["args"]) for call in message.tool_calls]
     if not any(ends) or reply.answers:  # the answer of a call that ends the turn holds the text
         _emit_text(message, calls.options, runtime)
-    return {**update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
+    return {**calls.update, "messages": [message, *reply.answers], "ended": not message.tool_calls}
 
 
 class ModelCalls:
@@ -76,6 +70,8 @@ class ModelCalls:
     def __init__(self, state: State, runtime: Runtime[wire.StreamOptions], agent: Agent, services: Services) -> None:
         self._state, self._runtime, self._agent, self._services = state, runtime, agent, services
         self.options = runtime.context or wire.StreamOptions()
+        self.update: StateUpdate = {}
+        """The update of the state by the preparation of the calls."""
         self._usages: list[wire.Usage] = []
         self._earlier_text = ""
         """The words of the calls before the present one. The client has them, but not yet their message."""
@@ -83,6 +79,24 @@ class ModelCalls:
     def report_usage(self, usage: wire.Usage) -> None:
         self._usages.append(usage)
         self._runtime.stream_writer(usage)
+
+    async def answer(self, thread: str, speculative_call: SpeculativeCall | None) -> Reply:
+        """Return the reply to the conversation. If it is too large for the model, send a smaller part, once.
+
+        Raises what the model raises.
+        """
+        try:
+            return await self.complete(self._prepare(thread), [], speculative_call)
+        except ContextOverflow as overflow:
+            return await self.complete(self._prepare(thread, overflow.budget), [])
+
+    def _prepare(self, thread: str, max_tokens: int | None = None) -> Sequence[AnyMessage]:
+        state: Any = {**self._state, **self.update}
+        prepared = self._services.summarizer.prepare(thread, state, self._agent, max_tokens)
+        self.update = {**self.update, **prepared.update}
+        for usage in prepared.costs:
+            self.report_usage(usage)
+        return prepared.messages
 
     async def complete(
         self, context: Sequence[AnyMessage], words: list[str], speculative_call: SpeculativeCall | None = None
@@ -136,13 +150,13 @@ class ModelCalls:
             write(wire.AssistantMessage(token=text))
         write(wire.assistant_chunk(text, self.options, is_final=False, metadata=metadata))
 
-    async def continue_reply(self, reply: Reply, update: StateUpdate) -> Reply:
+    async def continue_reply(self, reply: Reply) -> Reply:
         """Return the reply with its rest, from one more call. Without one it stays as it is, cut off.
 
-        `update` is the update of the state so far. Raises the error that the run was stopped with.
+        Raises the error that the run was stopped with.
         """
         messages = [*self._state["messages"], *build_continuation(reply.message)]
-        after: Any = {**self._state, **update, "messages": messages}
+        after: Any = {**self._state, **self.update, "messages": messages}
         context = self._services.summarizer.preview(after, self._agent)
         if not self._has_budget_left() or not any(message is reply.message for message in context):
             return reply

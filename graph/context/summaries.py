@@ -18,6 +18,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from graph import wire
+from graph.context.model_limits import ModelLimits
 from graph.context.token_count import estimate_overhead
 from graph.context.transcript import build_transcript
 from graph.context.truncation import truncate_to_tokens
@@ -28,6 +29,7 @@ from graph.context.window import (
     fit_context,
     limit_summary_tokens,
 )
+from graph.errors import ContextOverflow
 from graph.sanitize import sanitize_value
 from graph.state import INITIAL_WINDOW, State, StateUpdate, WindowState
 from graph.thoughts import strip_thoughts
@@ -55,10 +57,14 @@ class PreparedContext(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The text of a summary, and the usage of its model call."""
+    """The text of a summary, the part of the conversation that it covers, and the usage of its model call."""
 
     text: str
     cost: wire.Usage
+    upto: int
+    """Place in the conversation that the summary reaches."""
+    last_message: AnyMessage
+    """The last summarised message. If another message stands in its place, the thread was rewritten."""
 
 
 @dataclass
@@ -69,10 +75,6 @@ class SummaryTask:
     """The result of a failed task is None."""
     base: WindowState
     """The window, with the earlier summary, that the summary extends."""
-    upto: int
-    """Place in the conversation that the summary reaches."""
-    last_message: AnyMessage
-    """The last summarised message. If another message stands in its place, the thread was rewritten."""
     message_count: int
     """Messages of the conversation when the task started."""
     is_reported: bool = False
@@ -90,28 +92,33 @@ class SummaryTask:
 class Summarizer:
     """The contexts and the summaries of all conversations of a process."""
 
-    def __init__(self, llm: BaseChatModel, budget: int) -> None:
-        """Prepare contexts of at most `budget` tokens, prompt and tools included."""
+    def __init__(self, llm: BaseChatModel, budget: int, model: str = "", limits: ModelLimits | None = None) -> None:
+        """Prepare contexts of at most `budget` tokens, prompt and tools included.
+
+        `model` is the model of agents that name none. `limits` are learned while the models answer.
+        """
         self._llm = llm
-        self._budget = budget
-        self._rooms: dict[str, int] = {}
+        self._budget, self._model = budget, model
+        self._limits = limits or ModelLimits()
+        self._overheads: dict[str, int] = {}
         self._summary_tasks: OrderedDict[str, SummaryTask] = OrderedDict()
 
     def validate_agents(self, agents: Mapping[str, Agent]) -> None:
         """Check that every agent leaves room for a conversation. Raises ValueError."""
         for agent in agents.values():
-            if (missing := MIN_CONVERSATION_TOKENS - self._compute_room(agent)) > 0:
+            if (missing := MIN_CONVERSATION_TOKENS + self._get_overhead(agent) - self._budget) > 0:
                 name = f"the {agent.name} agent with its tools"
                 raise ValueError(f"AGENT_RUNTIME__CONTEXT_TOKENS: {name} needs {self._budget + missing} or more.")
 
-    def prepare(self, thread: str, state: State, agent: Agent) -> PreparedContext:
+    def prepare(self, thread: str, state: State, agent: Agent, max_tokens: int | None = None) -> PreparedContext:
         """Return the context of the agent's next model call; start a summary if one is due.
 
         `thread` is the id of the thread. It is empty for a graph without a checkpointer, which gets no summaries.
+        `max_tokens` bounds the request further, in estimated tokens: a larger one was refused.
         """
         messages, before = state["messages"], state.get("memory") or INITIAL_WINDOW
         memory, costs = self._apply_summary(thread, messages, before)
-        context = fit_context(messages, memory, self._compute_room(agent))
+        context = fit_context(messages, memory, self._compute_room(agent, max_tokens))
         if context.summarize_upto and thread:
             self._start_summary(thread, messages, context, agent)
         return PreparedContext(context.messages, {} if context.memory == before else {"memory": context.memory}, costs)
@@ -127,11 +134,17 @@ class Summarizer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _compute_room(self, agent: Agent) -> int:
-        """Return the tokens that the agent's prompt and tools leave for the conversation."""
-        if agent.name not in self._rooms:
-            self._rooms[agent.name] = self._budget - estimate_overhead(agent)
-        return self._rooms[agent.name]
+    def _compute_room(self, agent: Agent, max_tokens: int | None = None) -> int:
+        """Return the estimated tokens that the agent's prompt and tools leave for the conversation."""
+        budget = self._limits.compute_budget(agent.model or self._model, self._budget)
+        if max_tokens is not None:
+            budget = min(budget, max_tokens)
+        return max(budget - self._get_overhead(agent), MIN_CONVERSATION_TOKENS)
+
+    def _get_overhead(self, agent: Agent) -> int:
+        if agent.name not in self._overheads:
+            self._overheads[agent.name] = estimate_overhead(agent)
+        return self._overheads[agent.name]
 
     def _apply_summary(
         self, thread: str, messages: Sequence[AnyMessage], memory: WindowState
@@ -146,11 +159,11 @@ class Summarizer:
             return memory, []
         costs = [] if task.is_reported else [summary.cost]
         task.is_reported = True
-        if not _is_applicable(task, messages, memory):
+        if memory["upto"] != task.base["upto"] or not _is_applicable(summary, messages):
             del self._summary_tasks[thread]
             return memory, costs
-        start, short = (max(task.upto, memory[name]) for name in ("start", "short"))
-        return WindowState(summary=summary.text, upto=task.upto, start=start, short=short), costs
+        start, short = (max(summary.upto, memory[name]) for name in ("start", "short"))
+        return WindowState(summary=summary.text, upto=summary.upto, start=start, short=short), costs
 
     def _start_summary(self, thread: str, messages: Sequence[AnyMessage], context: ContextWindow, agent: Agent) -> None:
         """Start a summary unless one is under way or failed a few messages ago."""
@@ -159,17 +172,10 @@ class Summarizer:
             before.is_under_way or (not before.result() and len(messages) < before.message_count + RETRY_AFTER_MESSAGES)
         ):
             return
-        # tokens are estimated, so the threshold leaves a margin here as well
-        room = int(COMPACTION_THRESHOLD * (self._budget - estimate_tokens(SystemMessage(SUMMARY_PROMPT))))
-        transcript = build_transcript(messages, context.memory, context.summarize_upto, room)
-        # 2.5 estimated tokens a word: English has fewer, Russian more. A longer summary is cut. Chosen, not measured.
-        words = limit_summary_tokens(self._compute_room(agent)) * 2 // 5
-        prompt = Template(SUMMARY_PROMPT).substitute(words=words)
-        request = self._summarize(thread, agent, [SystemMessage(prompt), HumanMessage(transcript.text)])
         # an empty context: the summary must not use the callbacks and the streams of this run
+        request = self._summarize(thread, agent, messages, context)
         task = asyncio.get_running_loop().create_task(request, name="summary", context=Context())
-        upto = transcript.upto
-        self._summary_tasks[thread] = SummaryTask(task, context.memory, upto, messages[upto - 1], len(messages))
+        self._summary_tasks[thread] = SummaryTask(task, context.memory, len(messages))
         self._summary_tasks.move_to_end(thread)
         self._evict_summaries()
 
@@ -178,21 +184,41 @@ class Summarizer:
             if not self._summary_tasks[thread].is_under_way:
                 del self._summary_tasks[thread]
 
-    async def _summarize(self, thread: str, agent: Agent, sent: Sequence[AnyMessage]) -> Summary | None:
+    async def _summarize(
+        self, thread: str, agent: Agent, messages: Sequence[AnyMessage], context: ContextWindow
+    ) -> Summary | None:
         """Return the summary that the model writes; None if it fails or writes nothing."""
+        request = partial(self._request_summary, agent, messages, context)
         try:
-            answer = await self._llm.ainvoke([*sent])
+            try:
+                return await request(self._limits.compute_budget(self._model, self._budget))
+            except ContextOverflow as overflow:
+                return await request(overflow.budget)
         except Exception as error:
             log.warning("the summary of thread %s failed: %r", thread, error)
             return None
+
+    async def _request_summary(
+        self, agent: Agent, messages: Sequence[AnyMessage], context: ContextWindow, budget: int
+    ) -> Summary | None:
+        """Return a summary of as many messages as fit into a request of `budget` estimated tokens."""
+        # tokens are estimated, so the threshold leaves a margin here as well
+        room = int(COMPACTION_THRESHOLD * (budget - estimate_tokens(SystemMessage(SUMMARY_PROMPT))))
+        transcript = build_transcript(
+            messages, context.memory, context.summarize_upto, max(room, MIN_CONVERSATION_TOKENS)
+        )
+        # 2.5 estimated tokens a word: English has fewer, Russian more. A longer summary is cut. Chosen, not measured.
+        words = limit_summary_tokens(self._compute_room(agent)) * 2 // 5
+        sent = [SystemMessage(Template(SUMMARY_PROMPT).substitute(words=words)), HumanMessage(transcript.text)]
+        answer = await self._llm.ainvoke([*sent])
         text = strip_thoughts(str(sanitize_value(answer.text))).strip()
         text = truncate_to_tokens(text, limit_summary_tokens(self._budget))
         size = partial(estimate_tokens, *sent, with_envelope=False)
         cost = usage_of(answer, size, agent=agent.name, purpose="summary")
-        return Summary(text, cost) if text else None
+        return Summary(text, cost, transcript.upto, messages[transcript.upto - 1]) if text else None
 
 
-def _is_applicable(task: SummaryTask, messages: Sequence[AnyMessage], memory: WindowState) -> bool:
-    """Return whether the conversation is the one that was summarised, and its state lacks the summary."""
-    last = task.upto - 1
-    return memory["upto"] == task.base["upto"] and last < len(messages) and messages[last] == task.last_message
+def _is_applicable(summary: Summary, messages: Sequence[AnyMessage]) -> bool:
+    """Return whether the conversation is still the one that was summarised."""
+    last = summary.upto - 1
+    return last < len(messages) and messages[last] == summary.last_message

@@ -1,9 +1,10 @@
 """Estimate how many tokens a message has; no tokenizer is called."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AnyMessage, SystemMessage
+from langchain_core.messages import BaseMessage, SystemMessage
 
 from graph.per_message_cache import PerMessageCache
 from graph.tools.catalog import specification
@@ -15,8 +16,13 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-get_message_tokens: PerMessageCache[AnyMessage, int] = PerMessageCache(estimate_tokens)
+get_message_tokens: PerMessageCache[BaseMessage, int] = PerMessageCache(estimate_tokens)
 """The estimated tokens of a message as a part of a prompt, estimated once in its life."""
+
+
+def sum_message_tokens(messages: Sequence[BaseMessage]) -> int:
+    """Return the estimated tokens of messages as parts of a prompt. One loop is faster than a call for each."""
+    return sum(get_message_tokens.map_places(messages, lambda place: estimate_tokens(messages[place])))
 
 
 def estimate_overhead(agent: Agent) -> int:

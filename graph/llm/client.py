@@ -14,10 +14,12 @@ from contextlib import aclosing
 import httpx
 from langchain_core.messages import AIMessageChunk
 
-from graph.errors import AgentRuntimeError, LLMUnavailable
+from graph.context.model_limits import ModelLimits
+from graph.errors import AgentRuntimeError, ContextOverflow, LLMUnavailable
 from graph.llm.circuit_breaker import CircuitBreaker
 from graph.llm.completion_request import CompletionRequest
-from graph.llm.faults import Fault, make_incomplete_fault
+from graph.llm.faults import Fault, make_incomplete_fault, make_overflow_error
+from graph.llm.overflow import Overflow
 from graph.llm.refused_fields import find_refused_field, find_refused_message_field, has_doubted_fields
 from graph.llm.transport import Transport, read_clock
 from graph.settings import Settings
@@ -43,6 +45,7 @@ class ModelClient:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._refused_fields: defaultdict[str, set[str]] = defaultdict(set)
         """The fields that a model does not accept, by model. The settings and the agents name all models."""
+        self.limits = ModelLimits()
         self._keys = [key.get_secret_value() for key in (settings.llm_api_key, settings.internal_api_key)]
 
     async def stream_completion(
@@ -55,10 +58,13 @@ class ModelClient:
         """
         start = read_clock()
         deadline = start + self._total_seconds
+        overflow: ContextOverflow | None = None
         for model, fallback in zip(models, [*models[1:], ""], strict=True):
             first_deadline = start + self._total_seconds * FALLBACK_TIME_SHARE if fallback else deadline
             started = False
             try:
+                if model != models[0]:
+                    self._require_room(model, request)
                 async with aclosing(self._stream_with_retry(model, request, first_deadline, deadline)) as chunks:
                     async for chunk in chunks:
                         started = True
@@ -67,8 +73,9 @@ class ModelClient:
             except Fault as fault:
                 if started:
                     raise _convert_late_fault(fault) from None
+                overflow = _choose_overflow(overflow, fault.error)
                 if not fallback or not fault.can_fall_back:
-                    raise fault.error from None
+                    raise (overflow or fault.error) from None
                 log.warning("model %s does not answer; the request goes to %s", model, fallback)
 
     async def _stream_with_retry(
@@ -87,11 +94,12 @@ class ModelClient:
                             if not started:
                                 record_first_word()
                             started = True
-                            yield _add_model_name(chunk, model)
+                            yield self._complete_chunk(chunk, model, request)
                 return
             except Fault as fault:
                 failed = fault
             log.warning("model %s, attempt %d: %s", model, attempt + 1, self._describe_fault(failed))
+            self._learn_overflow(model, failed, request)
             if not started and self._leave_out_refused_field(model, failed, request, without):
                 continue
             if not started and not doubted and (doubted := _find_doubted_fields(model, failed, request)):
@@ -101,6 +109,27 @@ class ModelClient:
                 raise failed
             await asyncio.sleep(wait)
             attempt += 1
+
+    def _require_room(self, model: str, request: CompletionRequest) -> None:
+        """Raise Fault if the request is known to be too large for the model."""
+        estimated = request.estimate_tokens()
+        if self.limits.is_too_large(model, estimated):
+            error = make_overflow_error(Overflow())
+            error.budget = self.limits.compute_budget(model, estimated)
+            raise Fault(error, "too large", is_retryable=False)
+
+    def _learn_overflow(self, model: str, fault: Fault, request: CompletionRequest) -> None:
+        """Learn the room of the model from a refusal of its size, and put what is left into the error."""
+        if isinstance(error := fault.error, ContextOverflow):
+            error.budget = self.limits.record_overflow(model, request.estimate_tokens(), error.limit, error.counted)
+
+    def _complete_chunk(self, chunk: AIMessageChunk, model: str, request: CompletionRequest) -> AIMessageChunk:
+        """Add the name of the model that answered to the last chunk, and learn from its usage."""
+        if chunk.chunk_position == "last":
+            chunk.response_metadata["model_name"] = model
+            if usage := chunk.usage_metadata:
+                self.limits.record_usage(model, request.estimate_tokens(), usage["input_tokens"])
+        return chunk
 
     def _leave_out_refused_field(
         self, model: str, fault: Fault, request: CompletionRequest, without: frozenset[str]
@@ -129,11 +158,11 @@ class ModelClient:
         return self._delay * 2.0**attempt * jitter
 
 
-def _add_model_name(chunk: AIMessageChunk, model: str) -> AIMessageChunk:
-    """Add the name of the model that answered to the last chunk."""
-    if chunk.chunk_position == "last":
-        chunk.response_metadata["model_name"] = model
-    return chunk
+def _choose_overflow(before: ContextOverflow | None, error: AgentRuntimeError) -> ContextOverflow | None:
+    """Return the overflow that leaves less room: a request that fits it fits both models."""
+    if not isinstance(error, ContextOverflow):
+        return before
+    return error if before is None or error.budget < before.budget else before
 
 
 def _find_doubted_fields(model: str, fault: Fault, request: CompletionRequest) -> frozenset[str]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from graph.context.token_count import sum_message_tokens
 from graph.llm.message_encoding import find_provider_fields, messages_to_json
+from graph.usage.tokens import BYTES_PER_TOKEN
 
 
 class CompletionRequest:
@@ -15,6 +17,7 @@ class CompletionRequest:
     def __init__(self, messages: Sequence[BaseMessage], options: dict[str, Any], *, streaming: bool) -> None:
         """`options` are fields of the body. One that is None or an empty list is left out."""
         self._messages = messages
+        self._head_bytes = 0
         self.fields = {name: value for name, value in options.items() if value is not None and value != []}
         """The fields of the body but for its model and messages."""
         if "tools" not in self.fields:
@@ -31,4 +34,9 @@ class CompletionRequest:
         """Return the body for a model, without the fields that it does not accept."""
         fields = {name: value for name, value in self.fields.items() if name not in without}
         head = json.dumps({"model": model, **fields})
+        self._head_bytes = len(head)
         return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model, without)}}}'.encode()
+
+    def estimate_tokens(self) -> int:
+        """Return the estimated tokens of the request that was encoded last: its tools and its messages."""
+        return self._head_bytes // BYTES_PER_TOKEN + sum_message_tokens(self._messages)

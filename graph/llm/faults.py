@@ -7,7 +7,8 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from graph.completion.finish_reasons import MAX_REASON_CHARS, FinishKind
-from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
+from graph.errors import AgentRuntimeError, ContextOverflow, LLMInvalidAnswer, LLMUnavailable
+from graph.llm.overflow import Overflow, find_overflow
 from graph.llm.refusal_kinds import RefusalKind, judge_refusal
 from graph.llm.refusals import Refusal
 from graph.sanitize import escape_invisible
@@ -22,7 +23,6 @@ _DELAY = re.compile(
 )
 _DOWN_SENTENCE = "The model service is overloaded or down"
 _SENTENCES = {
-    RefusalKind.TOO_LARGE: "The request is too large for the model{status}. Send a shorter message.",
     RefusalKind.ACCOUNT: "The account at the model service has no credit or quota left{status}. Check its plan.",
     RefusalKind.KEY: "The model service refused the key{status}. Check the key, and whether it may use this model.",
     RefusalKind.MODEL: "The model service does not know the model{status}. Check the model's name and the address.",
@@ -96,6 +96,13 @@ def make_unavailable_fault(cause: str, refusal: Refusal | None = None) -> Fault:
     return Fault(LLMUnavailable("The model service reported a fault. Try again in a moment."), cause, refusal=refusal)
 
 
+def make_overflow_error(overflow: Overflow, status: str = "") -> ContextOverflow:
+    """Return the error of a request that is too large. The user sees it if a smaller request is too large as well."""
+    window = f"the model's window of {overflow.limit} tokens" if overflow.limit else "the model's window"
+    sentence = f"The request is too large for the model{status}. Set AGENT_RUNTIME__CONTEXT_TOKENS below {window}."
+    return ContextOverflow(sentence, overflow.limit, overflow.counted)
+
+
 def fault_from_refusal(refusal: Refusal, retry_after: str = "") -> Fault:
     """Return the fault of a refusal. `retry_after` is the value of that header.
 
@@ -118,7 +125,10 @@ def fault_from_refusal(refusal: Refusal, retry_after: str = "") -> Fault:
         )
     if kind is RefusalKind.UNKNOWN:
         return make_unavailable_fault("an error object", refusal)
-    error = LLMUnavailable(_SENTENCES[kind].format(status=status))
+    if kind is RefusalKind.TOO_LARGE:
+        error: LLMUnavailable = make_overflow_error(find_overflow(refusal) or Overflow(), status)
+    else:
+        error = LLMUnavailable(_SENTENCES[kind].format(status=status))
     return Fault(error, "refused", is_retryable=False, can_fall_back=kind in _FALLBACK_KINDS, refusal=refusal)
 
 

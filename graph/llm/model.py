@@ -16,6 +16,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
+from graph.context.model_limits import ModelLimits
 from graph.llm.client import ModelClient
 from graph.llm.completion_request import CompletionRequest
 from graph.llm.endpoint import build_endpoint, build_key_header
@@ -40,6 +41,11 @@ class ProxyModel(BaseChatModel):
     fallback: str = ""
     """Name of the model that answers when another one is down; empty: there is none."""
     service: ModelClient = Field(repr=False, exclude=True)
+
+    @property
+    def limits(self) -> ModelLimits:
+        """What the answers and refusals so far say about the size of requests."""
+        return self.service.limits
 
     @property
     def _llm_type(self) -> str:

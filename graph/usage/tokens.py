@@ -9,7 +9,7 @@ from graph.marks import provider_data_of
 
 BYTES_PER_TOKEN = 3
 """English has about four bytes a token, code three, Cyrillic more, so that three rather estimates too many tokens.
-Dense data (hex, base64) can have fewer than three; `CONTEXT_TOKENS` needs a margin for it."""
+Dense data (hex, base64) can have fewer than three; `graph.context.model_limits` corrects that."""
 TOKENS_PER_MESSAGE = 8
 """The role and the format around the text of a message. Chosen, not measured: rather too many than too few."""
 TOKENS_PER_CALL = 16
