@@ -10,17 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 
 from graph.context.acceptable_history import make_acceptable
 from graph.context.window import MIN_CONVERSATION_TOKENS, fit_context
 from graph.conversation import refusal_message, rejection_message, service_message, tool_message
 from graph.llm.message_encoding import messages_to_json
 from graph.permissions.decisions import CANCELLED_RESULT
+from graph.services import Services
 from graph.state import INITIAL_WINDOW, WindowState
+from graph.topology import build_graph
 from graph.usage.tokens import estimate_tokens
+from tests.support.conversations import check_model_input
 from tests.support.history_rules import RULES, find_faults
 from tests.support.properties import draw_from_seed, search_settings
 from tests.support.real_models import JUDGES_PYTHON, judge_histories
+from tests.support.scripted import call_tool, make_model, say_text
+from tests.support.service import settings_for
 
 numbers = count()
 BLANK_TEXTS = ["", " ", "\n\n", "\u00a0", "\u200b", "\ufeff", "\u2060 \u3164"]
@@ -265,6 +272,28 @@ def test_what_was_sent_is_sent_again_unchanged(turns: list[list[AnyMessage]]) ->
         sent = make_acceptable(messages)
         assert sent[: len(before)] == before
         before = sent
+
+
+@pytest.mark.parametrize(
+    "interference",
+    [{}, {"message": None}, {"messages": [B]}, [B]],
+    ids=["nothing", "null", "ignored", "a state update"],
+)
+async def test_thread_continues_after_an_input_that_answers_no_call(interference: Any) -> None:
+    """A LangGraph client can run or update a paused thread in any way. A list is an update of its messages."""
+    llm = make_model(call_tool("write_file", path="a.py", content="x"), *map(say_text, ["One.", "Two.", "Three."]))
+    settings = settings_for("sqlite:///unused.db", multi_agent_mode=False)
+    graph = build_graph(Services.from_settings(llm, settings)).compile(checkpointer=InMemorySaver())
+    config: RunnableConfig = {"configurable": {"thread_id": "t"}}
+    await graph.ainvoke({"message": {"type": "user_message", "content": "Fix it"}}, config)
+    if isinstance(interference, list):
+        await graph.aupdate_state(config, {"messages": interference})
+    else:
+        await graph.ainvoke(interference, config)
+    for text in ("And now?", "And then?"):
+        await graph.ainvoke({"message": {"type": "user_message", "content": text}}, config)
+    for messages in llm.prompts:
+        check_model_input(messages)
 
 
 @pytest.mark.real_model
