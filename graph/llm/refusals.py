@@ -105,8 +105,9 @@ def _unwrap(value: Any) -> dict[str, Any]:
 
 
 def _iter_inner(fields: dict[str, Any]) -> Iterator[Any]:
-    """Yield what may hold the provider's own words: a wrapped object, or a message with JSON in it."""
+    """Yield what may hold the provider's own words: a wrapped object, or a message that is or holds JSON."""
     yield from (fields[name] for name in WRAPPERS if fields.get(name))
+    yield from (value for name in _MESSAGE_FIELDS if isinstance(value := fields.get(name), dict | list) and value)
     metadata = fields.get("metadata")
     texts = [metadata.get("raw") if isinstance(metadata, dict) else None, _find_message(fields)]
     yield from (text for text in texts if isinstance(text, str) and _split_quoted_json(text)[1])

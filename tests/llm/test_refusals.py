@@ -76,6 +76,10 @@ LOGGED: dict[str, tuple[Any, str]] = {
         ", code INVALID_ARGUMENT: No.",
     ),
     "Anthropic": ({"type": "error", "error": {"type": "odd_error", "message": "Odd"}}, ", type odd_error: Odd"),
+    "Mistral around pydantic": (
+        {"message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "x"], "msg": "No"}]}, "type": "invalid"},
+        ", type extra_forbidden, param x: No",
+    ),
     "a list of errors": ({"errors": [{"code": 7003, "message": "No route"}]}, ", code 7003: No route"),
     "LiteLLM around OpenAI": (
         {"error": {"message": f"litellm.X: Y - {json.dumps(QUOTED)}", "type": "None", "param": None, "code": "400"}},

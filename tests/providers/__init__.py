@@ -1,0 +1,1 @@
+"""Model services as their users meet them: one module a family, each a server that enforces its rules."""
