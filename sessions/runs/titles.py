@@ -40,6 +40,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 """The words of a model before its title."""
+_BARE_LABELS = ("title", "заголовок", "название")
 
 
 class Titles:
@@ -98,7 +99,7 @@ def _clean_title(line: str) -> str:
     for prefix in (_LIST_MARK, _LABEL):
         if match := prefix.match(line):
             line = line[match.end() :].strip(_TITLE_EDGES)
-    return line
+    return "" if line.casefold() in _BARE_LABELS else line
 
 
 def store_title(connection: Connection, run: RunHandle, title: str, cost: wire.Usage) -> None:

@@ -117,6 +117,7 @@ async def test_title_keeps_joined_characters(tmp_path: Path) -> None:
         'Here\'s a title for the conversation: "Fix the parser"',
         "Sure! A short title:\n\n> **Fix the parser**",
         "‘Fix the parser’",
+        "**Title**\n\nFix the parser",
         "Заголовок: Fix the parser",
     ],
 )
