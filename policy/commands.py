@@ -92,9 +92,15 @@ def _check_plain_parse(parsed: list[list[str]], chain: list[ShellCommand]) -> No
     `chain` is the same line as a shell reads it.
     """
     shell_words = [_extract_texts(command) for command in chain]
-    for number, words in enumerate(parsed):
-        if parsed != shell_words:
-            _classify_invocation(ShellCommand(_make_literal_words(words), is_piped=number > 0))
+    if parsed != shell_words:
+        is_same_chain = len(parsed) == len(chain)
+        literal = [
+            ShellCommand(_make_literal_words(words), is_piped=chain[number].is_piped if is_same_chain else number > 0)
+            for number, words in enumerate(parsed)
+        ]
+        for command in literal:
+            _classify_invocation(command)
+        check_growth(literal)
     program, rest = shell_words[0][0], [word for words in parsed[1:] for word in words]
     check_trailing_words(program, rest)
 

@@ -43,7 +43,7 @@ MAX_SEQ_BYTES = 2_000_000
 MAX_GROWTH = 256
 """The factor by which the commands of a pipeline may lengthen their input, multiplied: `policy.growth`.
 
-The longest ordinary pipeline has a tenth of it, each doubling beyond it costs a word.
+Ordinary pipelines need a tenth of it. Eight doublings reach it.
 """
 MAX_FIELD = 999
 """The number of a field that an awk script may assign: all fields below it are created."""

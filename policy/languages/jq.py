@@ -112,7 +112,7 @@ class _Filter:
             else:
                 self._read_word(token)
             self._before, self._last = self._last, token[0].strip()
-        if depth or len(self._frames) != bottom:
+        if depth or (len(self._frames) != bottom and not self._is_literal):  # jq refuses an open bracket
             raise _Refused
 
     def _read_word(self, token: re.Match[str]) -> None:
