@@ -11,20 +11,17 @@ from graph.llm.faults import (
     make_empty_fault,
     make_failed_finish_fault,
     make_incomplete_fault,
-    make_unavailable_fault,
     make_unreadable_fault,
 )
 from graph.llm.framing import EventReader
 from graph.llm.openai_format import extract_text
 from graph.llm.provider_fields import FieldEncoder, MessageFields
+from graph.llm.proxy_faults import find_proxy_fault, may_become_fault
 from graph.llm.refusals import refusal_from_error
 from graph.llm.tool_calls import ToolCallAssembler
 from graph.llm.usage_parsing import UsageReader
 from graph.sanitize import UNSTORABLE, sanitize_value
 from graph.thoughts import ThoughtSplitter, join_answer
-
-PROXY_FAULT = "[Error] LiteLLM proxy unavailable"
-"""The beginning of an assistant text that reports a fault of the proxy in use, with HTTP status 200."""
 
 CALL_REASONS = {"tool_calls", "tool_use", "function_call"}
 """The finish reasons of an answer that has tool calls, as services name them."""
@@ -145,6 +142,8 @@ class CompletionDecoder:
             self._calls.add_parts(_get_calls(delta))
         if text := extract_text(delta.get("content") or delta.get("refusal")):
             self._has_delta_text = True
+            if self._has_released_text and (fault := find_proxy_fault(text)):
+                raise fault
         return text
 
     def _decode_message(self, message: dict[str, Any]) -> str:
@@ -212,9 +211,9 @@ class CompletionDecoder:
     def _has_first_word(self) -> bool:
         """Return whether the answer has a text beyond thoughts that cannot become the proxy's report of a fault."""
         start = self._visible_start.lstrip()
-        if start.startswith(PROXY_FAULT):
-            raise make_unavailable_fault("the proxy's own fault")
-        return not PROXY_FAULT.startswith(start)
+        if fault := find_proxy_fault(start):
+            raise fault
+        return not may_become_fault(start)
 
 
 def _get_calls(part: dict[str, Any]) -> Any:

@@ -18,9 +18,9 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from graph.completion.request import request_completion as ask_agent
 from graph.errors import AgentRuntimeError, LLMInvalidAnswer, LLMUnavailable
 from graph.llm import ProxyModel, make_studio_model, open_model
-from graph.llm.decoder import PROXY_FAULT
 from graph.llm.framing import MAX_BYTES
 from graph.llm.openai_format import to_openai
+from graph.llm.proxy_faults import PROXY_FAULTS
 from graph.offline import OfflineModel
 from graph.settings import Settings
 from graph.wire import StreamOptions
@@ -421,8 +421,8 @@ TRANSIENT_FAULTS: list[tuple[Responder, type[AgentRuntimeError]]] = [
     (SILENT_RESPONDERS[1], LLMUnavailable),
     (respond_raw(encode_sse({"error": {"message": "secret detail", "code": 500}})), LLMUnavailable),
     (respond_raw(b'{"error": "secret detail"}', content_type=JSON_TYPE), LLMUnavailable),
-    (respond_text(f"{PROXY_FAULT}: secret detail"), LLMUnavailable),
-    (respond_text(f"\n {PROXY_FAULT}"), LLMUnavailable),
+    *((respond_text(f"{fault}: secret detail"), LLMUnavailable) for fault in PROXY_FAULTS),
+    (respond_text(f"\n {PROXY_FAULTS[0]}"), LLMUnavailable),
     (respond_raw(b"<html>secret detail</html>", content_type=HTML_TYPE), LLMInvalidAnswer),
     (respond_raw(b"secret detail", content_type=JSON_TYPE), LLMInvalidAnswer),
     (respond_raw(b'{"choices": [{"mess', content_type=JSON_TYPE), LLMInvalidAnswer),
@@ -573,8 +573,9 @@ class TestFaults:
         ) as (_, model):
             assert (await stream_answer(model)).content == "One"
 
-    async def test_proxy_fault_text_is_never_streamed(self) -> None:
-        words = [encode_text_event(letter) for letter in f"{PROXY_FAULT}: connection refused"]
+    @pytest.mark.parametrize("fault", PROXY_FAULTS)
+    async def test_proxy_fault_text_is_never_streamed(self, fault: str) -> None:
+        words = [encode_text_event(letter) for letter in f"{fault}: connection refused"]
         async with open_scripted_model(
             respond_raw(b"".join(words) + encode_sse(STREAM_END), slices=7), respond_text("Hello.")
         ) as (llm, model):
