@@ -21,6 +21,7 @@ from graph.llm.completion_request import CompletionRequest
 from graph.llm.faults import Fault, make_incomplete_fault, make_overflow_error
 from graph.llm.overflow import Overflow
 from graph.llm.refused_fields import find_refused_field, find_refused_message_field, has_doubted_fields
+from graph.llm.tool_streaming import ToolStreaming
 from graph.llm.transport import Transport, read_clock
 from graph.settings import Settings
 
@@ -38,7 +39,7 @@ class ModelClient:
     def __init__(self, url: str, client: Callable[[], httpx.AsyncClient], settings: Settings) -> None:
         """Send requests to `url`. `client` returns the HTTP client of the running event loop."""
         self.client = client
-        self._transport = Transport(url, client, settings)
+        self._streams = ToolStreaming(Transport(url, client, settings))
         self._total_seconds = settings.llm_timeout_seconds
         self._retries, self._delay = settings.llm_retries, settings.llm_retry_delay_seconds
         self._failures, self._seconds = settings.llm_breaker_failures, settings.llm_breaker_seconds
@@ -86,10 +87,11 @@ class ModelClient:
         attempt, doubted = 0, frozenset[str]()
         while True:
             started, without = False, doubted | self._refused_fields[model]
-            body = request.encode(model, without)
             try:
                 with breaker.guard_attempt() as record_first_word:
-                    async with aclosing(self._transport.stream_answer(body, first_deadline, deadline)) as chunks:
+                    async with aclosing(
+                        self._streams.stream_answer(model, request, without, first_deadline, deadline)
+                    ) as chunks:
                         async for chunk in chunks:
                             if not started:
                                 record_first_word()

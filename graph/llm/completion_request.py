@@ -30,9 +30,23 @@ class CompletionRequest:
         """Return the names of the fields in the messages that the model once sent, and gets back."""
         return find_provider_fields(self._messages, model)
 
-    def encode(self, model: str, without: frozenset[str] = frozenset()) -> bytes:
-        """Return the body for a model, without the fields that it does not accept."""
+    @property
+    def is_streaming(self) -> bool:
+        return bool(self.fields["stream"])
+
+    @property
+    def has_tools(self) -> bool:
+        return "tools" in self.fields
+
+    def encode(self, model: str, without: frozenset[str] = frozenset(), *, is_streaming: bool = True) -> bytes:
+        """Return the body for a model, without the fields that it does not accept.
+
+        With `is_streaming` False the answer is requested as a whole, whatever the request wants.
+        """
         fields = {name: value for name, value in self.fields.items() if name not in without}
+        if self.is_streaming and not is_streaming:
+            fields = {**fields, "stream": False}
+            fields.pop("stream_options", None)
         head = json.dumps({"model": model, **fields})
         self._head_bytes = len(head)
         return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model, without)}}}'.encode()

@@ -6,6 +6,7 @@ from langchain_core.messages import AIMessageChunk, InvalidToolCall, ToolCall
 
 from graph.completion.finish_reasons import classify_finish_reason
 from graph.completion.provider_data import ANSWER_FIELDS, AnswerFields
+from graph.llm.call_evidence import CALL_EVIDENCE, CALL_REASONS, CallEvidence, judge_answer
 from graph.llm.faults import (
     fault_from_refusal,
     make_empty_fault,
@@ -22,9 +23,6 @@ from graph.llm.tool_calls import ToolCallAssembler
 from graph.llm.usage_parsing import UsageReader
 from graph.sanitize import UNSTORABLE, sanitize_value
 from graph.thoughts import ThoughtSplitter, join_answer
-
-CALL_REASONS = {"tool_calls", "tool_use", "function_call"}
-"""The finish reasons of an answer that has tool calls, as services name them."""
 
 
 class CompletionDecoder:
@@ -80,18 +78,24 @@ class CompletionDecoder:
         self._visible_start += join_answer(self._thoughts.finish())
         text += _join_surrogates("".join(self._held_text) + self._half_character)
         if not (self._has_released_text or self._visible_start or calls or invalid):
-            raise make_empty_fault(ending)
+            raise make_empty_fault(ending, self._judge(has_calls=False))
         return AIMessageChunk(
             content=text,
             tool_calls=calls,
             invalid_tool_calls=invalid,
             usage_metadata=self._usage.build_metadata(),
-            response_metadata=self._build_metadata(fields),
+            response_metadata=self._build_metadata(fields, self._judge(has_calls=bool(calls or invalid))),
             chunk_position="last",
         )
 
-    def _build_metadata(self, fields: AnswerFields) -> dict[str, Any]:
-        metadata: dict[str, Any] = {"finish_reason": self._finish_reason} if self._finish_reason else {}
+    def _judge(self, *, has_calls: bool) -> CallEvidence:
+        is_stream, has_usage = not self._events.is_document, self._usage.build_metadata() is not None
+        return judge_answer(self._finish_reason, is_stream=is_stream, has_calls=has_calls, has_usage=has_usage)
+
+    def _build_metadata(self, fields: AnswerFields, evidence: CallEvidence) -> dict[str, Any]:
+        metadata: dict[str, Any] = {CALL_EVIDENCE: evidence}
+        if self._finish_reason:
+            metadata["finish_reason"] = self._finish_reason
         return {**metadata, ANSWER_FIELDS: fields} if fields["message"] or any(fields["calls"]) else metadata
 
     def _require_whole_answer(self) -> None:
@@ -186,7 +190,7 @@ class CompletionDecoder:
 
     def _read_finish_reason(self, reason: Any) -> None:
         """Keep the reason. Some services close every stream with a "stop", which hides no earlier reason."""
-        if isinstance(reason, str) and classify_finish_reason(self._finish_reason) == "complete":
+        if reason and isinstance(reason, str) and classify_finish_reason(self._finish_reason) == "complete":
             self._finish_reason = reason
 
     def _release_text(self, text: str) -> str:

@@ -8,6 +8,7 @@ import httpx
 
 from graph.completion.finish_reasons import MAX_REASON_CHARS, FinishKind
 from graph.errors import AgentRuntimeError, ContextOverflow, LLMInvalidAnswer, LLMUnavailable
+from graph.llm.call_evidence import CallEvidence
 from graph.llm.overflow import Overflow, find_overflow
 from graph.llm.refusal_kinds import RefusalKind, judge_refusal
 from graph.llm.refusals import Refusal
@@ -76,10 +77,19 @@ EMPTY_SENTENCES: dict[FinishKind, str] = {
 """The sentences for an answer without text and calls that was cut off."""
 
 
-def make_empty_fault(ending: FinishKind) -> Fault:
+class EmptyAnswer(Fault):
+    """The fault of an answer without text and calls."""
+
+    evidence = CallEvidence.NONE
+
+
+def make_empty_fault(ending: FinishKind, evidence: CallEvidence) -> EmptyAnswer:
     """Return the fault of an answer without text and calls. A content filter would only block it again."""
     sentence = EMPTY_SENTENCES.get(ending, "The model gave an empty answer. Try again, or put it in other words.")
-    return Fault(LLMInvalidAnswer(sentence), f"empty, {ending}", is_retryable=ending != "content_filter", is_down=False)
+    is_retryable = ending != "content_filter"
+    fault = EmptyAnswer(LLMInvalidAnswer(sentence), f"empty, {ending}", is_retryable=is_retryable, is_down=False)
+    fault.evidence = evidence
+    return fault
 
 
 def make_failed_finish_fault(reason: str) -> Fault:

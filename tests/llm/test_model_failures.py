@@ -14,6 +14,7 @@ import pytest
 
 from graph.settings import Settings
 from tests.support.llm_server import (
+    DEFAULT_USAGE,
     HTML_TYPE,
     JSON_TYPE,
     Responder,
@@ -43,7 +44,7 @@ from tests.support.service import (
 )
 
 FIRST_WORD = encode_sse(build_delta(content="One"))
-STREAM_END = encode_sse(build_delta(finish_reason="stop"))
+STREAM_END = encode_sse({**build_delta(finish_reason="stop"), "usage": DEFAULT_USAGE})
 PARTIAL_CALL = encode_sse(
     build_delta(tool_calls=[{"index": 0, "id": "call_1", "function": {"name": "echo", "arguments": '{"te'}}])
 )
