@@ -122,10 +122,13 @@ def list_access(workspace: Workspace, temporary: str, programs: Iterable[str], s
 def _list_installation(program: str, workspace: Workspace) -> list[str]:
     """Return the files of a program that is installed outside the system's folders, as in a home folder.
 
-    Nothing in the workspace is returned, and nothing that holds the workspace or the home folder.
+    There are none for a link to a program of the workspace. Folders that hold the workspace or the home folder are left
+    out.
     """
     paths = {program, os.path.realpath(program)}
-    outside = [Path(path) for path in paths if not path.startswith(SYSTEM_PREFIXES) and not workspace.contains(path)]
+    if any(workspace.contains(path) for path in paths):
+        return []
+    outside = [Path(path) for path in paths if not path.startswith(SYSTEM_PREFIXES)]
     prefixes = {path.parent.parent for path in outside if path.parent.name in INSTALLATION_FOLDERS}
     trusted = [
         prefix

@@ -158,18 +158,37 @@ async def test_program_of_the_workspace_is_not_run(
     assert (await execute_unasked_command(workspace, "cat a.txt", sandbox=sandbox))["stdout"] == "mine"
 
 
+@pytest.mark.parametrize(("prefix", "output"), [(".local", "words\n"), (".", "")])
 async def test_program_of_the_user_runs_with_its_libraries(
+    workspace: Workspace,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prefix: str,
+    output: str,
+) -> None:
+    """What else is installed there stays hidden, as `share` may hold keys. So does a `lib` of the home folder."""
+    home = tmp_path / "home"
+    installation = home / prefix
+    install_program(installation / "bin", "tool", f"cat {installation}/lib/words {installation}/share/keys")
+    for name in ("lib/words", "share/keys"):
+        (installation / name).parent.mkdir()
+        (installation / name).write_text(f"{name[4:]}\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", f"{installation}/bin:/usr/bin:/bin")
+    outcome = await execute_unasked_command(workspace, "tool", sandbox=sandbox)
+    assert (outcome["stdout"], outcome["exit_code"]) == (output, 1)
+
+
+async def test_link_to_a_program_of_the_workspace_is_not_run(
     workspace: Workspace, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What else is installed there stays hidden: `share` may hold keys."""
-    local = tmp_path / ".local"
-    install_program(local / "bin", "tool", f"cat {local}/lib/words {local}/share/keys {tmp_path}/lib/notes")
-    for name in (".local/lib/words", ".local/share/keys", "lib/notes"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{name}\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", f"{local}/bin:/usr/bin:/bin")
-    assert (await execute_unasked_command(workspace, "tool", sandbox=sandbox))["stdout"] == ".local/lib/words\n"
+    install_program(workspace.root, "tool", "echo hostile")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/tool").symlink_to(workspace.root / "tool")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    outcome = await execute_unasked_command(workspace, "tool", sandbox=sandbox)
+    assert (outcome["stdout"], outcome["exit_code"] != 0) == ("", True)
 
 
 async def test_variables_that_change_programs_are_left_out(
