@@ -196,6 +196,7 @@ EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
     "sort": check_sort,
     "tr": check_tr,
     **dict.fromkeys(["awk", "gawk", "mawk"], check_awk),
+    "comm": _forbid_pattern(r"(?:^|/)\.{0,2}$", "some programs read a folder without end"),
     "strings": _forbid_pattern(r"^@", "strings reads options from a file that is named so"),
     "tree": _forbid_pattern(r"^-[^-]*[IP].|^-[^-]+[IP]", "tree takes the letters after -I and -P for options"),
     "printf": check_printf,

@@ -25,7 +25,7 @@ def find_path_error(path: object) -> str | None:
         return "it is too long"
     if any(unicodedata.category(char) in HIDDEN_CATEGORIES for char in SCRIPT_JOINERS.sub("", path)):
         return "it holds control or invisible characters"
-    if error := next((why for pattern, why in PATH_ERRORS if re.search(pattern, path)), None):
+    if error := next((why for pattern, why in PATH_ERRORS if pattern.search(path)), None):
         return error
     if LOOKALIKES & set(path):
         return "it holds a look-alike of a separator or a dot"
@@ -33,13 +33,13 @@ def find_path_error(path: object) -> str | None:
 
 
 PATH_ERRORS = (
-    (r"^/", "it is absolute; use one relative to the workspace"),
-    (r"\\", "it holds a backslash; separate folders by /"),
-    (r":", "it holds a colon, which names a drive or a stream on some systems"),
-    (r"^[~～]", "it begins with ~, which names a home folder"),
-    (r"[$`]|%[0-9A-Za-z_()]+%", "it holds a variable"),
-    (r"%[0-9A-Fa-f]{2}", "it holds a percent-escape"),
-    (r"[*?\[\]<>|\"{}]", "it holds a wildcard or a character that no portable name has"),
+    (re.compile(r"^/"), "it is absolute; use one relative to the workspace"),
+    (re.compile(r"\\"), "it holds a backslash; separate folders by /"),
+    (re.compile(r":"), "it holds a colon, which names a drive or a stream on some systems"),
+    (re.compile(r"^[~～]"), "it begins with ~, which names a home folder"),
+    (re.compile(r"[$`]|%[0-9A-Za-z_()]+%"), "it holds a variable"),
+    (re.compile(r"%[0-9A-Fa-f]{2}"), "it holds a percent-escape"),
+    (re.compile(r"[*?\[\]<>|\"{}]"), "it holds a wildcard or a character that no portable name has"),
 )
 """Patterns of a whole path, and the reason that each gives. The first match decides."""
 

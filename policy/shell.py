@@ -160,6 +160,7 @@ EXPANDING_START = re.compile(r"[~=#]")
 """The start of a home folder (~), of a program's path in zsh (=) or of a comment (#)."""
 ZSH_GLOB = re.compile(r"[\^#~]")
 """Characters that select names in zsh with EXTENDED_GLOB, which widespread configurations set."""
+WILDCARD = re.compile(r"[*?\[]")
 EXPANDING_TILDE = re.compile(r"[=:]~")
 """A home folder inside a word, as in an assignment."""
 
@@ -172,7 +173,7 @@ def _parse_word(token: ShellToken) -> ShellWord:
     plain = [raw for kind, raw in token if kind == "plain"]
     if any(EXPANDING_TILDE.search(raw) or ("!" in raw and len(token) + len(raw) > 2 and raw != "!=") for raw in plain):
         raise Unproven("it holds a home folder or an event of the history")
-    is_glob = any(re.search(r"[*?\[]", raw) for raw in plain) and token != [("plain", "[")]
+    is_glob = any(WILDCARD.search(raw) for raw in plain) and token != [("plain", "[")]
     if is_glob and sum(raw.count("*") for raw in plain) > MAX_STARS:
         raise Unproven("it holds a glob with many stars")
     text = "".join(_unquote_piece(kind, raw) for kind, raw in token)
@@ -223,6 +224,7 @@ def _iterate_leaves(node: Node) -> Iterator[str]:
 
 
 QUOTED_STRING = r"""'[^']*(?:'|$)|"[^"]*(?:"|$)"""
+QUOTED = re.compile(QUOTED_STRING)
 PLAIN_PART = re.compile(rf"&&|\|\||[|;&]|(?:{QUOTED_STRING}|[^\s'\"|;&])+")
 
 
@@ -245,4 +247,4 @@ def _tokenize_plain_line(line: str) -> list[list[str]]:
 
 
 def _unquote_word(word: str) -> str:
-    return re.sub(QUOTED_STRING, lambda quoted: quoted[0][1:].removesuffix(quoted[0][0]), word)
+    return QUOTED.sub(lambda quoted: quoted[0][1:].removesuffix(quoted[0][0]), word)

@@ -51,7 +51,8 @@ RANGE = re.compile(r"\d{1,6}(?:-\d{0,6})?|-\d{1,6}")
 
 
 def _make_matcher(pattern: str) -> Callable[[ShellWord], bool]:
-    return lambda word: re.fullmatch(pattern, word.text) is not None
+    compiled = re.compile(pattern)
+    return lambda word: compiled.fullmatch(word.text) is not None
 
 
 VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
