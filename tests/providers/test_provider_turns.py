@@ -9,6 +9,7 @@ import pytest
 
 from tests.providers.anthropic import Anthropic
 from tests.providers.azure import Azure
+from tests.providers.codelab import CodeLab
 from tests.providers.deepseek import DeepSeek
 from tests.providers.gemini import Gemini
 from tests.providers.kimi import Kimi
@@ -25,7 +26,11 @@ from tests.support.service import SessionClient, settings_for, start_service, te
 
 FAMILIES = [
     *(OpenAI, Azure, Anthropic, Gemini, DeepSeek, Kimi, Mistral, QwenOnVLLM, LlamaCpp, Ollama, OpenRouter, MiniMax),
+    CodeLab,
 ]
+WITH_OVERFLOW = [family for family in FAMILIES if family not in (Ollama, CodeLab)]
+LARGE_RESULT = "a line of the log\n" * 12_000
+"""More than a provider of this corpus takes, and less than CONTEXT_TOKENS."""
 
 
 def by_name(families: list[type[Provider]]) -> pytest.MarkDecorator:
@@ -74,7 +79,7 @@ async def test_whole_turn_breaks_no_rule_of_the_provider(tmp_path: Path, family:
     assert not any("think" in str(message) or "reasoning" in str(message) for message in history)
 
 
-@by_name(FAMILIES)
+@by_name([family for family in FAMILIES if family is not CodeLab])
 async def test_answer_at_the_output_limit_is_completed(tmp_path: Path, family: Family) -> None:
     provider = family(Answer("One, two", is_cut=True), Answer(", three."), Answer("Yes."))
     async with open_session(tmp_path, provider, multi_agent_mode=False) as session:
@@ -82,10 +87,23 @@ async def test_answer_at_the_output_limit_is_completed(tmp_path: Path, family: F
         assert (await session.send_text("Is that all?"))[-1] == text_chunk("Yes.")
 
 
-@by_name(FAMILIES)
+@by_name([family for family in FAMILIES if family is not CodeLab])
 async def test_call_at_the_output_limit_is_not_executed(tmp_path: Path, family: Family) -> None:
     cut = Answer(tool="write_file", arguments={"path": "a.md", "content": "long"}, is_cut=True)
     provider = family(cut, Answer("I send it in pieces."), Answer("Yes."))
     async with open_session(tmp_path, provider, multi_agent_mode=False) as session:
         assert (await session.send_text("Write a.md"))[-1] == text_chunk("I send it in pieces.")
         assert (await session.send_text("Go on"))[-1] == text_chunk("Yes.")
+
+
+@by_name(WITH_OVERFLOW)
+async def test_conversation_that_is_too_large_is_made_smaller(tmp_path: Path, family: Family) -> None:
+    """The provider's window is smaller than CONTEXT_TOKENS says. The session goes on, and the limit is known then."""
+    provider = family(Answer(tool="read_file", arguments={"path": "big.log"}), Answer("It is a log."), Answer("Yes."))
+    async with open_session(tmp_path, provider, multi_agent_mode=False) as session:
+        call = await expect_call(session, await session.send_text("Read big.log"), "read_file")
+        assert (await session.send_result(LARGE_RESULT, call))[-1] == text_chunk("It is a log.")
+        overflows = provider.refusals.count("too large")
+        assert overflows >= 1
+        assert (await session.send_text("Is it long?"))[-1] == text_chunk("Yes.")
+    assert provider.refusals.count("too large") == overflows, "what the provider said about its window is forgotten"
