@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessageChunk
 from graph.llm.call_evidence import CALL_EVIDENCE, CallEvidence
 from graph.llm.completion_request import CompletionRequest
 from graph.llm.faults import EmptyAnswer, Fault
+from graph.llm.refusal_kinds import RefusalKind, judge_refusal
 from graph.llm.transport import Transport
 
 log = logging.getLogger("agent_runtime.llm")
@@ -129,7 +130,7 @@ class ToolStreaming:
             if streamed.last is None:
                 raise
             log.warning("model %s: the repeated request failed (%s); the streamed text counts", model, fault.cause)
-            if not fault.is_retryable:
+            if fault.refusal and judge_refusal(fault.refusal) in (RefusalKind.REQUEST, RefusalKind.OTHER):
                 self._models[model].record_refused_check()
             return streamed.last
         assert repeated.last is not None

@@ -115,7 +115,10 @@ class ToolResult(ClientMessage):
     call_id: CallId
     tool_name: str = ""
     result: JsonValue = None
+    """What the tool returned. For a call that needs approval it says that the user agreed."""
     error: str | None = None
+    """The tool was not run, or failed. This approves nothing: a call that needs approval is audited as failed, or as
+    rejected if the text is one of the IDE's for that."""
 
     @field_validator("error", mode="before")
     @classmethod
