@@ -42,14 +42,15 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "fmt": "-#cstu -w#WIDTH -g#WIDTH --width=#WIDTH --goal=#WIDTH --split-only --uniform-spacing FILE+",
     "fold": "-bs -w#WIDTH --bytes --spaces --width=#WIDTH FILE+",
     "free": "-bghkmltwv --bytes --kibi --mebi --gibi --human --total --wide --lohi --si",
-    "grep": "-#abcEFGHhiILlnoPqrsTUvVwxyzZ -A# -B# -C# -m# -e:RE --after-context=# --before-context=# --context=# "
+    "grep": "-#abcEFGHhiILlnoPqrsTUvVwxyzZ -A:CONTEXT -B:CONTEXT -C:CONTEXT -m# -e:RE "
+    "--after-context=:CONTEXT --before-context=:CONTEXT --context=:CONTEXT "
     "--max-count=# --regexp=:RE --count --ignore-case --no-ignore-case --invert-match --word-regexp --line-regexp "
     "--line-number --with-filename --no-filename --files-with-matches --files-without-match --only-matching --quiet "
     "--silent --no-messages --recursive --extended-regexp --fixed-strings --basic-regexp --perl-regexp --text "
     "--binary-files=: --include=:GLOB --exclude=:GLOB --exclude-dir=:GLOB --color=? --colour=? --null --initial-tab "
     "--byte-offset --line-buffered --label=: RE FILE+",
     "groups": "NAME*",
-    "head": "-#qvz -c# -n# --bytes=# --lines=# --quiet --silent --verbose FILE+",
+    "head": "-#qvz -c:HEAD -n:HEAD --bytes=:HEAD --lines=:HEAD --quiet --silent --verbose FILE+",
     "hexdump": "-bcCdovx -n# -s# --canonical --length=# --skip=# FILE+",
     "hostname": "-sI",
     "id": "-gGnruz --user --group --groups --name --real NAME?",
@@ -81,8 +82,9 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "realpath": "-eLmPqsz --canonicalize-existing --canonicalize-missing --logical --physical --quiet --strip "
     "--no-symlinks --relative-to=PATH --relative-base=PATH --zero PATH+",
     "rev": "FILE+",
-    "rg": "-.0bcFHhIilnNopPqsSUuvVwx -A# -B# -C# -m# -M# -d# -j#THREADS -e:RE -g:GLOB -r: -t: -T: --after-context=# "
-    "--before-context=# --context=# --max-count=# --max-depth=# --max-columns=# --regexp=:RE --glob=:GLOB "
+    "rg": "-.0bcFHhIilnNopPqsSUuvVwx -A:CONTEXT -B:CONTEXT -C:CONTEXT -m# -M# -d# "
+    "-j#THREADS -e:RE -g:GLOB -r: -t: -T: --after-context=:CONTEXT --before-context=:CONTEXT --context=:CONTEXT "
+    "--max-count=# --max-depth=# --max-columns=# --regexp=:RE --glob=:GLOB "
     "--iglob=:GLOB --type=: --type-not=: --type-list --replace=: --sort=: --sortr=: --color=: --count "
     "--count-matches --column --files --files-with-matches --files-without-match --fixed-strings --heading "
     "--no-heading --hidden --ignore-case --invert-match --json --line-number --no-line-number --line-regexp "

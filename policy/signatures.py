@@ -164,7 +164,7 @@ def _check_short_options(signature: Signature, word: ShellWord, rest: Iterator[S
     used: set[str] = set()
     if word.is_glob:
         raise Unproven(f"{quote_word(word.text)} could become another option")
-    if "-#" in signature.options and re.fullmatch(r"-\d{1,9}", word.text):
+    if "-#" in signature.options and re.fullmatch(r"-\d{1,6}", word.text):
         return used
     for position, letter in enumerate(word.text[1:], start=2):
         kind = signature.options.get(f"-{letter}")

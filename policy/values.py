@@ -57,6 +57,8 @@ def _make_matcher(pattern: str) -> Callable[[ShellWord], bool]:
 
 VALUE_CHECKS: dict[str, Callable[[ShellWord], bool]] = {
     "#": _make_matcher(r"[+-]?\d{1,9}[bkKmMG]?"),  # nine digits fit 32 bits
+    "CONTEXT": _make_matcher(r"\d{1,6}"),  # lines that a program may keep; some allocate memory for the number
+    "HEAD": _make_matcher(r"\+?\d{1,9}[bkKmMG]?|-\d{1,6}"),  # all but the last ones: some allocate memory for them
     ":": lambda word: bool(word.text) and not word.text.startswith("-") and _is_text(word),
     "?": lambda word: True,
     "PATH": _is_path,
