@@ -366,6 +366,17 @@ async def test_command_is_confined_unless_someone_approved_it(
     assert ((workspace.root / "new").exists(), outcome["stdout"], outcome["exit_code"] == 0) == (approved, "", approved)
 
 
+@pytest.mark.parametrize(("metadata", "prompts"), [({}, 1), (GRANT_METADATA, 0)])
+async def test_command_with_a_grant_may_have_any_words(
+    service: ScriptedService, workspace: Workspace, metadata: dict[str, str], prompts: int
+) -> None:
+    """Without one, the user is asked, because the words are not certain."""
+    service.add_scripts([command_chunk("echo $((1 + 1))", **metadata)], [text_chunk("Done.")])
+    seen = await Terminal(service, workspace, "go", *["a"] * prompts).capture_output()
+    assert seen.count("reason: The command holds a variable or a substitution.") == prompts
+    assert service.messages[1]["result"]["stdout"] == "2\n"
+
+
 async def test_approval_of_a_command_counts_for_that_call_only(service: ScriptedService, workspace: Workspace) -> None:
     asked = tool_call_chunk("execute_command", requires_approval=True, command="cat ../secret.txt")
     approved = tool_call_chunk("execute_command", command="cat ../secret.txt")
