@@ -165,7 +165,13 @@ EXPANDING_TILDE = re.compile(r"[=:]~")
 """A home folder inside a word, as in an assignment."""
 
 
+PLAIN_WORD = re.compile(r"[\w./,:%@+-]+")
+"""Most words: they have no character that any shell expands."""
+
+
 def _parse_word(token: ShellToken) -> ShellWord:
+    if len(token) == 1 and PLAIN_WORD.fullmatch(token[0][1]):
+        return ShellWord(token[0][1])
     pieces = [(kind, raw) for kind, raw in token if raw not in ("''", '""')]
     kind, raw = pieces[0] if pieces else token[0]
     if kind == "plain" and EXPANDING_START.match(raw) and not (len(pieces) == 1 and raw in ("=", "==")):
@@ -194,15 +200,8 @@ def _unquote_piece(kind: str, raw: str) -> str:
 BASH_GRAMMAR = Language(tree_sitter_bash.language())
 LEAF_NODE_TYPES = {"word", "number", "raw_string", "string", "concatenation", "test_operator"}
 GROUP_NODE_TYPES = {
-    "program",
-    "list",
-    "pipeline",
-    "command",
-    "command_name",
-    "test_command",
-    "unary_expression",
-    "binary_expression",
-    "negated_command",
+    *("program", "list", "pipeline", "command", "command_name", "test_command"),
+    *("unary_expression", "binary_expression", "negated_command"),
 }
 
 
@@ -233,7 +232,8 @@ def tokenize_without_shell(line: str) -> list[list[list[str]]]:
 
     The first way takes two kinds of quotes, the second takes both kinds for one. A backslash has no meaning.
     """
-    return [_tokenize_plain_line(line), _tokenize_plain_line(line.replace('"', "'"))]
+    lines = [line, line.replace('"', "'")] if '"' in line else [line]
+    return [*map(_tokenize_plain_line, lines)]
 
 
 def _tokenize_plain_line(line: str) -> list[list[str]]:
