@@ -23,7 +23,7 @@ OPTION_START = re.compile(r"--?[A-Za-z][\w-]*=|[A-Za-z_]\w*=")
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 COUNT_OPTION = re.compile(r"-[A-Za-z]\d+")
 """An option with a number, such as `-j4`."""
-NODE_ID = re.compile(r"([^:]+)((?:::[A-Za-z_]\w*)+(?:\[[\w.,+-]*\])?)")
+NODE_ID = re.compile(r"([^:]+)((?:::[A-Za-z_]\w*+)++(?:\[[\w.,+-]*\])?)")
 """A file and the names of tests in it, as pytest writes them: `tests/a.py::TestB::test_c[x-1]`."""
 
 
