@@ -16,8 +16,10 @@ def find_proxy_fault(text: str) -> Fault | None:
     """Return the fault that the text reports, as far as it has come; None for any other text."""
     if not text.startswith(PROXY_FAULTS):
         return None
-    refused = _STATUS.search(text[:MAX_MESSAGE_CHARS])
-    return fault_from_refusal(_read_refusal(*refused.groups())) if refused else make_unavailable_fault("a proxy fault")
+    words = text[:MAX_MESSAGE_CHARS]
+    if refused := _STATUS.search(words):
+        return fault_from_refusal(_read_refusal(*refused.groups()))
+    return make_unavailable_fault("a proxy fault", Refusal(message=words))
 
 
 def may_become_fault(start: str) -> bool:

@@ -49,26 +49,31 @@ _NAME_KINDS = (
     ("billing", RefusalKind.ACCOUNT),
     ("insufficientbalance", RefusalKind.ACCOUNT),
     ("budgetexceeded", RefusalKind.ACCOUNT),
-    ("ratelimit", RefusalKind.RATE_LIMIT),
-    ("throttl", RefusalKind.RATE_LIMIT),
-    ("toomanyrequests", RefusalKind.RATE_LIMIT),
     ("resourceexhausted", RefusalKind.RATE_LIMIT),
     ("invalidapikey", RefusalKind.KEY),
+    ("nodbconnection", RefusalKind.KEY),  # LiteLLM for a wrong key, if it has no database of keys
     ("modelnotfound", RefusalKind.MODEL),
     ("modelnotsupported", RefusalKind.MODEL),
     ("deploymentnotfound", RefusalKind.MODEL),
     ("invalidmodel", RefusalKind.MODEL),
     ("contentfilter", RefusalKind.CONTENT),
     ("contentpolicy", RefusalKind.CONTENT),
+)
+"""Parts of a code or a type that say more than the words and the status."""
+
+_WEAK_NAME_KINDS = (
+    ("ratelimit", RefusalKind.RATE_LIMIT),
+    ("throttl", RefusalKind.RATE_LIMIT),
+    ("toomanyrequests", RefusalKind.RATE_LIMIT),
     ("overloaded", RefusalKind.DOWN),
 )
-"""Parts of a code or a type that say more than the status."""
+"""Parts of a code or a type that say more than the status. LiteLLM has such a type for an empty account as well."""
 
 _MESSAGE_KINDS = (
     (
         r"insufficient (?:quota|balance|credits?|funds)|credit balance|out of credits?|requires more credits|"
         r"payment required|budget has been exceeded|billing (?:hard )?limit|account .{0,40}(?:deactivated|suspended)|"
-        r"exceeded your current quota(?!.{0,2000}retry in)",
+        r"exceeded your current quota(?!.{0,2000}(?:retry in|resource_exhausted))",
         RefusalKind.ACCOUNT,
     ),
     (r"no deployments available|rate limit (?:reached|exceeded)", RefusalKind.RATE_LIMIT),
@@ -113,6 +118,8 @@ def judge_refusal(refusal: Refusal) -> RefusalKind:
         return by_name
     if refusal.status < 500 and (by_words := _judge_words(refusal.message)):
         return by_words
+    if by_name := _judge_names(refusal.names, _WEAK_NAME_KINDS):
+        return by_name
     if not refusal.status and (by_name := _judge_names(refusal.names, _PLAIN_NAMES)):
         return by_name
     return _judge_status(refusal.status)

@@ -50,7 +50,7 @@ class Refusal(NamedTuple):
         named = [("status", str(self.status or "")), ("code", self.code), ("type", self.type), ("param", self.param)]
         parts = ", ".join(f"{name} {clean_message(value, secrets)}" for name, value in named if value)
         reason = clean_message(self.message, secrets)
-        return f"{parts or 'an error object'}{': ' if reason else ''}{reason}"
+        return f"{parts or 'no status'}{': ' if reason else ''}{reason}"
 
 
 def read_refusal(status: int, body: bytes) -> Refusal:
@@ -66,7 +66,7 @@ def read_refusal(status: int, body: bytes) -> Refusal:
 def refusal_from_error(error: Any, status: int = 0) -> Refusal:
     """Return the refusal of a parsed error. Without a `status` the error's own one counts."""
     fields = _unwrap(error)
-    codes = [_coerce_text(fields.get(name)) for name in ("code", "status", "status_code")]
+    codes = [_coerce_text(fields.get(name)) for name in ("code", "error_code", "status", "status_code")]
     name = next((code for code in codes if code and not _STATUS.fullmatch(code)), "")
     number = next((int(code) for code in codes if _STATUS.fullmatch(code)), 0)
     return Refusal(
@@ -93,7 +93,8 @@ def _unwrap(value: Any) -> dict[str, Any]:
         inner = value
         if isinstance(value, str):
             prefix, inner = _split_quoted_json(value)
-            fields["message"] = value
+            before = _coerce_text(fields.get("message"))
+            fields["message"] = value if not before or before in value else f"{before} ({value})"
             prefixes += [prefix] if inner else []
         if not isinstance(inner, dict):
             break
@@ -107,6 +108,8 @@ def _unwrap(value: Any) -> dict[str, Any]:
 def _iter_inner(fields: dict[str, Any]) -> Iterator[Any]:
     """Yield what may hold the provider's own words: a wrapped object, or a message that is or holds JSON."""
     yield from (fields[name] for name in WRAPPERS if fields.get(name))
+    if isinstance(fields.get("message"), dict | list):  # Mistral
+        yield fields["message"]
     yield from (value for name in _MESSAGE_FIELDS if isinstance(value := fields.get(name), dict | list) and value)
     metadata = fields.get("metadata")
     texts = [metadata.get("raw") if isinstance(metadata, dict) else None, _find_message(fields)]

@@ -1,5 +1,6 @@
 """The service works with the model servers that people run; the texts of so small a model do not matter."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,29 @@ async def test_refusal_of_litellm_is_one_error(
         None, build_settings(tmp_path, proxy, "scripted", multi_agent_mode=False, **changes)
     ) as client:
         assert read_error(await client.open_session().send_text("Hello")) == ("llm_unavailable", sentence)
+
+
+@needs_litellm
+@both_streaming_modes
+async def test_refusals_that_mend_themselves_behind_litellm(
+    tmp_path: Path, proxy: LiteLLMProxy, streaming: bool
+) -> None:
+    """A field that the model does not accept is left out, and a request that is too large is sent again, smaller."""
+    messages = {
+        "param": "Unsupported parameter: 'parallel_tool_calls' is not supported with this model.",
+        "size": "This model's maximum context length is 9000 tokens. However, your messages resulted in 20000 tokens.",
+    }
+    refusals = [respond_status(400, json.dumps({"error": {"message": text}}).encode()) for text in messages.values()]
+    settings = build_settings(tmp_path, proxy, "scripted", llm_streaming=streaming, multi_agent_mode=False)
+    async with (
+        proxy.start_backend(*refusals, respond_text("Hello.")) as backend,
+        start_service(None, settings) as client,
+    ):
+        *_, answer = await client.open_session().send_text("lorem ipsum " * 3_000)
+        assert answer == text_chunk("Hello.")
+    first, second, third = (request.body for request in backend.requests)
+    assert ("parallel_tool_calls" in first, "parallel_tool_calls" in second) == (True, False)
+    assert len(json.dumps(third["messages"])) < len(json.dumps(second["messages"])) * 0.7
 
 
 @needs_llama

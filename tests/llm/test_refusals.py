@@ -71,6 +71,16 @@ LOGGED: dict[str, tuple[Any, str]] = {
         {"detail": [{"type": "missing", "loc": ["body", "x"], "msg": "Field required", "input": {"a": "private"}}]},
         ", type missing, param x: Field required",
     ),
+    "Mistral": (
+        {
+            "object": "error",
+            "message": {"detail": [{"type": "extra", "loc": ["body", "x"], "msg": "No."}]},
+            "code": None,
+        },
+        ", type extra, param x: No.",
+    ),
+    "a text and a message": ({"error": "Odd", "message": "It is odd.", "status": 400}, ": It is odd. (Odd)"),
+    "Databricks": ({"error_code": "BAD", "message": "No."}, ", code BAD: No."),
     "Gemini": (
         [{"error": {"code": 400, "message": "No.", "status": "INVALID_ARGUMENT"}}],
         ", code INVALID_ARGUMENT: No.",
@@ -146,6 +156,11 @@ async def test_refusal_whose_body_does_not_end_is_reported_in_time() -> None:
 KINDS: dict[str, tuple[Responder, str, int]] = {
     "402": (refuse(402, b""), f"{ACCOUNT} (status 402)", 1),
     "insufficient_quota": (refuse_openai(429, "Check.", code="insufficient_quota"), f"{ACCOUNT} (status 429)", 1),
+    "quota behind LiteLLM": (
+        refuse_openai(429, "litellm.RateLimitError: You exceeded your current quota.", type="throttling_error"),
+        f"{ACCOUNT} (status 429)",
+        1,
+    ),
     "Anthropic's credit": (
         refuse_openai(400, "Your credit balance is too low to access the API.", type="invalid_request_error"),
         f"{ACCOUNT} (status 400)",
@@ -164,6 +179,7 @@ KINDS: dict[str, tuple[Responder, str, int]] = {
         f"{KEY} (status 400)",
         1,
     ),
+    "LiteLLM's key": (refuse_openai(400, "No connected db.", type="no_db_connection"), f"{KEY} (status 400)", 1),
     "404": (refuse(404, {"detail": "Not Found"}), f"{MODEL} (status 404)", 1),
     "403 model_not_found": (refuse_openai(403, "No access.", code="model_not_found"), f"{MODEL} (status 403)", 1),
     "LiteLLM's model": (refuse_openai(400, "Invalid model name passed in model=x."), f"{MODEL} (status 400)", 1),
@@ -191,6 +207,11 @@ KINDS: dict[str, tuple[Responder, str, int]] = {
             429,
             [{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current quota"}}],
         ),
+        f"{RATE_LIMIT} (status 429). Try again in a moment.",
+        2,
+    ),
+    "Gemini's quota behind LiteLLM": (
+        refuse_openai(429, "litellm.RateLimitError: You exceeded your current quota. Please retry in 100ms."),
         f"{RATE_LIMIT} (status 429). Try again in a moment.",
         2,
     ),
