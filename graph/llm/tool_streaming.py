@@ -6,7 +6,6 @@ repeated once without streaming. The result is remembered for the model, until t
 """
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,7 +17,7 @@ from graph.llm.call_evidence import CALL_EVIDENCE, CallEvidence
 from graph.llm.completion_request import CompletionRequest
 from graph.llm.faults import EmptyAnswer, Fault
 from graph.llm.refusal_kinds import RefusalKind, judge_refusal
-from graph.llm.transport import Transport
+from graph.llm.transport import Transport, read_clock
 
 log = logging.getLogger("agent_runtime.llm")
 
@@ -36,11 +35,14 @@ class _ModelStreams:
 
     @property
     def may_be_used(self) -> bool:
-        return not self._lose_calls and time.monotonic() >= self._paused_until
+        return not self._lose_calls and read_clock() >= self._paused_until
+
+    def record_evidence(self, evidence: CallEvidence) -> None:
+        """Record what an answer shows. A service may stream it although that was not requested."""
+        self._are_proven |= evidence is CallEvidence.PROVEN
 
     def needs_check(self, evidence: CallEvidence) -> bool:
-        """Return whether the calls of such a stream may have been dropped. Record a proof that they are not."""
-        self._are_proven |= evidence is CallEvidence.PROVEN
+        """Return whether the calls of such a stream may have been dropped."""
         return evidence is CallEvidence.LOST or (evidence is CallEvidence.DOUBTFUL and not self._are_proven)
 
     def record_check(self, model: str, has_calls: bool) -> None:
@@ -51,7 +53,7 @@ class _ModelStreams:
             self._lose_calls = True
             log.warning("model %s: its streams lose tool calls; requests with tools go without streaming", model)
         else:
-            self._paused_until = time.monotonic() + self._pause
+            self._paused_until = read_clock() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def record_refused_check(self) -> None:
@@ -88,6 +90,7 @@ class ToolStreaming:
         async with aclosing(self._pass_text(body, first_deadline, deadline, answer)) as pieces:
             async for piece in pieces:
                 yield piece
+        streams.record_evidence(answer.evidence)
         if request.has_tools and is_streamed and streams.needs_check(answer.evidence):
             body = request.encode(model, without, is_streaming=False)
             yield await self._check_stream(model, body, answer, first_deadline, deadline)
@@ -119,23 +122,25 @@ class ToolStreaming:
         Text that was passed on stays as it is. Raises the fault of the repeated request if nothing was streamed.
         """
         log.info("model %s: no tool calls in its stream; the request is repeated without streaming", model)
-        repeated, limit = _Answer(), deadline if streamed.has_text else first_deadline
+        streams, repeated = self._models[model], _Answer()
+        limit = deadline if streamed.has_text else first_deadline
         try:
             async with aclosing(self._pass_text(body, limit, deadline, repeated)) as pieces:
                 text = "".join([str(piece.content) async for piece in pieces])
             if repeated.empty:
-                self._models[model].record_check(model, has_calls=False)
+                streams.record_check(model, has_calls=False)
                 raise repeated.empty
         except Fault as fault:
             if streamed.last is None:
                 raise
             log.warning("model %s: the repeated request failed (%s); the streamed text counts", model, fault.cause)
             if fault.refusal and judge_refusal(fault.refusal) in (RefusalKind.REQUEST, RefusalKind.OTHER):
-                self._models[model].record_refused_check()
+                streams.record_refused_check()
             return streamed.last
         assert repeated.last is not None
+        streams.record_evidence(repeated.evidence)
         has_calls = bool(repeated.last.tool_calls or repeated.last.invalid_tool_calls)
-        self._models[model].record_check(model, has_calls)
+        streams.record_check(model, has_calls)
         if streamed.last is None or not streamed.has_text:
             return repeated.last.model_copy(update={"content": f"{text}{repeated.last.content}"})
         source = repeated.last if has_calls else streamed.last

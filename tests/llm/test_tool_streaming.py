@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from graph.llm import open_model
+from graph.settings import Settings
+from tests.support.clock import advance_loop_clock
 from tests.support.codelab_proxy import BehindProxy, ProxyFault
 from tests.support.llm_server import (
     Responder,
@@ -87,6 +90,19 @@ async def test_plain_answers_of_a_service_without_usage_cost_one_call_each(tmp_p
         for _ in range(3):
             assert await client.open_session().send_text("Hello") == [text_chunk("Hi.")]
     assert list_streaming(llm) == [True, False, False, False]
+
+
+async def test_streams_are_tried_again_after_a_pause_that_doubles() -> None:
+    """Then the service may prove that they have their calls."""
+    tool = {"type": "function", "function": {"name": "read_file", "parameters": {"type": "object"}}}
+    plain = BehindProxy(respond_text("Hi."))
+    async with ScriptedLLM(*[plain] * 5, READ, PLAIN_STREAM) as llm:
+        settings = Settings(_env_file=None, llm_model="scripted", llm_proxy_url=llm.url)
+        async with open_model(settings) as model:
+            for seconds in (0, 601, 601, 601, 0):
+                await advance_loop_clock(seconds)
+                assert [chunk async for chunk in model.bind_tools([tool]).astream("Hello")]
+    assert list_streaming(llm) == [True, False, True, False, False, True, True]
 
 
 async def test_lost_call_after_a_plain_answer_is_made(tmp_path: Path) -> None:
