@@ -48,14 +48,14 @@ def _classify_arguments(arguments: Mapping[str, Any]) -> CommandClass:
     if cwd is not None and (error := find_path_error(cwd)):
         raise Unproven(f"its folder may be outside the workspace: {error}")
     chain = parse_commands(line)
-    kinds = {_classify_invocation(command) for command in chain}
+    kinds = {classify_invocation(command) for command in chain}
     check_growth(chain)
     for split in tokenize_without_shell(line):
         _check_plain_parse(split, chain)
     return CommandClass.GIT_READ if CommandClass.GIT_READ in kinds else CommandClass.READ_ONLY
 
 
-def _classify_invocation(command: ShellCommand) -> CommandClass:
+def classify_invocation(command: ShellCommand) -> CommandClass:
     """Return READ_ONLY or GIT_READ. Raises Unproven."""
     name, *words = _extract_texts(command)
     if any(word.is_zsh_glob and not _is_revision(name, word) for word in command.words):
@@ -99,7 +99,7 @@ def _check_plain_parse(parsed: list[list[str]], chain: list[ShellCommand]) -> No
             for number, words in enumerate(parsed)
         ]
         for command in literal:
-            _classify_invocation(command)
+            classify_invocation(command)
         check_growth(literal)
     program, rest = shell_words[0][0], [word for words in parsed[1:] for word in words]
     check_trailing_words(program, rest)

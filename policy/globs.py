@@ -1,8 +1,18 @@
-"""Match globs with paths of the workspace. The time grows with the product of the lengths, not faster."""
+"""Match globs with paths of the workspace, and with each other. The time grows with the product of the lengths."""
 
+import re
 import unicodedata
 from fnmatch import fnmatchcase
 from functools import lru_cache
+
+from textsafety import INVISIBLE_CHARACTERS
+
+WILDCARDS = re.compile(r"[*?\[]")
+SET = re.compile(r"\[.*\]", re.DOTALL)
+"""The sets of a name, from the first bracket to the last. Shells differ about where a set ends."""
+
+MAX_NAMES = 32
+"""Names of a glob that are compared one by one; a longer one may match any path. Chosen, not measured."""
 
 
 def matches_glob(path: str, glob: str) -> bool:
@@ -21,10 +31,38 @@ def matches_whole_path(path: str, glob: str) -> bool:
 def matches_any_case(path: str, glob: str) -> bool:
     """Match as `matches_glob` does, and also names that some file system takes for the same.
 
-    Those differ in case, or in the form of Unicode.
+    Those differ in case, in the form of Unicode, or in characters that nobody sees.
     """
-    names, pattern = _align_parts(path, glob)
-    return _matches_parts(names, pattern) or _matches_parts([*map(_fold_case, names)], [*map(_fold_case, pattern)])
+    folded = _fold_parts(glob)
+    if len(folded) == 1:
+        path = normalize_path(path).rpartition("/")[2]
+    names = _fold_parts(path)
+    if names[-1] != folded[-1] and not has_wildcard(folded[-1]) and path.isascii():
+        return False
+    if _matches_parts(names, folded):
+        return True
+    return not (path.isascii() and glob.isascii()) and matches_glob(path, glob)
+
+
+def overlaps_glob(pattern: str, glob: str) -> bool:
+    """Return whether some path matches both, as `matches_any_case` compares. A set counts as any characters.
+
+    A wildcard may match a leading dot, since shells can be set so. `glob` without a slash is for the last name only.
+    """
+    parts = normalize_path(glob).split("/")
+    others = parts if len(parts) > 1 else ["**", *parts]
+    names = normalize_path(pattern).split("/")
+    if len(names) > MAX_NAMES:
+        names = ["**"]
+    return any(
+        _overlaps_parts([*map(form, names)], [*map(form, others)])
+        for form in (FORMS[:1] if pattern.isascii() and glob.isascii() else FORMS)
+    )
+
+
+def has_wildcard(text: str) -> bool:
+    """Return whether the text holds `*`, `?` or a bracket."""
+    return WILDCARDS.search(text) is not None
 
 
 def _align_parts(path: str, glob: str) -> tuple[list[str], list[str]]:
@@ -37,9 +75,43 @@ def normalize_path(path: str) -> str:
     return "/".join(name for name in path.split("/") if name not in ("", ".")) or "."
 
 
-def _fold_case(text: str) -> str:
-    visible = text.replace("\u200c", "").replace("\u200d", "")
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
+@lru_cache(maxsize=1024)  # the globs of a policy are compared again and again; chosen, not measured
+def _fold_parts(path: str) -> list[str]:
+    return [fold_name(name) for name in normalize_path(path).split("/")]
+
+
+def fold_name(text: str) -> str:
+    """Return the text in a form in which names are equal that some file system takes for the same.
+
+    It has no case, no compatibility characters and no invisible characters; every i of Turkish is an i.
+    """
+    if text.isascii():
+        return text.lower()
+    visible = "".join(char for char in INVISIBLE_CHARACTERS.sub("", text) if unicodedata.category(char) != "Cf")
+    folded = unicodedata.normalize("NFKC", visible.replace("\u0130", "i").replace("\u0131", "i")).casefold()
+    return unicodedata.normalize("NFKC", folded.replace("\u0131", "i"))
+
+
+def _decompose(text: str) -> str:
+    return unicodedata.normalize("NFD", text.lower())
+
+
+def _compose(text: str) -> str:
+    return unicodedata.normalize("NFC", text.lower())
+
+
+def _as_bytes(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("latin-1")
+
+
+FORMS = (
+    fold_name,
+    _compose,
+    _decompose,
+    lambda text: _as_bytes(_compose(text)),
+    lambda text: _as_bytes(_decompose(text)),
+)
+"""The forms of a name in which a `?` may count characters: some shells count bytes."""
 
 
 def _matches_parts(names: list[str], pattern: list[str]) -> bool:
@@ -64,4 +136,61 @@ def _matches_parts(names: list[str], pattern: list[str]) -> bool:
 
 @lru_cache(maxsize=4096)  # the names of a workspace repeat; chosen, not measured
 def _matches_name(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern)
+    return name == pattern if not has_wildcard(pattern) else fnmatchcase(name, pattern)
+
+
+def _overlaps_parts(parts: list[str], others: list[str]) -> bool:
+    """Keep the positions in `others` that the parts so far can lead to. `**` leads to every later position."""
+    positions = _skip_folders({0}, others)
+    for part in parts:
+        if part == "**":
+            positions = set(range(min(positions), len(others) + 1))
+        else:
+            stay = {each for each in positions if each < len(others) and others[each] == "**"}
+            steps = {each + 1 for each in positions - stay if each < len(others) and _overlaps_name(part, others[each])}
+            positions = _skip_folders(stay | steps, others)
+        if not positions:
+            return False
+    return len(others) in positions
+
+
+def _skip_folders(positions: set[int], parts: list[str]) -> set[int]:
+    """Add the positions behind each `**`, which may match no folder."""
+    for each in range(min(positions, default=0), len(parts)):
+        if each in positions and parts[each] == "**":
+            positions.add(each + 1)
+    return positions
+
+
+@lru_cache(maxsize=4096)  # as `_matches_name`
+def _overlaps_name(name: str, other: str) -> bool:
+    """Return whether some name matches both globs.
+
+    Bit n of `states` is set if the characters of `name` so far can match the first n of `other`.
+    """
+    if not has_wildcard(name) and not has_wildcard(other):
+        return name == other
+    name, other = SET.sub("*", name), SET.sub("*", other)
+    stars = sum(1 << i for i, char in enumerate(other) if char == "*")
+    whole = (1 << len(other) + 1) - 1
+    accepting: dict[str, int] = {}
+    for i, char in enumerate(other):
+        accepting[char] = accepting.get(char, 0) | 1 << i
+    questions = accepting.pop("?", 0)
+    states = _skip_stars(1, stars)
+    for char in name:
+        if char == "*":
+            states = whole & -(states & -states)  # every state from the lowest on
+        else:
+            taken = whole if char == "?" else accepting.get(char, 0) | questions
+            states = _skip_stars(((states & taken & ~stars) << 1 & whole) | (states & stars), stars)
+        if not states:
+            return False
+    return bool(states >> len(other))
+
+
+def _skip_stars(states: int, stars: int) -> int:
+    """Add the states behind each star, which may match nothing."""
+    while (more := states | (states & stars) << 1) != states:
+        states = more
+    return states

@@ -96,7 +96,7 @@ def check_signature(signature: Signature, command: ShellCommand) -> None:
     if signature.required_options and not signature.required_options & used:
         raise Unproven(f"without {' or '.join(sorted(signature.required_options))} it may change something")
     expected = list(signature.operands)
-    if expected and expected[0].kind in FIRST_OPERAND_KINDS and _replaces_first_operand(signature, used):
+    if expected and expected[0].kind in FIRST_OPERAND_KINDS and replaces_first_operand(signature, used):
         expected.pop(0)
     if command.is_piped:
         expected = [each._replace(least=0) if each.kind == "FILE" else each for each in expected]
@@ -105,7 +105,7 @@ def check_signature(signature: Signature, command: ShellCommand) -> None:
     _check_operands(expected, operands)
 
 
-def _replaces_first_operand(signature: Signature, used: set[str]) -> bool:
+def replaces_first_operand(signature: Signature, used: set[str]) -> bool:
     """Return whether an option in use stands for the first operand. A letter does so only if it has a value."""
     names = FIRST_OPERAND_OPTIONS & used & signature.options.keys()
     return any(signature.options[name] or name.startswith("--") for name in names)
