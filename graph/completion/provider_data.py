@@ -20,10 +20,12 @@ class AnswerFields(TypedDict):
     message: str
     calls: list[str]
     """Of each call, in the order of the message: those with readable arguments, then the others."""
+    places: list[int]
+    """The place of each call in the answer, in the order of the message; empty: they stand in it in that order."""
 
 
 def answer_fields_of(answer: AIMessage) -> AnswerFields:
-    fields: AnswerFields = answer.response_metadata.get(ANSWER_FIELDS) or AnswerFields(message="", calls=[])
+    fields: AnswerFields = answer.response_metadata.get(ANSWER_FIELDS) or AnswerFields(message="", calls=[], places=[])
     return fields
 
 

@@ -19,7 +19,7 @@ from graph.completion.provider_data import answer_fields_of, provider_call, prov
 from graph.conversation import malformed_message
 from graph.marks import TruncationReason
 from graph.sanitize import sanitize_value
-from graph.thoughts import EmitPiece, Piece, Thoughts, ThoughtSplitter, join_answer
+from graph.thoughts import EmitPiece, Piece, Thoughts, ThoughtSplitter, join_answer, strip_thoughts
 from graph.tools.catalog import TOOLS, ToolExecutor, complete_arguments, executor_of
 from graph.tools.coercion import coerce_arguments, parse_arguments, resolve_tool_name
 
@@ -138,17 +138,20 @@ def _normalize_reply(answer: AIMessage, text: str, history: Sequence[AnyMessage]
 
 
 def _extract_calls(answer: AIMessage, *, is_cut: bool) -> list[_CallRequest]:
-    """Return the calls. With `is_cut` the answer was cut off, so its last call is.
+    """Return the calls in the order of the answer. With `is_cut` the answer was cut off, so its last call is.
 
     The pieces of a stream are parsed again: LangChain completes JSON that broke off in the middle.
     """
     chunks: Sequence[Any] = answer.tool_call_chunks if isinstance(answer, AIMessageChunk) else ()
     calls: Sequence[Any] = chunks or [*answer.tool_calls, *answer.invalid_tool_calls]
-    fields = chain(answer_fields_of(answer)["calls"], repeat(""))
+    answer_fields = answer_fields_of(answer)
+    fields = chain(answer_fields["calls"], repeat(""))
     requests = [
         _CallRequest(resolve_tool_name(call["name"] or ""), call["args"], call["id"] or "", next(fields))
         for call in calls
     ]
+    if places := answer_fields["places"]:
+        requests = [requests[places.index(place)] for place in range(len(places))]
     return [*requests[:-1], *(each._replace(is_cut=is_cut) for each in requests[-1:])]
 
 
@@ -167,9 +170,18 @@ def _is_control(name: str) -> bool:
 
 
 def _read_arguments(tool: str, raw: Any) -> dict[str, Any] | None:
-    """Return the arguments in the types that the tool wants, with its defaults, or None if they are no object."""
+    """Return the arguments in the types that the tool wants, with its defaults, or None if they are no object.
+
+    Thoughts are taken out of the texts of a control call.
+    """
     arguments = parse_arguments(raw)
-    return None if arguments is None else complete_arguments(tool, coerce_arguments(tool, sanitize_value(arguments)))
+    if arguments is None:
+        return None
+    if _is_control(tool):  # the user reads the texts of such a call
+        arguments = {
+            name: strip_thoughts(value) if isinstance(value, str) else value for name, value in arguments.items()
+        }
+    return complete_arguments(tool, coerce_arguments(tool, sanitize_value(arguments)))
 
 
 def _describe_unreadable(arguments: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from langchain_core.messages import AIMessageChunk, InvalidToolCall, ToolCall
+from langchain_core.messages import AIMessageChunk
 
 from graph.completion.finish_reasons import classify_finish_reason
 from graph.completion.provider_data import ANSWER_FIELDS, AnswerFields
@@ -18,8 +18,8 @@ from graph.llm.framing import EventReader
 from graph.llm.openai_format import extract_text
 from graph.llm.provider_fields import FieldEncoder, MessageFields
 from graph.llm.proxy_faults import find_proxy_fault, may_become_fault
-from graph.llm.refusals import refusal_from_error
-from graph.llm.tool_calls import ToolCallAssembler
+from graph.llm.refusals import is_error, refusal_from_error
+from graph.llm.tool_calls import BuiltCalls, ToolCallAssembler
 from graph.llm.usage_parsing import UsageReader
 from graph.sanitize import UNSTORABLE, sanitize_value
 from graph.thoughts import ThoughtSplitter, join_answer
@@ -71,7 +71,7 @@ class CompletionDecoder:
         """Return the rest of the text, the tool calls and the usage. Call this once, at the end of the stream."""
         text = self._release_text("".join(map(self._decode_event, self._events.finish())))
         self._require_whole_answer()
-        calls, invalid, fields = self._build_calls()
+        (calls, invalid, *_), fields = self._build_calls()
         ending = classify_finish_reason(self._finish_reason)
         if ending == "error":
             raise make_failed_finish_fault(self._finish_reason)
@@ -96,7 +96,7 @@ class CompletionDecoder:
         metadata: dict[str, Any] = {CALL_EVIDENCE: evidence}
         if self._finish_reason:
             metadata["finish_reason"] = self._finish_reason
-        return {**metadata, ANSWER_FIELDS: fields} if fields["message"] or any(fields["calls"]) else metadata
+        return {**metadata, ANSWER_FIELDS: fields} if fields["places"] or fields["message"] else metadata
 
     def _require_whole_answer(self) -> None:
         """Raise Fault if the bytes end within the answer. A document without deltas is whole."""
@@ -118,6 +118,8 @@ class CompletionDecoder:
         choice = choices[0] if choices and isinstance(choices, list) else None
         self._usage.add_event(event, choice)
         if not choices:
+            if is_error(event):
+                raise fault_from_refusal(refusal_from_error(event))
             return ""
         self._has_choices = True
         if choice is None:
@@ -131,6 +133,8 @@ class CompletionDecoder:
         if choice.get("index"):
             self._decode_other_choice(choice, 1)
             return ""
+        if error := choice.get("error"):
+            raise fault_from_refusal(refusal_from_error({"error": error}))
         if reason := choice.get("finish_reason"):
             self._read_finish_reason(reason)
         delta, message = choice.get("delta"), choice.get("message")
@@ -157,6 +161,8 @@ class CompletionDecoder:
         text = extract_text(message.get("content") or message.get("refusal"))
         if self._has_delta_text or (self._finish_reason and text == self._message_text):
             return ""
+        if len(text) > len(self._message_text) and text.startswith(self._message_text):
+            text = text[len(self._message_text) :]  # each message has the whole text so far
         self._message_text += text
         return text
 
@@ -173,20 +179,20 @@ class CompletionDecoder:
             self._other_calls.add_whole(_get_calls(message))
             self._other_fields.add_whole(message)
 
-    def _build_calls(self) -> tuple[list[ToolCall], list[InvalidToolCall], AnswerFields]:
+    def _build_calls(self) -> tuple[BuiltCalls, AnswerFields]:
         """Return the calls, and the fields of the answer.
 
         Some services put the text into the first choice, and its calls into the second one. Otherwise the first choice
         is the answer: no other one was requested.
         """
         encoder = FieldEncoder()
-        calls, invalid, of_calls = self._calls.build_calls(encoder)
+        built = self._calls.build_calls(encoder)
         fields = self._fields.join()
-        if not (calls or invalid) and (self._finish_reason or self._other_reason).casefold() in CALL_REASONS:
-            calls, invalid, of_calls = self._other_calls.build_calls(encoder)
+        if not built.places and (self._finish_reason or self._other_reason).casefold() in CALL_REASONS:
+            built = self._other_calls.build_calls(encoder)
             self._read_finish_reason(self._other_reason or self._finish_reason)
             fields = {**self._other_fields.join(), **fields}
-        return calls, invalid, AnswerFields(calls=of_calls, message=encoder.encode(fields))
+        return built, AnswerFields(calls=built.fields, places=built.places, message=encoder.encode(fields))
 
     def _read_finish_reason(self, reason: Any) -> None:
         """Keep the reason. Some services close every stream with a "stop", which hides no earlier reason."""

@@ -41,10 +41,10 @@ def to_openai(message: BaseMessage) -> dict[str, Any]:
 
 
 def extract_text(content: Any) -> str:
-    """Return the text of a message; the texts of a list of blocks are joined, but for thoughts."""
+    """Return the text of a message: a text, a block or a list of blocks, whose texts are joined, but for thoughts."""
     if isinstance(content, str):
         return content
-    blocks = content if isinstance(content, list) else []
+    blocks = content if isinstance(content, list) else [content]
     texts = [block.get("text") if isinstance(block, dict) else block for block in blocks if not _is_thought(block)]
     return "".join(text for text in texts if isinstance(text, str))
 

@@ -106,18 +106,28 @@ _PLAIN_NAMES = (
     ("unavailable", RefusalKind.DOWN),
     ("servererror", RefusalKind.DOWN),
     ("internal", RefusalKind.DOWN),
+    ("apiconnection", RefusalKind.DOWN),
+    ("timeout", RefusalKind.DOWN),
+    ("badgateway", RefusalKind.DOWN),
 )
-"""Parts of a code or a type that stand for a status, in a stream that has none."""
+"""Parts of a code or a type that stand for a status, in a stream that has none. LiteLLM names its classes so too."""
+
+
+_CLASS = re.compile(r"\blitellm\.(\w+)")
+"""LiteLLM writes the class of its error before the message. Its status may be that of another fault."""
 
 
 def judge_refusal(refusal: Refusal) -> RefusalKind:
-    """Return what is wrong. Sizes come first, then names, then words, then the status."""
+    """Return what is wrong. Sizes come first, then names, words and LiteLLM's class, then the status."""
     if find_overflow(refusal):
         return RefusalKind.TOO_LARGE
     if by_name := _judge_names(refusal.names, _NAME_KINDS):
         return by_name
     if refusal.status < 500 and (by_words := _judge_words(refusal.message)):
         return by_words
+    for name in _CLASS.findall(refusal.message):
+        if by_class := _judge_names(name.casefold(), (*_NAME_KINDS, *_WEAK_NAME_KINDS, *_PLAIN_NAMES)):
+            return by_class
     if by_name := _judge_names(refusal.names, _WEAK_NAME_KINDS):
         return by_name
     if not refusal.status and (by_name := _judge_names(refusal.names, _PLAIN_NAMES)):

@@ -18,8 +18,12 @@ MAX_MESSAGE_CHARS = 4_000
 measured."""
 MAX_WRAPPERS = 6
 """Levels of `error`, `detail` and texts of JSON around the provider's own words. Chosen, not measured."""
-WRAPPERS = ("error", "errors", "detail", "fault")
-_MESSAGE_FIELDS = ("message", "msg", "error_message", "error_msg", "faultstring", "reason", "title")
+WRAPPERS = ("error", "errors", "detail", "fault", "base_resp")
+_MESSAGE_FIELDS = ("message", "msg", "error_message", "error_msg", "status_msg", "faultstring", "reason", "title")
+_ERROR_FIELDS = ("error", "errors", "detail", "fault", "error_code", "error_msg", "error_message")
+"""The fields that only an error has."""
+_ERROR_WORDS = re.compile(r"error|exception|fail|[45]\d\d", re.IGNORECASE)
+_SUCCESS_CODES = frozenset({"", "0", "200", "ok", "success"})
 _STATUS = re.compile(r"[45]\d\d")
 _EMPTY_WORDS = frozenset({"none", "null"})
 
@@ -61,6 +65,21 @@ def read_refusal(status: int, body: bytes) -> Refusal:
         if isinstance(value, dict | list):
             return refusal_from_error(value, status)
     return Refusal(status=status, message=_extract_plain_text(text))
+
+
+def is_error(answer: dict[str, Any]) -> bool:
+    """Return whether an object without choices reports an error. Some services send one with HTTP status 200.
+
+    A message alone may be a word about the state of a queue, so it needs a code, or a type that says error.
+    """
+    if any(answer.get(name) for name in _ERROR_FIELDS):
+        return True
+    wrapped = answer.get("base_resp")  # MiniMax
+    fields = wrapped if isinstance(wrapped, dict) else answer
+    codes = [_coerce_text(fields.get(name)).casefold() for name in ("code", "status_code")]
+    kinds = [_coerce_text(fields.get(name)) for name in ("type", "status", "event")]
+    has_code = any(code not in _SUCCESS_CODES for code in codes) or any(map(_ERROR_WORDS.search, kinds))
+    return has_code and bool(_find_message(fields))
 
 
 def refusal_from_error(error: Any, status: int = 0) -> Refusal:

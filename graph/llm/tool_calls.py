@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
@@ -37,6 +37,17 @@ class PartialToolCall:
         return parse_arguments("".join(self.arguments))
 
 
+class BuiltCalls(NamedTuple):
+    """The calls of an answer. LangChain wants those with unreadable arguments apart."""
+
+    valid: list[ToolCall]
+    invalid: list[InvalidToolCall]
+    fields: list[str]
+    """Of each call, first of the valid ones: the fields that only its provider reads, as a JSON object."""
+    places: list[int]
+    """The place of each call in the answer, first of the valid ones."""
+
+
 class ToolCallAssembler:
     """The tool calls of one answer so far."""
 
@@ -65,28 +76,30 @@ class ToolCallAssembler:
             if not call.read_arguments():
                 call.arguments = part.arguments or call.arguments
 
-    def build_calls(self, encoder: FieldEncoder) -> tuple[list[ToolCall], list[InvalidToolCall], list[str]]:
-        """Return the calls whose arguments are a JSON object, the others, and the fields of the ones and the others."""
+    def build_calls(self, encoder: FieldEncoder) -> BuiltCalls:
         valid: list[ToolCall] = []
         invalid: list[InvalidToolCall] = []
         fields: list[str] = []
-        for call in self._calls:
+        places: list[int] = []
+        for place, call in enumerate(self._calls):
             call_id = encoder.keep_id(call.id)
             call_fields = encoder.encode(join_pieces(call.fields))
             raw = "".join(call.arguments)
             arguments = parse_arguments(raw)
             if arguments is not None:
                 fields.insert(len(valid), call_fields)
+                places.insert(len(valid), place)
                 valid.append(tool_call(name=call.name, args=arguments, id=call_id))
             else:
                 fields.append(call_fields)
+                places.append(place)
                 error = "The arguments are not a JSON object."
                 invalid.append(
                     invalid_tool_call(
                         name=call.name, args=quote_arguments(sanitize_value(raw)), id=call_id, error=error
                     )
                 )
-        return valid, invalid, fields
+        return BuiltCalls(valid, invalid, fields, places)
 
     def _find_or_start(self, part: PartialToolCall, choice: int) -> PartialToolCall:
         """Return the call that a delta continues, or a new one. Some services number no call, some every call 0."""
@@ -107,10 +120,10 @@ class ToolCallAssembler:
 
 
 def _read_parts(parts: Any) -> Iterator[PartialToolCall]:
-    for part in parts if isinstance(parts, list) else ():
+    for part in parts if isinstance(parts, list) else [parts]:
         if isinstance(part, dict):
-            function = part.get("function")
-            function = function if isinstance(function, dict) else {}
+            part = part if isinstance(part.get("function"), dict) else _nest_function(part)
+            function = part["function"]
             arguments = _encode_arguments(function.get("arguments"))
             yield PartialToolCall(
                 id=_coerce_text(part.get("id")) or None,
@@ -119,6 +132,12 @@ def _read_parts(parts: Any) -> Iterator[PartialToolCall]:
                 fields=get_call_fields(part, function),
                 index=index if isinstance(index := part.get("index"), int) else None,
             )
+
+
+def _nest_function(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a call that has name and arguments beside its id in the usual form, with a `function` around them."""
+    function = {name: part[name] for name in ("name", "arguments") if name in part}
+    return {**{name: value for name, value in part.items() if name not in function}, "function": function}
 
 
 def _is_same_call(call: PartialToolCall, other: PartialToolCall) -> bool:

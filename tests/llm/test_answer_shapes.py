@@ -47,7 +47,10 @@ async def test_closing_message_after_deltas_adds_no_text(delta: Any) -> None:
     assert (await read_body(body)).content == "Hello"
 
 
-@pytest.mark.parametrize("events", [[build_closing(content="Hello")], [build_closing(content="Hello")] * 2])
+GROWING = [build_closing(reason, content=text) for text, reason in (("Hel", ""), ("Hello", ""), ("Hello", "stop"))]
+
+
+@pytest.mark.parametrize("events", [[build_closing(content="Hello")], [build_closing(content="Hello")] * 2, GROWING])
 async def test_message_without_deltas_is_the_answer_once(events: Sequence[Any]) -> None:
     assert (await read_body(encode_sse(*events, done=True))).content == "Hello"
 
@@ -265,3 +268,26 @@ async def test_blocks_of_thoughts_are_no_text() -> None:
         {"type": "text", "text": "Hello"},
     ]
     assert (await read_body(encode_sse(build_delta(content=blocks), STOP, done=True))).content == "Hello"
+
+
+NUMBERED = {"index": 0, "id": "call_1"}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{**NUMBERED, "name": "read_file", "arguments": '{"path": "a.py"}'}],
+        [{**NUMBERED, "name": "read_file", "arguments": '{"path"'}, {"index": 0, "arguments": ': "a.py"}'}],
+    ],
+    ids=["whole", "in pieces"],
+)
+async def test_call_without_a_function_around_it_is_read(parts: list[dict[str, Any]]) -> None:
+    answer = await read_body(encode_sse(*map(call_delta, parts), TOOL_CALLS, done=True))
+    assert list_paths(answer) == [("read_file", "a.py")]
+
+
+async def test_list_with_one_item_may_stand_without_its_list() -> None:
+    """Some gateways unwrap a list of one block or of one call."""
+    delta = build_delta(content={"type": "text", "text": "I look."}, tool_calls={**NUMBERED, **READ_A})
+    answer = await read_body(encode_sse(delta, TOOL_CALLS, done=True))
+    assert (answer.content, list_paths(answer)) == ("I look.", [("read_file", "a.py")])

@@ -161,6 +161,18 @@ async def test_whole_calls_before_the_cut_one_run(tmp_path: Path, is_parallel: b
         assert sorted(get_results(llm.requests[-1])) == [CUT_CALL] * is_parallel + ["x = 1"]
 
 
+async def test_repaired_call_behind_an_unreadable_one_is_not_run(tmp_path: Path) -> None:
+    """The limit cut off the last call. The service completed its text, and the call before it cannot be read."""
+    repaired = respond_tool_call("read_file", "call_2", path="b")
+    both = cut_off(respond_raw_tool_call("read_file", "a.py") & repaired)
+    async with start_scripted_service(tmp_path, both, respond_text("I see.")) as (llm, client):
+        answer = await client.open_session(parallel_tools=True).send_text("Read")
+        assert answer == [UNIVERSAL_SWITCH, text_chunk("I see.")]
+        calls = next(each["tool_calls"] for each in llm.requests[-1].body["messages"] if "tool_calls" in each)
+        assert [call["id"] for call in calls] == ["call_1", "call_2"]
+        assert get_results(llm.requests[-1])[1] == CUT_CALL
+
+
 @pytest.mark.parametrize(
     ("texts", "question"),
     [

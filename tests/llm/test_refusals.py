@@ -15,6 +15,7 @@ from tests.support.llm_server import (
     Exchange,
     Responder,
     ScriptedLLM,
+    build_delta,
     encode_sse,
     hang_after,
     respond_choice,
@@ -48,6 +49,12 @@ def refuse(status: int, body: Any, **headers: str) -> Responder:
 
 def refuse_openai(status: int, message: str, **fields: Any) -> Responder:
     return refuse(status, {"error": {"message": message, **fields}})
+
+
+def build_closing_error(code: int, message: str) -> dict[str, Any]:
+    """Return OpenRouter's closing event for a provider that failed."""
+    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+    return {"choices": [{**choice, "error": {"code": code, "message": message}}]}
 
 
 async def fail(llm: ScriptedLLM, **others: Any) -> str:
@@ -239,6 +246,51 @@ KINDS: dict[str, tuple[Responder, str, int]] = {
         1,
     ),
     "unknown in a stream": (respond_raw(encode_sse({"error": {"message": "Odd"}})), FAULT, 2),
+    "an error of the first choice": (
+        respond_raw(encode_sse(build_closing_error(502, "Upstream"))),
+        f"{DOWN} (status 502)",
+        2,
+    ),
+    "an error event without an error object": (
+        respond_raw(b'event: error\ndata: {"message": "Slow down", "code": 429}\n\n'),
+        f"{RATE_LIMIT} (status 429)",
+        2,
+    ),
+    "DashScope's own format": (
+        respond_raw(b'{"code": "InvalidApiKey", "message": "No.", "request_id": "1"}'),
+        KEY,
+        1,
+    ),
+    "DashScope's overflow": (
+        respond_raw(b'{"code": "InvalidParameter", "message": "Range of input length should be [1, 30720]"}'),
+        "The request is too large for the model. Set AGENT_RUNTIME__CONTEXT_TOKENS below the model's window of 30720",
+        1,
+    ),
+    "MiniMax": (
+        respond_raw(b'{"choices": null, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}'),
+        ACCOUNT,
+        1,
+    ),
+    "Baidu": (respond_raw(b'{"error_code": 18, "error_msg": "Open api qps request limit reached"}'), FAULT, 2),
+    "Cloudflare": (
+        respond_raw(b'{"success": false, "errors": [{"code": 10000, "message": "Authentication error"}]}'),
+        KEY,
+        1,
+    ),
+    "a detail with status 200": (respond_raw(b'{"detail": "Model not found"}'), MODEL, 1),
+    "LiteLLM's class with status 500": (
+        refuse_openai(500, "litellm.AuthenticationError: AnthropicException - no", code="500"),
+        KEY,
+        1,
+    ),
+    "LiteLLM's class with status 400": (refuse_openai(400, "litellm.NotFoundError: OpenAIException - no"), MODEL, 1),
+    "LiteLLM's class of a fault": (refuse_openai(400, "litellm.APIConnectionError: OllamaException - no"), DOWN, 2),
+    "LiteLLM's inner class": (
+        refuse_openai(500, "litellm.APIError: OpenAIException - litellm.RateLimitError: no"),
+        RATE_LIMIT,
+        2,
+    ),
+    "LiteLLM's class with status 500 of a request": (refuse_openai(500, "litellm.BadRequestError: no"), REQUEST, 1),
     "an error in a document": (
         respond_raw(b'{"error": {"message": "Odd", "code": 402}}'),
         f"{ACCOUNT} (status 402)",
@@ -254,6 +306,22 @@ async def test_sentence_fits_the_refusal(step: Responder, begin: str, requests: 
         sentence = await fail(llm, llm_retries=1, llm_retry_delay_seconds=0)
         assert sentence.startswith(begin)
         assert len(llm.requests) == requests
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"status": "queued", "message": "You are third in line."},
+        {"type": "ping", "message": "Still there."},
+        {"code": 0, "message": "ok"},
+        {"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"choices": [], "error": None, "detail": ""},
+    ],
+)
+async def test_word_about_a_queue_is_no_refusal(event: dict[str, Any]) -> None:
+    body = encode_sse(event, build_delta(content="Hi."), event, build_delta(finish_reason="stop"), done=True)
+    async with ScriptedLLM(respond_raw(body)) as llm, open_model(build_settings(llm.url)) as model:
+        assert (await model.ainvoke("Hi")).text == "Hi."
 
 
 async def test_rate_limit_of_a_first_message_does_not_open_the_breaker(tmp_path: Path) -> None:
