@@ -17,6 +17,9 @@ MIN_REPORTED_TOKENS = 500
 """A smaller request says little: the format around it weighs too much. Chosen, not measured."""
 RATIO_TOLERANCE = 0.05
 """A report that differs by less changes nothing: each change of the room may move the window. Chosen, not measured."""
+SIZE_TOLERANCE = 0.05
+"""Two estimates of one request differ by the names of its fields, some dozen tokens. A request that was fitted into the
+room must not count as too large for that. Chosen, not measured."""
 PROMPT_SHARE = 0.8
 """Share of a model's window for the prompt. The rest is for its answer. Chosen, not measured."""
 UNKNOWN_SHARE = 0.5
@@ -48,7 +51,7 @@ class ModelLimits:
     def is_too_large(self, model: str, estimated: int) -> bool:
         """Return whether a request of so many estimated tokens is known to be too large."""
         limits = self._limits.get(model, LearnedLimits())
-        return estimated * limits.ratio > limits.max_tokens
+        return estimated * limits.ratio > limits.max_tokens * (1 + SIZE_TOLERANCE)
 
     def record_usage(self, model: str, estimated: int, reported: int) -> None:
         """Learn from the tokens that a service reports. More than before count at once, less only by halves."""

@@ -263,6 +263,19 @@ async def test_fallback_has_a_room_of_its_own(tmp_path: Path) -> None:
     assert provider.refused == ["other"]
 
 
+@pytest.mark.parametrize("chars", [20_000, 60_000])
+async def test_first_message_fits_a_fallback_that_just_learned_its_room(tmp_path: Path, chars: int) -> None:
+    """The request is cut to the room exactly, so its size is estimated as that or as some tokens more."""
+    provider = Provider({"other": WINDOW})
+
+    def respond(request: LLMRequest) -> Responder:
+        return provider.respond(request) if request.body["model"] == "other" else respond_status(500)
+
+    async with serve(tmp_path, respond, llm_fallback_model="other") as (_, client):
+        *_, answer = await client.open_session().send_text(write_prose(1, chars))
+    assert (answer, provider.refused) == (text_chunk("Noted."), ["other"])
+
+
 async def test_speculative_call_that_is_too_large_is_repeated(tmp_path: Path) -> None:
     provider = Provider({"scripted": WINDOW}, plain_window=1_000_000)
     release = asyncio.Event()

@@ -88,3 +88,17 @@ async def test_completion_without_any_text_is_malformed(tmp_path: Path, argument
         await session.switch("coder")
         assert await session.send_text("Mend it") == [text_chunk("It is done.")]
     assert str(llm.prompts[-1][-1].content).startswith("The arguments of attempt_completion are not valid: result: ")
+
+
+@pytest.mark.parametrize(
+    ("tool", "argument"), [("attempt_completion", "result"), ("ask_followup_question", "question")]
+)
+async def test_thoughts_in_the_text_of_a_call_are_dropped(tmp_path: Path, tool: str, argument: str) -> None:
+    line = call_tool(tool, **{argument: f"<think>Is it?</think>\n{FIXED}"})
+    async with start_service(make_model(line), settings_for(tmp_path)) as client:
+        session = client.open_session("s-1")
+        await session.switch("coder")
+        (answer,) = await session.send_text("Mend it")
+        history = await session.fetch_history()
+    assert answer["content"] == FIXED
+    assert "Is it?" not in str(history)
