@@ -6,18 +6,22 @@ import httpx
 
 SETTING = "AGENT_RUNTIME__LLM_PROXY_URL"
 COMPLETIONS = ["chat", "completions"]
-VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta|preview|rc)\d*)?", re.IGNORECASE)
-"""A segment of a path that names a version of an API: v1, v4, v1beta, v1beta1."""
+VERSION = re.compile(r"v\d+(\.\d+)*((alpha|beta|preview|rc)\d*)?|beta", re.IGNORECASE)
+"""A segment of a path that names a version of an API: v1, v4, v1beta, v1beta1, beta."""
 HOST = re.compile(rb"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f.]*:[0-9a-f:.]*(%(25)?\w+)?", re.IGNORECASE)
 """A name or an IP address, in the form in which httpx sends it."""
 MAX_PORT = 65_535
-OTHER_PROTOCOLS = {"completions", "responses", "messages", "chat", "generate", "embeddings", "models"}
+OTHER_PROTOCOLS = {
+    *("completions", "responses", "messages", "chat", "generate", "embeddings", "models"),
+    *("anthropic", "chatcompletion_v2", "converse", "invocations"),
+}
 """Last segments of addresses whose requests have another format, or that take no requests of chats."""
 BASE_PATHS = {
     "api.cohere.ai": "compatibility/v1",
     "api.cohere.com": "compatibility/v1",
     "api.deepinfra.com": "v1/openai",
     "api.fireworks.ai": "inference/v1",
+    "api.githubcopilot.com": "",
     "api.groq.com": "openai/v1",
     "api.perplexity.ai": "",
     "api.z.ai": "api/paas/v4",
@@ -84,11 +88,12 @@ def _complete_path(host: str, segments: list[str], has_query: bool) -> list[str]
     names = [segment.lower() for segment in segments]
     if names[-2:] == COMPLETIONS:
         return segments
-    if names and (names[-1] in OTHER_PROTOCOLS or ":" in names[-1]):
+    if names and (names[-1] in OTHER_PROTOCOLS or ":" in names[-1] or any(name.endswith(":") for name in names)):
         raise ValueError(
             f"{SETTING} ends with the path of another protocol. It must end with /chat/completions or /v1."
         )
-    has_version = names[-2:-1] == ["deployments"] or any(map(VERSION.fullmatch, names))
+    is_base = names[-2:-1] == ["deployments"] or names[-1:] == ["serving-endpoints"]  # Azure, Databricks
+    has_version = is_base or any(map(VERSION.fullmatch, names))
     if has_query and not has_version:
         raise ValueError(
             f"{SETTING} with a '?' must be the whole address: https://host/.../chat/completions?name=value."

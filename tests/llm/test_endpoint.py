@@ -57,6 +57,12 @@ from tests.support.llm_server import ScriptedLLM, respond_text
         ("HTTPS://HOST//v1//", "https://host/v1/chat/completions"),
         ("https://host.example./v1.", "https://host.example/v1/chat/completions"),
         ("https://host/v1?", "https://host/v1/chat/completions"),
+        ("https://api.deepseek.com/beta", "https://api.deepseek.com/beta/chat/completions"),
+        ("https://api.githubcopilot.com", "https://api.githubcopilot.com/chat/completions"),
+        (
+            "https://x.cloud.databricks.com/serving-endpoints",
+            "https://x.cloud.databricks.com/serving-endpoints/chat/completions",
+        ),
         # Hosts.
         ("http://[::1]:8000", "http://[::1]:8000/v1/chat/completions"),
         ("http://[fe80::1%25eth0]:8000/v1", "http://[fe80::1%25eth0]:8000/v1/chat/completions"),
@@ -85,6 +91,11 @@ def test_address_is_completed(address: str, endpoint: str) -> None:
         ("https://x.openai.azure.com?api-version=secret", "the whole address"),
         *((f"https://host/v1/{text}", "end with /chat/completions") for text in ("completions", "responses", "chat")),
         *((f"https://host/v1/{text}", "end with /chat/completions") for text in ("messages", "models", "embeddings")),
+        *(
+            (f"https://host{text}", "end with /chat/completions")
+            for text in ("/anthropic", "/v1/text/chatcompletion_v2")
+        ),
+        ("https://host/v1,https://other/v1", "end with /chat/completions"),
         ("https://host/api/generate", "end with /chat/completions"),
         ("https://host/v1beta/models/gemini:generateContent?key=secret", "end with /chat/completions"),
     ],
