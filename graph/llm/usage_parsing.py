@@ -14,8 +14,12 @@ CACHED_NAMES = (
 )
 DETAILS_NAMES = ("prompt_tokens_details", "input_tokens_details")
 """Objects that hold the cached tokens at some services, others have them beside the other counts."""
-CACHE_COUNTS_BESIDE_INPUT = ("cache_read_input_tokens", "cache_creation_input_tokens")
-"""Counts that Anthropic's `input_tokens` does not include. Every other count of a prompt includes its cached tokens."""
+CACHE_COUNTS_BESIDE_INPUT = (
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+    *("cacheReadInputTokens", "cacheWriteInputTokens"),
+)
+"""Counts that `input_tokens` of Anthropic and `inputTokens` of Bedrock do not include. Every other count of a prompt
+includes its cached tokens."""
 MAX_COUNT = 2**53
 """From here on some JSON readers lose precision. Such a number is no count of tokens."""
 

@@ -120,6 +120,7 @@ async def test_thoughts_that_only_the_total_has_are_paid(tmp_path: Path) -> None
         {"input_tokens": 1000, "input_tokens_details": {"cached_tokens": "800"}},
         {"prompt_tokens": 1000, "cache_read_input_tokens": 800, "cache_creation_input_tokens": 100},
         {"input_tokens": 100, "cache_read_input_tokens": 800, "cache_creation_input_tokens": 100},
+        {"inputTokens": 100, "cacheReadInputTokens": 800, "cacheWriteInputTokens": 100},
         {"promptTokenCount": 1000, "cachedContentTokenCount": 800},
     ],
 )
