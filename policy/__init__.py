@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from policy.commands import CommandClass, CommandClassification, classify_command
 from policy.path_rules import find_restriction
-from policy.paths import find_path_error
+from policy.paths import find_argument_error, find_path_error
 from policy.patterns import find_pattern_error
 from policy.rules import DEFAULT_POLICY_FILE, Decision, Policy, PolicyInput, Rule, load_policy
 
@@ -85,7 +85,7 @@ def _find_denial(agent: AgentPermissions, tool: str, arguments: Mapping[str, Any
     if tool not in agent.tools:
         return Verdict("deny", "agent.tool", f"{title} may not use {tool}; it may use {', '.join(agent.tools)}.")
     path = arguments.get(PATH_ARGUMENTS.get(tool, ""))
-    if path is not None and (error := find_path_error(path)):
+    if path is not None and (error := find_argument_error(path)):
         return Verdict("deny", "path.outside", f"The path {_quote_ascii(path)} is refused: {error}.")
     pattern = arguments.get(PATTERN_ARGUMENTS.get(tool, ""))
     if pattern is not None and (error := find_pattern_error(pattern)):

@@ -184,6 +184,9 @@ def test_the_work_of_the_comparison_is_bounded(gatekeeper: Gatekeeper) -> None:
         *("{..,x}/secret1", "{.,}{.,}/secret1", "[.][.]/secret1", ".gi?/config", "{.git,x}/config", "[.]git/x"),
         *(".[g]it/x", "?git/x", ".*", "..", "a/{b,..}/c", "@(..)/x", "!(a)", "[^x]git/config", "{a..c}", "x{"),
         *("**/.g*/config", "a[", "*.*/x", "../x", "/etc/*", "~/x", "*git/config", "GIT~1/config", "{,.}git/config"),
+        *(".(git)/config", ".gi(t)/config", "(.git)/config", ".git()/config", "(x)#.git/config", "^x/config"),
+        *(".x#git/config", ".git~y/config", "gi*~2/config", "g?t~3/x", ".git~1/x", ".g\ufe0fit/*", ".g\u0131t/*"),
+        *("(" * 9 + "a" + ")" * 9 + "/x", "?" * 600 + "/x", "(" + "a" * 40 + ")/x"),
         *(".{git,x}/a", "[.]*/x", "+(.)/x", "{" * 9 + "a" + ",b}" * 9, "{a,b}" * 9),
     ],
 )
@@ -205,6 +208,7 @@ def test_a_pattern_that_could_lead_out_is_refused(pattern: str) -> None:
         "**",
         "test_?.py",
         "[A-Z]*.md",
+        *("(group)/*.tsx", "c#/*.cs", "*~", "*.$id.tsx", "src/[slug]/*.tsx", "@types/*.ts", "a^b/*.c"),
     ],
 )
 def test_an_ordinary_pattern_is_permitted(pattern: str) -> None:
