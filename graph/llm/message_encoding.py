@@ -1,8 +1,10 @@
 """Encode messages for a request. A model that gave an answer gets it back with its own ids and fields."""
 
 import json
+from base64 import b32encode
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from hashlib import sha256
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -10,6 +12,9 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from graph.llm.openai_format import to_openai
 from graph.marks import ProviderData, provider_data_of
 from graph.per_message_cache import PerMessageStore
+
+FOREIGN_ID_CHARS = 9
+"""Characters of the id of a call that another model made. Mistral accepts no other number."""
 
 _encoded: defaultdict[tuple[str, Collection[str]], PerMessageStore[str]] = defaultdict(PerMessageStore)
 """The encoded messages by model and left out fields. Settings and agents name the models, so they are few."""
@@ -41,11 +46,28 @@ def _build_message(messages: Sequence[BaseMessage], place: int, model: str, with
     message = messages[place]
     converted = _fill_empty_content(to_openai(message))
     match message:
+        case AIMessage() if _is_foreign(message, model):
+            return _replace_call_ids(converted)
         case AIMessage() if data := _provider_data_for(message, model):
             return _restore_fields(converted, data, without)
-        case ToolMessage() if call := _find_provider_call(messages, place, model):
-            return {**converted, "tool_call_id": call.get("id", message.tool_call_id)}
+        case ToolMessage() if request := _find_request(messages, place):
+            return {**converted, "tool_call_id": _find_call_id(message.tool_call_id, request, model)}
     return converted
+
+
+def _is_foreign(message: AIMessage, model: str) -> bool:
+    """Return whether another model made the calls of a message."""
+    return bool(message.response_metadata.get("model_name", model) != model)
+
+
+def _replace_call_ids(converted: dict[str, Any]) -> dict[str, Any]:
+    calls = [{**call, "id": _shorten_id(call["id"])} for call in converted.get("tool_calls", [])]
+    return {**converted, "tool_calls": calls} if calls else converted
+
+
+def _shorten_id(call_id: str) -> str:
+    """Return an id for a model that did not make the call: nine letters and digits, as Mistral wants them."""
+    return b32encode(sha256(call_id.encode()).digest())[:FOREIGN_ID_CHARS].decode()
 
 
 def _fill_empty_content(message: dict[str, Any]) -> dict[str, Any]:
@@ -59,14 +81,21 @@ def _provider_data_for(message: AIMessage, model: str) -> ProviderData | None:
     return data if data and data["model"] == model else None
 
 
-def _find_provider_call(messages: Sequence[BaseMessage], place: int, model: str) -> dict[str, Any]:
-    """Return what the provider wants back of the call that the tool message at `place` answers; empty: nothing."""
-    answer, step = messages[place], place
+def _find_request(messages: Sequence[BaseMessage], place: int) -> AIMessage | None:
+    """Return the message whose call the tool message at `place` answers."""
+    step = place
     while step > 0 and isinstance(messages[step], ToolMessage):
         step -= 1
     request = messages[step]
-    data = _provider_data_for(request, model) if isinstance(request, AIMessage) else None
-    return _decode(data["calls"].get(answer.tool_call_id)) if data and isinstance(answer, ToolMessage) else {}
+    return request if isinstance(request, AIMessage) else None
+
+
+def _find_call_id(call_id: str, request: AIMessage, model: str) -> str:
+    """Return the id of a call of `request` as this model knows it."""
+    if _is_foreign(request, model):
+        return _shorten_id(call_id)
+    data = _provider_data_for(request, model)
+    return str(_decode(data["calls"].get(call_id)).get("id", call_id)) if data else call_id
 
 
 def _restore_fields(converted: dict[str, Any], data: ProviderData, without: Collection[str]) -> dict[str, Any]:

@@ -318,7 +318,7 @@ async def test_a_second_process_on_the_same_file_is_refused(tmp_path: Path) -> N
         ({"internal_api_key": ""}, "The service cannot start: AGENT_RUNTIME__INTERNAL_API_KEY is empty"),
         (
             {"llm_model": "m", "llm_proxy_url": "nowhere"},
-            "The service cannot start: AGENT_RUNTIME__LLM_PROXY_URL must be an http or https address.",
+            "The service cannot start: AGENT_RUNTIME__LLM_PROXY_URL must be an http or https address,",
         ),
     ],
 )
