@@ -122,8 +122,7 @@ class PermissionCheck:
             return None
         for grant in await load_active_grants():
             left = grant.uses_left is None or grant.uses_left > self._used[grant.id]
-            is_named = grant.is_exact or not ruling.warning  # a path with a warning needs a grant of its own
-            if left and is_named and grant.covers(agent, call["name"], call["args"]):
+            if left and grant.covers(agent, call["name"], call["args"], is_protected=ruling.is_protected):
                 self._used[grant.id] += 1
                 return grant
         return None

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
 from policy.commands import CommandClass, CommandClassification, classify_command
+from policy.path_index import list_paths
 from policy.path_rules import find_restriction
 from policy.paths import find_argument_error, find_path_error
 from policy.patterns import find_pattern_error
@@ -40,6 +41,8 @@ class Verdict(NamedTuple):
     """True if the call may change something. If it is auto-approved, the audit records it."""
     always_asks: bool = False
     """True if no grant may approve the call in the user's place."""
+    is_protected: bool = False
+    """True if a grant covers the call only if all its arguments are the same: a rule or a warning is about its path."""
     warning: str | None = None
     """A sentence about the path that the call changes, if the policy warns of it."""
 
@@ -111,8 +114,25 @@ def _apply_rules(policy: Policy, agent: AgentPermissions, tool: str, arguments: 
         verdict = _check_working_folder(verdict, arguments.get("cwd"))
     if verdict.decision == "ask" and not policy.enabled and not verdict.always_asks:
         return verdict._replace(decision="allow", rule="approval.off", reason="The policy has switched approvals off.")
-    warning = policy.find_warning(path) if path and verdict.decision == "ask" else None
-    return verdict._replace(warning=warning, reason=f"{verdict.reason} {warning}") if warning else verdict
+    if verdict.decision != "ask":
+        return verdict
+    if command and command.kind is CommandClass.UNPROVEN:
+        return _protect_paths(verdict, policy, arguments)
+    warning = policy.find_warning(path) if path else None
+    return _add_warning(verdict, warning) if warning else verdict
+
+
+def _protect_paths(verdict: Verdict, policy: Policy, arguments: Mapping[str, Any]) -> Verdict:
+    """Protect a command that names a path, or a folder above one, which a rule or a warning is about."""
+    paths = list_paths(str(arguments.get("command", "")), str(arguments.get("cwd") or "."))
+    if found := policy.warning_index.find(paths):
+        path, warning = found
+        return _add_warning(verdict, f"The command names {_quote_ascii(path)}. {warning}")
+    return verdict._replace(is_protected=True) if policy.rule_index.find(paths) else verdict
+
+
+def _add_warning(verdict: Verdict, warning: str) -> Verdict:
+    return verdict._replace(warning=warning, is_protected=True, reason=f"{verdict.reason} {warning}")
 
 
 def _apply_path_rules(
@@ -128,9 +148,9 @@ def _apply_path_rules(
     if tool == "execute_command" and policy.enabled:
         verdict = verdict._replace(always_asks=True)  # the pattern of a grant says nothing about paths
     if verdict.decision == "ask":
-        return verdict
+        return verdict._replace(is_protected=restriction.is_certain)
     reason = rule.reason if restriction.is_certain else f"It may read files that a rule protects: {rule.reason}"
-    return verdict._replace(decision="ask", rule=rule.id, reason=reason)
+    return verdict._replace(decision="ask", rule=rule.id, reason=reason, is_protected=True)
 
 
 def _restrict_command(verdict: Verdict, command: CommandClassification, agent: AgentPermissions) -> Verdict:

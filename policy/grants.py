@@ -3,7 +3,9 @@
 Pure functions. A grant never overrides a denial.
 """
 
+import json
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from policy.command_patterns import find_pattern_error, matches_command
@@ -30,10 +32,18 @@ class Grant(NamedTuple):
     uses_left: int | None = None
     """The calls that it still covers. None: any number."""
 
-    def covers(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether the grant approves this call. The caller counts its uses."""
+    arguments_hash: str | None = None
+    """The hash of the arguments of the approved call. None: a grant of an earlier version, which has none."""
+
+    def covers(self, agent: str, tool: str, arguments: Mapping[str, Any], *, is_protected: bool = False) -> bool:
+        """Return whether the grant approves this call. The caller counts its uses.
+
+        A protected call must have the same arguments as the approved one, also the content of a file.
+        """
         if (agent, tool) != (self.agent, self.tool):
             return False
+        if is_protected:
+            return self.is_exact and self.arguments_hash == hash_arguments(arguments)
         if tool != "execute_command":
             path = str(arguments.get("path", ""))
             return normalize_path(path) == self.pattern if self.is_exact else matches_whole_path(path, self.pattern)
@@ -59,6 +69,12 @@ def propose_pattern(tool: str, arguments: Mapping[str, Any]) -> str | None:
     return text if text and len(text) <= MAX_PATTERN_LENGTH else None
 
 
+def hash_arguments(arguments: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the arguments that have a value, whatever their order."""
+    values = {name: value for name, value in arguments.items() if value is not None}
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def create_grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: str | None, **terms: Any) -> Grant:
     """Return the grant for calls like this one, by its narrowest pattern if `pattern` is None.
 
@@ -69,7 +85,8 @@ def create_grant(agent: str, tool: str, arguments: Mapping[str, Any], pattern: s
         raise ValueError(f"A call of {tool} like this cannot be remembered; decide on this call only.")
     cwd, shell = arguments.get("cwd"), bool(arguments.get("shell"))
     is_exact = pattern in (None, narrowest)
-    grant = Grant("", agent, tool, pattern or narrowest, is_exact, cwd, shell, **terms)
+    same = hash_arguments(arguments)
+    grant = Grant("", agent, tool, pattern or narrowest, is_exact, cwd, shell, arguments_hash=same, **terms)
     if not is_exact and tool == "execute_command" and (error := find_pattern_error(grant.pattern)):
         raise ValueError(error)
     if not grant.covers(agent, tool, arguments):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policy.commands import CommandClass
 from policy.globs import matches_any_case, matches_glob
+from policy.path_index import PathIndex
 
 Decision = Literal["allow", "ask", "deny"]
 DEFAULT_POLICY_FILE = Path(__file__).parent / "default.yaml"
@@ -104,9 +105,8 @@ class Policy(StrictModel):
         for rule in [*self.rules, self.default_rule]:
             if not rule.applies_to(agent, tool) or (rule.commands and not undecided & {*rule.commands}):
                 continue
-            rules.append(
-                TRUSTED_GIT_RULE if rule.commands == [CommandClass.GIT_READ] and self._trusts_git_read(rule) else rule
-            )
+            is_trusted = rule.commands == [CommandClass.GIT_READ] and self._trusts_git_read(rule)
+            rules.append(TRUSTED_GIT_RULE if is_trusted else rule)
             if rule.paths is None:
                 undecided -= {*(rule.commands or CommandClass)}
                 if not undecided:
@@ -115,7 +115,15 @@ class Policy(StrictModel):
 
     def find_warning(self, path: str) -> str | None:
         """Return the first warning about the path, in any case and form of Unicode."""
-        return next((w.warning for w in self.warnings if any(matches_any_case(path, glob) for glob in w.paths)), None)
+        return next((w.warning for w in self.warnings if any(matches_any_case(path, g) for g in w.paths)), None)
+
+    @cached_property
+    def warning_index(self) -> PathIndex:
+        return PathIndex((glob, each.warning) for each in self.warnings for glob in each.paths)
+
+    @cached_property
+    def rule_index(self) -> PathIndex:
+        return PathIndex((glob, r.id) for r in self.rules if r.decision != "allow" for glob in r.paths or ())
 
     @cached_property
     def default_rule(self) -> Rule:
@@ -155,8 +163,8 @@ def load_policy(path: Path, tools: Collection[str], agents: Collection[str], pat
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: it cannot be read: {error}") from None
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{path}:{line}: it is not valid YAML: {error.problem}") from None
+        mark = error.problem_mark
+        raise ValueError(f"{path}:{mark.line + 1 if mark else 1}: it is not valid YAML: {error.problem}") from None
     except (RecursionError, TypeError, KeyError, IndexError, AttributeError):
         raise ValueError(f"{path}:1: it is nested too deeply, or holds a value that YAML cannot build") from None
     except (ValueError, yaml.YAMLError) as error:
@@ -214,8 +222,7 @@ def _reject_aliases(text: str) -> None:
 def _find_line(node: yaml.Node, location: Collection[int | str]) -> int:
     """Return the line, from 1, of the value at the location, or of the nearest node above it that exists."""
     for step in location:
-        child = _get_children(node).get(step)
-        if child is None:
+        if (child := _get_children(node).get(step)) is None:
             break
         node = child
     return int(node.start_mark.line) + 1

@@ -16,7 +16,8 @@ from graph.timestamps import utc_timestamp
 from policy.grants import Grant, create_grant
 from sessions.store.tables import grants
 
-PUBLIC_COLUMNS = [column.name for column in grants.columns if column.name not in ("session_id", "ended_at")]
+PRIVATE_COLUMNS = ("session_id", "ended_at", "arguments_hash")
+PUBLIC_COLUMNS = [column.name for column in grants.columns if column.name not in PRIVATE_COLUMNS]
 
 
 def grant_from_decision(open_call: OpenCall, decision: wire.HitlDecision) -> dict[str, Any] | None:
@@ -46,6 +47,7 @@ def grant_from_decision(open_call: OpenCall, decision: wire.HitlDecision) -> dic
         "is_exact": grant.is_exact,
         "cwd": grant.cwd,
         "shell": grant.shell,
+        "arguments_hash": grant.arguments_hash,
         "scope": decision.remember.scope,
         "uses_left": decision.remember.uses,
         "expires_at": expires_at.isoformat(timespec="microseconds") if expires_at else None,
@@ -70,6 +72,7 @@ def load_active_grants(connection: Connection, session_id: str) -> list[Grant]:
             row["cwd"],
             row["shell"],
             row["uses_left"],
+            row["arguments_hash"],
         )
         for row in connection.execute(
             select(grants).where(_is_active(session_id)).order_by(grants.c.created_at)

@@ -168,6 +168,8 @@ grants = Table(
     Column("cwd", Text),
     # Whether the approved command runs in a shell.
     Column("shell", Boolean, nullable=False),
+    # SHA-256 over the arguments of the approved call; null: the grant is of an earlier version.
+    Column("arguments_hash", String(64)),
     # The life of the grant: turn or session.
     Column("scope", String(16), nullable=False),
     # The calls that may still use the grant; null: any number.
