@@ -19,8 +19,14 @@ from graph.errors import AgentRuntimeError, ContextOverflow, LLMUnavailable
 from graph.llm.circuit_breaker import CircuitBreaker
 from graph.llm.completion_request import CompletionRequest
 from graph.llm.faults import Fault, make_incomplete_fault, make_overflow_error
+from graph.llm.message_encoding import FILLABLE_FIELDS
 from graph.llm.overflow import Overflow
-from graph.llm.refused_fields import find_refused_field, find_refused_message_field, has_doubted_fields
+from graph.llm.refused_fields import (
+    find_missed_field,
+    find_refused_field,
+    find_refused_message_field,
+    has_doubted_fields,
+)
 from graph.llm.tool_streaming import ToolStreaming
 from graph.llm.transport import Transport, read_clock
 from graph.settings import Settings
@@ -46,6 +52,8 @@ class ModelClient:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._refused_fields: defaultdict[str, set[str]] = defaultdict(set)
         """The fields that a model does not accept, by model. The settings and the agents name all models."""
+        self._missed_fields: defaultdict[str, set[str]] = defaultdict(set)
+        """The fields that a model requires of every message with calls, by model."""
         self.limits = ModelLimits()
         self._keys = [key.get_secret_value() for key in (settings.llm_api_key, settings.internal_api_key)]
 
@@ -87,6 +95,7 @@ class ModelClient:
         attempt, doubted = 0, frozenset[str]()
         while True:
             started, without = False, doubted | self._refused_fields[model]
+            request.filled = frozenset(self._missed_fields[model])
             try:
                 with breaker.guard_attempt() as record_first_word:
                     async with aclosing(
@@ -102,6 +111,8 @@ class ModelClient:
                 failed = fault
             log.warning("model %s, attempt %d: %s", model, attempt + 1, self._describe_fault(failed))
             self._learn_overflow(model, failed, request)
+            if not started and self._fill_missed_field(model, failed, request, without):
+                continue
             if not started and self._leave_out_refused_field(model, failed, request, without):
                 continue
             if not started and not doubted and (doubted := _find_doubted_fields(model, failed, request)):
@@ -149,6 +160,20 @@ class ModelClient:
             self._refused_fields[model].add(name)
             log.warning("model %s does not accept %s; its requests go without it from now on", model, name)
         return bool(name)
+
+    def _fill_missed_field(self, model: str, fault: Fault, request: CompletionRequest, without: frozenset[str]) -> bool:
+        """Fill the field that the fault misses in all further requests to the model. Return False if there is none.
+
+        A conversation that another model began would end with such a refusal.
+        """
+        fields = [name for name in FILLABLE_FIELDS if name not in request.filled | without]
+        name = find_missed_field(fault.refusal, fields) if fault.refusal else ""
+        if not name or not request.lacks_field(name, model, without):
+            return False
+        if name not in self._missed_fields[model]:
+            self._missed_fields[model].add(name)
+            log.warning("model %s requires %s; messages of other models get a placeholder from now on", model, name)
+        return True
 
     def _describe_fault(self, fault: Fault) -> str:
         """Return the cause for the log: the words of the service, if it refused the request."""

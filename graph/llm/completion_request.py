@@ -18,6 +18,8 @@ class CompletionRequest:
         """`options` are fields of the body. One that is None or an empty list is left out."""
         self._messages = messages
         self._head_bytes = 0
+        self.filled: frozenset[str] = frozenset()
+        """The fields for which messages with calls get a placeholder, since the present model requires them."""
         self.fields = {name: value for name, value in options.items() if value is not None and value != []}
         """The fields of the body but for its model and messages."""
         if "tools" not in self.fields:
@@ -29,6 +31,11 @@ class CompletionRequest:
     def provider_fields(self, model: str) -> set[str]:
         """Return the names of the fields in the messages that the model once sent, and gets back."""
         return find_provider_fields(self._messages, model)
+
+    def lacks_field(self, name: str, model: str, without: frozenset[str]) -> bool:
+        """Return whether a message with calls lacks one of FILLABLE_FIELDS."""
+        filled = messages_to_json(self._messages, model, without, self.filled | {name})
+        return filled != messages_to_json(self._messages, model, without, self.filled)
 
     @property
     def is_streaming(self) -> bool:
@@ -49,7 +56,7 @@ class CompletionRequest:
             fields.pop("stream_options", None)
         head = json.dumps({"model": model, **fields})
         self._head_bytes = len(head)
-        return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model, without)}}}'.encode()
+        return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model, without, self.filled)}}}'.encode()
 
     def estimate_tokens(self) -> int:
         """Return the estimated tokens of the request that was encoded last: its tools and its messages."""

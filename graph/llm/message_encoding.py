@@ -16,18 +16,32 @@ from graph.per_message_cache import PerMessageStore
 FOREIGN_ID_CHARS = 9
 """Characters of the id of a call that another model made. Mistral accepts no other number."""
 
-_encoded: defaultdict[tuple[str, Collection[str]], PerMessageStore[str]] = defaultdict(PerMessageStore)
-"""The encoded messages by model and left out fields. Settings and agents name the models, so they are few."""
+_encoded: defaultdict[tuple[str, Collection[str], Collection[str]], PerMessageStore[str]] = defaultdict(PerMessageStore)
+"""The encoded messages by model, left out fields and filled ones. Settings and agents name the models, so they are
+few."""
+
+NO_THOUGHTS = "(no thoughts)"
+SKIPPED_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+"""The value that Gemini documents for calls of another model."""
+FILLABLE_FIELDS = ("reasoning_content", "thought_signature")
+"""The fields that some models require of every message with calls. Another model's message has none of theirs."""
 
 
-def messages_to_json(messages: Sequence[BaseMessage], model: str, without: frozenset[str] = frozenset()) -> str:
+def messages_to_json(
+    messages: Sequence[BaseMessage],
+    model: str,
+    without: frozenset[str] = frozenset(),
+    filled: frozenset[str] = frozenset(),
+) -> str:
     """Return the messages as a JSON list, for a request to `model`, without the provider's fields of some names.
+
+    Messages with calls get a placeholder for each of the `filled` fields that they lack, see FILLABLE_FIELDS.
 
     Each message is encoded once in its life for each model, since a conversation is sent at every step. The answers to
     calls must follow their calls.
     """
-    texts = _encoded[model, without].map_places(
-        messages, lambda place: json.dumps(_build_message(messages, place, model, without))
+    texts = _encoded[model, without, filled].map_places(
+        messages, lambda place: json.dumps(_fill_fields(_build_message(messages, place, model, without), filled))
     )
     return f"[{', '.join(texts)}]"
 
@@ -68,6 +82,18 @@ def _replace_call_ids(converted: dict[str, Any]) -> dict[str, Any]:
 def _shorten_id(call_id: str) -> str:
     """Return an id for a model that did not make the call: nine letters and digits, as Mistral wants them."""
     return b32encode(sha256(call_id.encode()).digest())[:FOREIGN_ID_CHARS].decode()
+
+
+def _fill_fields(message: dict[str, Any], filled: Collection[str]) -> dict[str, Any]:
+    """Return the message with a placeholder for each field that it lacks. Gemini signs the first call of a message."""
+    calls = message.get("tool_calls")
+    if not calls or not filled:
+        return message
+    if "reasoning_content" in filled and not message.get("reasoning_content"):
+        message = {**message, "reasoning_content": NO_THOUGHTS}
+    if "thought_signature" in filled and not any("extra_content" in call for call in calls):
+        message = {**message, "tool_calls": [{**calls[0], "extra_content": SKIPPED_SIGNATURE}, *calls[1:]]}
+    return message
 
 
 def _fill_empty_content(message: dict[str, Any]) -> dict[str, Any]:

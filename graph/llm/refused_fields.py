@@ -21,6 +21,10 @@ _UNKNOWN_FIELD = re.compile(
     re.IGNORECASE,
 )
 """The words of a service that does not accept a field of a message. Without them it may miss one instead."""
+_MISSED_FIELD = re.compile(
+    r"missing|required|without|lacks?\b|must (?:be|have|contain|include)|must not be empty", re.IGNORECASE
+)
+"""The words of a service that requires a field of a message."""
 _DOUBTED_FIELDS = re.compile(r"signature|thinking|thought|reasoning|encrypted", re.IGNORECASE)
 """The words of a service that does not believe a field that a model signed."""
 
@@ -67,6 +71,13 @@ def _quotes_name(name: str, message: str) -> bool:
     """Return whether a message has a name as a name: in quotes, in a path, or with an underscore."""
     pattern = rf"(?<!\w){re.escape(name)}(?!\w)" if "_" in name else rf"""["'`.]{re.escape(name)}["'`]"""
     return bool(re.search(pattern, message))
+
+
+def find_missed_field(refusal: Refusal, fields: Collection[str]) -> str:
+    """Return the one of the `fields` of messages that the service misses; empty if it names none."""
+    if refusal.status not in REFUSING_STATUSES or not _MISSED_FIELD.search(refusal.message):
+        return ""
+    return next((name for name in fields if name in refusal.message), "")
 
 
 def has_doubted_fields(refusal: Refusal) -> bool:
