@@ -2,13 +2,14 @@
 
 from uuid import uuid4
 
+from langchain_core.messages import AIMessage
 from sqlalchemy import Connection, RowMapping
 
 from graph.db.fencing import FencingToken
 from graph.errors import AgentRuntimeError
 from graph.execution import history, threads
 from graph.execution.history import ConversationSnapshot
-from graph.execution.outcome import OpenCall, Outcome, list_open_calls, read_state, thread_config
+from graph.execution.outcome import Outcome, list_open_calls, read_state, thread_config
 from graph.permissions.decisions import answer_open_calls
 from graph.state import State
 from graph.timestamps import utc_timestamp
@@ -47,9 +48,7 @@ async def undo_turn(deps: Deps, session_id: str) -> UndoneTurn:
         message = state["messages"][starts[-1]]
         outcome = await threads.rewrite_thread(deps.graph, session_id, history.snapshot_before(state, starts[-1]))
         run_id = history.read_turn_metadata(message).get("run")
-        await deps.database.transact(
-            lambda c: _record_undo(c, lease, outcome, list_open_calls(state), run_id, str(message.content))
-        )
+        await deps.database.transact(lambda c: _record_undo(c, lease, outcome, state, starts[-1], run_id))
     return {
         "session_id": session_id,
         "undone": message.content,
@@ -84,18 +83,21 @@ def _record_undo(
     connection: Connection,
     lease: FencingToken,
     outcome: Outcome,
-    open_calls: list[OpenCall],
+    state: State,
+    start: int,
     run_id: str | None,
-    content: str,
 ) -> None:
-    """Record it once, also if the transaction is repeated."""
+    """Record once, also if the transaction is repeated, that the turn which began with message `start` is undone."""
     if leases.require_lease(connection, lease)["checkpoint_id"] == outcome.checkpoint_id:
         return
-    entries = [audit.make_entry(each, "cancel", "system", feedback=UNDONE_FEEDBACK) for each in open_calls]
+    entries = [audit.make_entry(each, "cancel", "system", feedback=UNDONE_FEEDBACK) for each in list_open_calls(state)]
     audit.append_entries(connection, lease.session_id, entries)
     calls.record_decisions(connection, lease.session_id, entries)
     grants.end_grants(connection, lease.session_id, scope="turn")
-    run_rows.release_idempotency_keys(connection, lease.session_id, run_id, content)
+    undone = state["messages"][start:]
+    call_ids = [call["id"] or "" for each in undone if isinstance(each, AIMessage) for call in each.tool_calls]
+    grants.end_grants_of_calls(connection, lease.session_id, call_ids)
+    run_rows.release_idempotency_keys(connection, lease.session_id, run_id, str(undone[0].content))
     session_rows.record_outcome(connection, lease.session_id, outcome)
 
 

@@ -17,6 +17,9 @@ BODY_LIMIT = 2_000_000
 """Bytes of an accepted body: twice the largest result that is kept, so that a longer result can still be truncated."""
 BODY_SECONDS = 60
 """A slower sender is refused: one that stalls would keep its connection for ever. Chosen, not measured."""
+OWN_SITES = {b"none", b"same-origin"}
+"""The values of Sec-Fetch-Site for a request that a user typed, and for one of the service's own page."""
+FOREIGN_PAGE = "without a key the service does not answer pages of other sites"
 DRAIN_LIMIT = 100_000_000
 """Bytes of a refused body that are read and dropped.
 
@@ -80,14 +83,20 @@ class Guard:
 
 
 def _require_same_machine(headers: list[tuple[bytes, bytes]]) -> None:
-    """Refuse requests of browsers for pages of other sites: without a key such a page could use the service.
+    """Refuse requests of browsers for pages of other origins: without a key such a page could use the service.
+
+    Not every browser sends Sec-Fetch-Site, so the host and port of an Origin must be those of the request.
 
     Raises RequestRefused.
     """
     if not all(_is_local_host(value) for name, value in headers if name == b"host"):
         raise RequestRefused(403, "without a key the service answers to a loopback address only")
-    if (b"sec-fetch-site", b"cross-site") in headers:
-        raise RequestRefused(403, "without a key the service does not answer pages of other sites")
+    if any(name == b"sec-fetch-site" and value.strip(b" \t") not in OWN_SITES for name, value in headers):
+        raise RequestRefused(403, FOREIGN_PAGE)
+    hosts = {value.strip(b" \t").lower() for name, value in headers if name == b"host"}
+    origins = [value.strip(b" \t").lower() for name, value in headers if name == b"origin"]
+    if any(re.sub(rb"^https?://", b"", origin) not in hosts for origin in origins):
+        raise RequestRefused(403, FOREIGN_PAGE)
 
 
 def _is_local_host(host: bytes) -> bool:
@@ -123,8 +132,9 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
         more = message.get("more_body", False)
     if size > BODY_LIMIT:
         raise RequestRefused(413, f"the body is larger than {BODY_LIMIT} bytes")
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and kind != "application/json":
+    kinds = {value.partition(";")[0].strip().lower() for value in headers.getlist("content-type")}
+    encodings = {value.strip().lower() for value in headers.getlist("content-encoding")}
+    if body and (kinds != {"application/json"} or encodings - {"", "identity"}):
         raise RequestRefused(415, "send the body as application/json")
     return bytes(body)
 

@@ -3,6 +3,7 @@
 Each function executes a few statements in the caller's transaction.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -117,3 +118,9 @@ def end_grants(
     matches = and_(matches, grants.c.id == grant_id) if grant_id else matches
     matches = and_(matches, grants.c.scope == scope) if scope else matches
     return connection.execute(update(grants).where(matches).values(ended_at=utc_timestamp())).rowcount
+
+
+def end_grants_of_calls(connection: Connection, session_id: str, call_ids: Sequence[str]) -> None:
+    """End the active grants that the approvals of these calls made."""
+    matches = and_(_is_active(session_id), grants.c.call_id.in_(call_ids))
+    connection.execute(update(grants).where(matches).values(ended_at=utc_timestamp()))

@@ -185,6 +185,40 @@ async def test_foreign_host_names_are_refused_without_a_key(tmp_path: Path) -> N
     assert (_parse_status(missing), page.status_code, _parse_status(health)) == (200, 403, 200)
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        *((b"", 200), (b"Origin: http://localhost:8001\r\n", 200), (b"Origin: HTTP://LocalHost:8001\r\n", 200)),
+        *((b"Sec-Fetch-Site: none\r\n", 200), (b"Sec-Fetch-Site: same-origin\r\n", 200)),
+        *((b"Sec-Fetch-Site: same-site\r\n", 403), (b"Sec-Fetch-Site: cross-site\r\n", 403)),
+        *((b"Sec-Fetch-Site:\r\n", 403), (b"Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n", 403)),
+        *((b"Origin: http://evil.com\r\n", 403), (b"Origin: null\r\n", 403), (b"Origin:\r\n", 403)),
+        *((b"Origin: http://localhost\r\n", 403), (b"Origin: http://localhost:3000\r\n", 403)),
+        *((b"Origin: http://evil.com\r\nSec-Fetch-Site: same-origin\r\n", 403), (b"Origin: file://\r\n", 403)),
+        *((b"Origin: http://localhost:8001\r\nOrigin: http://evil.com\r\n", 403),),
+        *((b"Origin: http://localhost:8001.evil.com\r\n", 403), (b"Origin: http://127.0.0.1:8001\r\n", 403)),
+    ],
+)
+async def test_page_of_another_origin_is_refused_without_a_key(tmp_path: Path, head: bytes, status: int) -> None:
+    async with start_service(make_model(), settings_for(tmp_path, dev=True, internal_api_key="")) as client:
+        answer = await _send_raw(client, _build_request("/sessions", "POST", head=head, host=b"localhost:8001"))
+    assert _parse_status(answer) == status
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        *((b"Content-Type: text/plain\r\n", 415), (b"Content-Type: application/json\r\n", 200)),
+        *((b"Content-Encoding: gzip\r\n", 415), (b"Content-Encoding: identity\r\n", 200)),
+    ],
+)
+async def test_each_header_about_the_body_must_fit(tmp_path: Path, head: bytes, status: int) -> None:
+    body = b'{"agent": "coder", "tool": "read_file", "arguments": {"path": "a"}}'
+    async with start_service(make_model(), settings_for(tmp_path, dev=True, internal_api_key="")) as client:
+        request = _build_request("/policy/explain", "POST", body, head=head, host=b"localhost")
+        assert _parse_status(await _send_raw(client, request)) == status
+
+
 async def test_any_host_name_is_accepted_with_a_key(tmp_path: Path) -> None:
     async with start_service(make_model(), settings_for(tmp_path)) as client:
         answer = await _send_raw(

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import psycopg
+import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from graph.execution import history
@@ -139,15 +140,20 @@ async def test_message_cancelled_early_can_be_undone(database: str) -> None:
         assert (await undo_last_turn(session))["undone"] == "First"
 
 
-async def test_undo_ends_the_grants_of_its_turn(database: str) -> None:
-    llm = make_model(choose_agent("coder"), WRITE_CALL, say_text("Written."))
+@pytest.mark.parametrize("scope", ["turn", "session"])
+async def test_undo_ends_the_grants_of_its_turn(database: str, scope: str) -> None:
+    other = call_tool("write_file", call_id="c2", path="b.py", content="x")
+    llm = make_model(choose_agent("coder"), WRITE_CALL, say_text("Written."), other, say_text("Written."))
     async with start_service(llm, settings_for(database)) as client:
         session = client.open_session()
         await session.send_text("Write a.py")
-        await session.decide("approve", remember={"scope": "turn"})
-        assert (await session.get("/sessions/{id}/grants"))["count"] == 1
+        await session.decide("approve", remember={"scope": "session"})
+        await session.send_result("ok")
+        await session.send_text("Write b.py")
+        await session.decide("approve", "c2", remember={"scope": scope})
+        assert [each["pattern"] for each in (await session.get("/sessions/{id}/grants"))["grants"]] == ["a.py", "b.py"]
         await undo_last_turn(session)
-        assert (await session.get("/sessions/{id}/grants"))["count"] == 0
+        assert [each["pattern"] for each in (await session.get("/sessions/{id}/grants"))["grants"]] == ["a.py"]
 
 
 async def test_undo_waits_for_the_running_run(database: str) -> None:
