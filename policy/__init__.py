@@ -145,10 +145,8 @@ def _apply_path_rules(
     rule = restriction.rule
     if restriction.is_certain and rule.decision == "deny":
         return verdict._replace(decision="deny", rule=rule.id, reason=rule.reason)
-    if tool == "execute_command" and policy.enabled:
-        verdict = verdict._replace(always_asks=True)  # the pattern of a grant says nothing about paths
     if verdict.decision == "ask":
-        return verdict._replace(is_protected=restriction.is_certain)
+        return verdict._replace(is_protected=True)  # the pattern of a grant says nothing about paths
     reason = rule.reason if restriction.is_certain else f"It may read files that a rule protects: {rule.reason}"
     return verdict._replace(decision="ask", rule=rule.id, reason=reason, is_protected=True)
 

@@ -4,10 +4,10 @@ import re
 import unicodedata
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import product
 
 from textsafety import INVISIBLE_CHARACTERS
 
-WILDCARDS = re.compile(r"[*?\[]")
 SET = re.compile(r"\[.*\]", re.DOTALL)
 """The sets of a name, from the first bracket to the last. Shells differ about where a set ends."""
 
@@ -33,14 +33,14 @@ def matches_any_case(path: str, glob: str) -> bool:
 
     Those differ in case, in the form of Unicode, or in characters that nobody sees.
     """
-    folded = _fold_parts(glob)
-    if len(folded) == 1:
-        path = normalize_path(path).rpartition("/")[2]
-    names = _fold_parts(path)
-    if names[-1] != folded[-1] and not has_wildcard(folded[-1]) and path.isascii():
+    names, pattern = _fold_parts(path), _fold_parts(glob)
+    if len(pattern) == 1:
+        names = names[-1:]
+    if names[-1] == pattern[-1] or has_wildcard(pattern[-1]):
+        if _matches_parts(names, pattern):
+            return True
+    elif path.isascii():
         return False
-    if _matches_parts(names, folded):
-        return True
     return not (path.isascii() and glob.isascii()) and matches_glob(path, glob)
 
 
@@ -60,9 +60,61 @@ def overlaps_glob(pattern: str, glob: str) -> bool:
     )
 
 
+SHORT_NAME = re.compile(r"([^/.]{0,7})~\d+(\.[^/.]{1,3})?", re.IGNORECASE)
+"""A name of at most eight characters that NTFS gives a file with a longer one: `GITHUB~1` is `.github`."""
+MAX_SHORT_NAMES = 2
+"""Short names of a path that are read one by one; more may be any path. Chosen, not measured."""
+
+
+def may_match(path: str, glob: str) -> bool:
+    """Match as `matches_any_case` does, and also paths whose short names of NTFS may stand for one that matches."""
+    return matches_any_case(path, glob) or ("~" in path and overlaps_short_name(path, glob))
+
+
+def overlaps_short_name(path: str, glob: str) -> bool:
+    """Return whether the path holds a short name, and one of the paths that it may stand for matches the glob."""
+    if "~" not in path:
+        return False
+    extension, last = _extension(path), _extension(glob)
+    if SHORT_NAME.fullmatch(path.rpartition("/")[2]) and not has_wildcard(last) and last[:3] != extension:
+        return False
+    return any(overlaps_glob(each, glob) for each in _expand_short_names(path))
+
+
+def has_short_name(path: str) -> bool:
+    """Return whether a name in the path may be a short one."""
+    return "~" in path and any(map(SHORT_NAME.fullmatch, path.split("/")))
+
+
+def _extension(path: str) -> str:
+    """Return the characters behind the last dot of the last name, but for a dot at its start, in lower case."""
+    return path.rpartition("/")[2].lstrip(".").partition(".")[2].rpartition(".")[2].lower()
+
+
+def _expand_short_names(path: str) -> list[str]:
+    """Return globs for the paths that the short names in the path may stand for; an empty list if there is none.
+
+    A short name has the first two characters of the long one, without the dot at its start, and of its extension three.
+    """
+    names = path.split("/")
+    choices = [_expand_short_name(name) for name in names]
+    if sum(map(bool, choices)) > MAX_SHORT_NAMES:
+        return ["**"]
+    paths = product(*(choice or [name] for choice, name in zip(choices, names, strict=True)))
+    return ["/".join(each) for each in paths] if any(choices) else []
+
+
+def _expand_short_name(name: str) -> list[str]:
+    found = SHORT_NAME.fullmatch(name)
+    if found is None:
+        return []
+    rest = f"{found[1][:2].replace('_', '?')}*{found[2] or ''}*"
+    return [rest, f".{rest}"]
+
+
 def has_wildcard(text: str) -> bool:
     """Return whether the text holds `*`, `?` or a bracket."""
-    return WILDCARDS.search(text) is not None
+    return "*" in text or "?" in text or "[" in text
 
 
 def _align_parts(path: str, glob: str) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ from fnmatch import translate
 from typing import NamedTuple
 
 from policy.command_paths import iterate_reaches
-from policy.globs import fold_name, matches_any_case, normalize_path
+from policy.globs import fold_name, has_short_name, may_match, normalize_path
 
 MAX_COMPARISONS = 500
 """Comparisons of paths with globs, for one command: they take 2 ms. A command with more is taken to name a path."""
@@ -29,6 +29,7 @@ class PathIndex:
         """Take each glob with its text."""
         self._by_name: dict[str, list[IndexedGlob]] = {}
         self._nameless: list[IndexedGlob] = []
+        self._all: list[IndexedGlob] = []
         for glob, text in globs:
             for part in _iterate_folders(glob):
                 self._add(IndexedGlob(part, text))
@@ -36,6 +37,7 @@ class PathIndex:
         self._last_names = re.compile("|".join(names) or r"(?!)", re.DOTALL)
 
     def _add(self, indexed: IndexedGlob) -> None:
+        self._all.append(indexed)
         name = next((part for part in indexed.glob.split("/") if part and not WILDCARD.search(part)), None)
         if name is None:
             self._nameless.append(indexed)
@@ -48,11 +50,13 @@ class PathIndex:
         for path in paths if self._by_name or self._nameless else ():
             names = [fold_name(name) for name in path.split("/")]
             candidates = [each for name in names for each in self._by_name.get(name, ())]
-            if self._last_names.match(names[-1]):
+            if has_short_name(path):
+                candidates = self._all
+            elif self._last_names.match(names[-1]):
                 candidates += self._nameless
             left -= len(candidates)
             for each in candidates:
-                if left < 0 or matches_any_case(path, each.glob):
+                if left < 0 or may_match(path, each.glob):
                     return path, each.text
         return None
 

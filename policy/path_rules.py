@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from policy.command_paths import Reach, is_file_name, iterate_reaches
-from policy.globs import has_wildcard, matches_any_case, normalize_path, overlaps_glob
+from policy.globs import (
+    has_short_name,
+    has_wildcard,
+    matches_any_case,
+    normalize_path,
+    overlaps_glob,
+    overlaps_short_name,
+)
 from policy.rules import Policy, Rule
 
 PATH_TOOLS = ("read_file", "write_file", "search_in_code", "list_files", "create_directory", "execute_command")
@@ -34,6 +41,12 @@ def find_restriction(policy: Policy, agent: str, tool: str, arguments: Mapping[s
         case "search_in_code":
             rules = [rule for rule in rules if _is_about_reading(rule, agent)]
             reaches = iter(_find_search(arguments))
+        case "read_file" | "write_file" | "list_files" | "create_directory":
+            path = normalize_path(str(arguments.get("path") or "."))
+            if not has_short_name(path):
+                return None  # the rules have compared it already
+            rules = [rule for rule in rules if rule.applies_to(agent, tool)]
+            reaches = iter([Reach(path, is_named=False)])
         case _:
             return None
     return _Comparison(agent, rules).find_restriction(reaches)
@@ -109,6 +122,8 @@ def _names(path: str, glob: str) -> bool:
 
 
 def _may_reach(reach: Reach, glob: str, *, is_about_reading: bool) -> bool:
+    if overlaps_short_name(reach.path, glob):
+        return True
     if reach.is_outside:
         glob = f"**/{glob}"
     elif not reach.is_named and matches_any_case(reach.path, glob):

@@ -15,6 +15,8 @@ MORE_LOOKALIKES = LOOKALIKES | {*COLONS, "…"}
 """Those of a colon or of several dots as well, which do no harm in most names."""
 MAX_PATH_BYTES = 4096
 """Bytes of a path: Linux opens no longer one (PATH_MAX)."""
+MAX_NAMES = 256
+"""Names of a path. A comparison with a glob takes time for each; chosen, not measured."""
 MAX_NAME_BYTES = 255
 """Bytes of a name in it: the usual file systems have no longer one (NAME_MAX)."""
 
@@ -62,7 +64,7 @@ def find_argument_error(path: object) -> str | None:
 def _find_text_error(path: object) -> str | None:
     if not isinstance(path, str) or not path.strip():
         return "it is empty"
-    if len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES:
+    if len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES or path.count("/") >= MAX_NAMES:
         return "it is too long"
     if any(unicodedata.category(char) in HIDDEN_CATEGORIES for char in SCRIPT_JOINERS.sub("", path)):
         return "it holds control or invisible characters"

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policy.commands import CommandClass
-from policy.globs import matches_any_case, matches_glob
+from policy.globs import matches_any_case, matches_glob, may_match
 from policy.path_index import PathIndex
 
 Decision = Literal["allow", "ask", "deny"]
@@ -115,7 +115,7 @@ class Policy(StrictModel):
 
     def find_warning(self, path: str) -> str | None:
         """Return the first warning about the path, in any case and form of Unicode."""
-        return next((w.warning for w in self.warnings if any(matches_any_case(path, g) for g in w.paths)), None)
+        return next((w.warning for w in self.warnings if any(may_match(path, g) for g in w.paths)), None)
 
     @cached_property
     def warning_index(self) -> PathIndex:

@@ -93,7 +93,26 @@ def test_the_folder_of_a_denied_path_may_stand_elsewhere(gatekeeper: Gatekeeper,
 )
 def test_a_command_that_may_reach_a_denied_path_asks(gatekeeper: Gatekeeper, command: str) -> None:
     verdict = gatekeeper.evaluate_call("coder", "execute_command", {"command": command})
-    assert (verdict.decision, verdict.rule, verdict.always_asks) == ("ask", "secret", True)
+    assert (verdict.decision, verdict.rule, verdict.is_protected) == ("ask", "secret", True)
+
+
+@pytest.mark.parametrize(
+    ("tool", "path", "decision"),
+    [
+        ("read_file", "ENV~1", "ask"),
+        ("read_file", "SECRET~1/a", "ask"),
+        ("read_file", "docs/NOTES~1.MD", "allow"),
+        ("search_in_code", "SECRET~2", "ask"),
+        ("read_file", ".env\ufe0f", "deny"),
+        ("read_file", "CONF\u0130G/prod.yaml", "deny"),
+    ],
+)
+def test_another_name_of_a_denied_file_is_no_way_to_it(
+    gatekeeper: Gatekeeper, tool: str, path: str, decision: str
+) -> None:
+    """NTFS gives short names, and file systems ignore some characters."""
+    arguments = {"path": path, "query": "x"} if tool == "search_in_code" else {"path": path}
+    assert gatekeeper.evaluate_call("coder", tool, arguments).decision == decision
 
 
 def test_a_folder_of_the_command_counts(gatekeeper: Gatekeeper) -> None:
