@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from policy.allowlist import PROGRAM_SIGNATURES
 from policy.commands import CommandClass, classify_invocation
 from policy.git_contents import find_git_paths
-from policy.globs import normalize_path
+from policy.globs import has_wildcard, normalize_path
 from policy.options import Argument, iterate_arguments
 from policy.shell import ShellCommand, Unproven, parse_commands, tokenize_without_shell
 from policy.signatures import parse_signature, replaces_first_operand
@@ -20,10 +20,12 @@ from policy.signatures import parse_signature, replaces_first_operand
 PATH_KINDS = {"PATH", "FILE", "FOLDER", "OBJECT"}
 """The kinds of values in signatures that are paths."""
 LISTING_PROGRAMS = {
-    *("basename", "cd", "cmp", "comm", "df", "dirname", "du", "fd", "fdfind", "file", "find", "join", "ls", "readlink"),
-    *("realpath", "stat", "tree"),
+    *("basename", "cd", "df", "dirname", "du", "fd", "fdfind", "file", "find", "ls", "readlink", "realpath", "stat"),
+    "tree",
 }
-"""Programs of the table that print no contents of the files below a folder: most list names, the others want files."""
+"""Programs of the table that print no contents of files."""
+FILE_COMPARISONS = {"cmp", "comm", "join"}
+"""Programs of the table that take paths and read no folder."""
 RECURSIVE_OPTION = re.compile(
     r"-[A-Za-z]*[rR][A-Za-z]*|--(dereference-)?recursive|--archive|--directories=rec.*|-drec.*"
 )
@@ -46,7 +48,7 @@ RECURSIVE_PROGRAMS = {
 """Programs outside the table, or called in a way that is not proven, that read or change the files below a folder."""
 FILE_NAME = re.compile(
     r"[^/]*\.(md|txt|rst|py|pyi|rb|rs|go|java|kt|c|h|cc|cpp|hpp|cs|ts|tsx|jsx|mjs|cjs|json|ya?ml|toml|xml|html|css|scss|csv"
-    r"|tsv|log|sh|sql|lock|ini|cfg)",
+    r"|tsv|log|sh|sql|lock|ini|cfg|example)",
     re.IGNORECASE,
 )
 """Names of files. No folder is expected to have one; `vendor/three.js` may be a folder."""
@@ -97,7 +99,9 @@ def iterate_reaches(command: str, cwd: str) -> Iterator[Reach]:
     for split in tokenize_without_shell(command):
         if split != shell_words:
             words = [word for each in split for word in each]
-            yield from (reach._replace(is_named=False) for reach in _read_unproven(words, folders))
+            for reach in _read_unproven(words, folders):  # nothing is expanded there
+                if not has_wildcard(reach.path):
+                    yield reach._replace(is_named=False, is_above=False)
 
 
 def _read_command(command: ShellCommand, folders: list[str], *, is_first: bool) -> Iterator[Reach]:
@@ -113,7 +117,8 @@ def _read_command(command: ShellCommand, folders: list[str], *, is_first: bool) 
         _enter(words[0], folders)
         return
     if not is_first:  # a client without a shell gives these words to the first program, as operands
-        yield from (reach for word in words for reach in _join(Reach(word, is_named=False, only_reads=True), folders))
+        for word in (word for word in words if not has_wildcard(word)):
+            yield from _join(Reach(word, is_named=False, only_reads=True), folders)
     if kind is CommandClass.GIT_READ:
         for path, is_folder in find_git_paths(words):
             yield from _join(Reach(path, is_folder=is_folder, only_reads=True), folders)
@@ -123,8 +128,10 @@ def _read_command(command: ShellCommand, folders: list[str], *, is_first: bool) 
 
 def _read_operands(name: str, command: ShellCommand, folders: list[str]) -> Iterator[Reach]:
     paths = [*_find_operands(name, command)]
-    reads_folders = name not in LISTING_PROGRAMS and _reads_folders(name, command)
+    reads_folders = name not in LISTING_PROGRAMS | FILE_COMPARISONS and _reads_folders(name, command)
     for path in paths:
+        if name in LISTING_PROGRAMS and path.rstrip("/").rpartition("/")[2][:1] in ("*", "?", "["):
+            continue  # it lists names, or types of files
         yield from _join(Reach(path, is_folder=reads_folders, only_reads=True), folders)
     if reads_folders and not paths and not command.is_piped:
         yield from _join(Reach(".", is_folder=True, only_reads=True), folders)
@@ -141,8 +148,7 @@ def _reads_folders(name: str, command: ShellCommand) -> bool:
         return False
     if any(operand.kind == "PATH" for operand in signature.operands):
         return True
-    takes_recursion = bool({"-r", "--recursive"} & signature.options.keys())
-    return takes_recursion and any(RECURSIVE_OPTION.fullmatch(option) for option in used)
+    return "--recursive" in signature.options and any(RECURSIVE_OPTION.fullmatch(option) for option in used)
 
 
 def _find_operands(name: str, command: ShellCommand) -> Iterator[str]:
