@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from policy.allowlist import PROGRAM_SIGNATURES
 from policy.commands import CommandClass, classify_invocation
+from policy.file_names import is_file_name
 from policy.git_contents import find_git_paths
 from policy.globs import has_wildcard, normalize_path
 from policy.options import Argument, iterate_arguments
@@ -46,14 +47,11 @@ RECURSIVE_PROGRAMS = {
     "chown",
 }
 """Programs outside the table, or called in a way that is not proven, that read or change the files below a folder."""
-FILE_NAME = re.compile(
-    r"[^/]*\.(md|txt|rst|py|pyi|rb|rs|go|java|kt|c|h|cc|cpp|hpp|cs|ts|tsx|jsx|mjs|cjs|json|ya?ml|toml|xml|html|css|scss|csv"
-    r"|tsv|log|sh|sql|lock|ini|cfg|example)",
-    re.IGNORECASE,
-)
-"""Names of files. No folder is expected to have one; `vendor/three.js` may be a folder."""
 MAX_FOLDERS = 8
 """Folders that a command may be in after its `cd`s; beyond them it may be in any. Chosen, not measured."""
+ANY_PATH = "**"
+MAX_REACHES = 500
+"""Paths of a command; one with more may reach any path. They take 1 ms, as measured."""
 MAX_RAW_WORDS = 300
 """Words of a line that is not parsed; one with more may reach any path. Chosen, not measured."""
 FIND_PATH_OPTIONS = {"-newer", "-anewer", "-cnewer", "-samefile"}
@@ -81,16 +79,24 @@ class Reach(NamedTuple):
 
 
 def iterate_reaches(command: str, cwd: str) -> Iterator[Reach]:
-    """Yield the paths that the command names or may reach, as a shell and other clients read it."""
+    """Yield the paths that the command names or may reach. After too many comes ANY_PATH, and no other."""
+    reaches = _iterate_reaches(command, cwd)
+    yield from islice(reaches, MAX_REACHES)
+    if next(reaches, None):
+        yield Reach(ANY_PATH, is_named=False)
+
+
+def _iterate_reaches(command: str, cwd: str) -> Iterator[Reach]:
+    """Yield the paths as a shell and other clients read the command."""
     folders = [normalize_path(cwd)]
     try:
         chain = parse_commands(command)
     except (Unproven, ValueError):
         words = [_unquote(found[0]) for found in islice(RAW_WORD.finditer(command), MAX_RAW_WORDS + 1)]
         if len(words) > MAX_RAW_WORDS:
-            yield Reach("**", is_named=False)
+            yield Reach(ANY_PATH, is_named=False)
         yield from _read_unproven(words, folders)
-        for part in SEPARATORS.split(command):
+        for part in dict.fromkeys(SEPARATORS.split(command)):
             yield from _join(Reach(part), folders)
         return
     for number, each in enumerate(chain):
@@ -188,7 +194,7 @@ def _read_unproven(words: Sequence[str], folders: list[str]) -> Iterator[Reach]:
         option, _, value = word.partition("=")
         if option in FOLDER_OPTIONS and (value or number + 1 < len(words)):
             _enter(value or words[number + 1], folders)
-    for word in words:
+    for word in dict.fromkeys(words):
         yield from _join(Reach(word, is_folder=is_recursive, is_above=True), folders)
         for part in {*SEPARATORS.split(word), *_strip_options(word), word.lstrip("@%!^+")} - {word, ""}:
             yield from _join(Reach(part), folders)
@@ -212,11 +218,6 @@ def _unquote(raw: str) -> str:
     text = re.sub(r"""'([^']*)'|"([^"]*)"|\\(.)""", lambda found: found[1] or found[2] or found[3] or "", raw)
     expanded = EXPANSION.sub("*", text)
     return expanded if expanded.strip("*/") else text
-
-
-def is_file_name(path: str) -> bool:
-    """Return whether the last name is that of a file, by its extension."""
-    return FILE_NAME.fullmatch(path.rpartition("/")[2]) is not None
 
 
 def _enter(folder: str, folders: list[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
-from policy.command_paths import iterate_reaches
+from policy.command_paths import ANY_PATH, iterate_reaches
 from policy.globs import fold_name, has_short_name, may_match, normalize_path
 
 MAX_COMPARISONS = 500
@@ -47,7 +47,9 @@ class PathIndex:
     def find(self, paths: Sequence[str]) -> tuple[str, str] | None:
         """Return the first path that a glob matches or names as a folder, and the text of the glob."""
         left = MAX_COMPARISONS
-        for path in paths if self._by_name or self._nameless else ():
+        for path in paths if self._all else ():
+            if path == ANY_PATH:
+                return path, self._all[0].text
             names = [fold_name(name) for name in path.split("/")]
             candidates = [each for name in names for each in self._by_name.get(name, ())]
             if has_short_name(path):

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from policy.command_paths import Reach, is_file_name, iterate_reaches
+from policy.command_paths import Reach, iterate_reaches
+from policy.file_names import is_file_name
 from policy.globs import (
     has_short_name,
     has_wildcard,
