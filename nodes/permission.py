@@ -49,7 +49,7 @@ async def permission(state: State, runtime: Runtime[wire.StreamOptions], *, gate
             refusal_message(call, repeat.result if call is repeat.call else SKIPPED_CALL_RESULT) for call in calls
         ]
         return _end_turn(answers, service_message(repeat.question, told=repeat.metadata), state, runtime)
-    if len(new) == len(calls) and has_rejections_in_a_row(state["messages"]):
+    if len(new) == len(calls) and has_rejections_in_a_row(state["messages"], gatekeeper.needs_approval):
         answers = [refusal_message(call, SKIPPED_CALL_RESULT) for call in calls]
         return _end_turn(answers, _make_question(REJECTION_QUESTION, SUGGESTIONS), state, runtime)
     check = PermissionCheck(state, runtime, gatekeeper)

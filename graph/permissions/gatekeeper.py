@@ -129,6 +129,10 @@ class Gatekeeper:
         """Return whether a call may change something."""
         return self.evaluate_call(agent, call["name"], call["args"]).is_mutating
 
+    def needs_approval(self, agent: str, call: RequestedCall) -> bool:
+        """Return whether the user, or a grant, has to approve the call."""
+        return agent in all_agents() and self.evaluate_call(agent, call["name"], call["args"]).decision == "ask"
+
     def ends_turn(self, agent: str, tool: str, arguments: Mapping[str, Any]) -> bool:
         """Return whether the call is auto-approved and ends the turn with an answer."""
         return tool in TURN_ENDING_TOOLS and self.evaluate_call(agent, tool, arguments).decision == "allow"

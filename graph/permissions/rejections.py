@@ -1,7 +1,7 @@
 """Recognize a call that the user rejected before, in whatever form it is proposed again."""
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from posixpath import normpath
 from typing import Any
 
@@ -10,15 +10,15 @@ from langchain_core.messages import ToolCall as RequestedCall
 from pydantic import ValidationError
 
 from graph.marks import is_refused, is_rejected
+from graph.permissions.command_forms import normalize_command
 from graph.tools.catalog import TOOLS
 
 REJECTION_LIMIT = 3
 """Rejections in a row that end the turn: the agent does not understand what the user wants, and should ask."""
 REJECTION_QUESTION = "You rejected three proposals in a row. What should I do instead?"
 SUGGESTIONS = ["Explain what you want to do.", "Try another way.", "Stop here."]
-IRRELEVANT_ARGUMENTS = {"timeout", "backup", "create_dirs"}
+IRRELEVANT_ARGUMENTS = {"timeout", "shell", "backup", "create_dirs", "encoding", "recursive"}
 """Arguments whose change makes no other call of it."""
-PATH_ARGUMENTS = {"path", "cwd"}
 
 
 def find_rejection(messages: Sequence[AnyMessage], call: RequestedCall) -> str | None:
@@ -38,17 +38,28 @@ def find_rejection(messages: Sequence[AnyMessage], call: RequestedCall) -> str |
     return None
 
 
-def has_rejections_in_a_row(messages: Sequence[AnyMessage]) -> bool:
-    """Return whether the last calls of this turn were all rejected, or refused for an earlier rejection."""
-    answers: list[ToolMessage] = []
-    for message in reversed(messages):
-        if isinstance(message, HumanMessage):
-            break
-        if isinstance(message, ToolMessage):
-            answers.append(message)
+def has_rejections_in_a_row(
+    messages: Sequence[AnyMessage], needs_approval: Callable[[str, RequestedCall], bool]
+) -> bool:
+    """Return whether the last decisions of this turn were all rejections, or refusals for an earlier one.
+
+    `needs_approval` takes an agent and its call. Calls that need none, such as reads in between, do not count.
+    """
+    turn = [*takewhile(lambda message: not isinstance(message, HumanMessage), reversed(messages))]
+    answers = [message for message in turn if isinstance(message, ToolMessage)]
     reasons = {message.content for message in answers if is_rejected(message)}
-    row = [is_rejected(each) or (is_refused(each) and each.content in reasons) for each in answers[:REJECTION_LIMIT]]
-    return len(row) == REJECTION_LIMIT and all(row)
+    row = [is_rejected(each) or (is_refused(each) and each.content in reasons) for each in answers]
+    if sum(row) < REJECTION_LIMIT:
+        return False
+    calls = {call["id"]: (m.name or "", call) for m in turn if isinstance(m, AIMessage) for call in m.tool_calls}
+    length = 0
+    for answer, counts in zip(answers, row, strict=True):
+        length += counts
+        if length == REJECTION_LIMIT:
+            return True
+        if not counts and not is_refused(answer) and (of := calls.get(answer.tool_call_id)) and needs_approval(*of):
+            return False
+    return False
 
 
 def normalize_call(call: RequestedCall) -> tuple[str, dict[str, Any]]:
@@ -58,23 +69,14 @@ def normalize_call(call: RequestedCall) -> tuple[str, dict[str, Any]]:
         arguments = TOOLS[name].model_validate(arguments).model_dump() if name in TOOLS else arguments
     except ValidationError:
         return name, arguments
-    return name, {
-        key: _normalize_value(key, value) for key, value in arguments.items() if key not in IRRELEVANT_ARGUMENTS
-    }
+    relevant = {key: value for key, value in arguments.items() if key not in IRRELEVANT_ARGUMENTS}
+    if name == "execute_command":
+        folder = normpath(str(relevant.pop("cwd", None) or "."))
+        relevant["cwd"], relevant["command"] = normalize_command(str(relevant["command"]), folder)
+    return name, {key: _normalize_value(key, value) for key, value in relevant.items()}
 
 
 def _normalize_value(name: str, value: Any) -> Any:
-    if name in PATH_ARGUMENTS:
-        return normpath(str(value or "."))
-    if name == "command":
-        return _normalize_command(str(value))
-    return value
-
-
-def _normalize_command(command: str) -> list[str]:
-    """Return the words without quotes and blanks, each `./` at a beginning dropped."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = command.split()
-    return [word.removeprefix("./") or word for word in words]
+    if name == "path":  # some file systems have no case
+        return normpath(str(value or ".")).casefold()
+    return str(value).rstrip() if name == "content" else value
