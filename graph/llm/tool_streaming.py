@@ -72,6 +72,17 @@ class _Answer:
     has_text: bool = False
     """True: a piece of its text was passed on."""
 
+    def is_piece(self, chunk: AIMessageChunk) -> bool:
+        """Return whether the chunk is a piece of the text. Keep the last chunk, which is none."""
+        if chunk.chunk_position != "last":
+            self.has_text = True
+            return True
+        self.last, self.evidence = chunk, chunk.response_metadata.pop(CALL_EVIDENCE)
+        return False
+
+    def end_empty(self, fault: EmptyAnswer) -> None:
+        self.empty, self.evidence = fault, fault.evidence
+
 
 class ToolStreaming:
     """The requests to one service. Those with tools are streamed only if their calls come through."""
@@ -87,9 +98,13 @@ class ToolStreaming:
         streams = self._models[model]
         is_streamed = request.is_streaming and (not request.has_tools or streams.may_be_used)
         body, answer = request.encode(model, without, is_streaming=is_streamed), _Answer()
-        async with aclosing(self._pass_text(body, first_deadline, deadline, answer)) as pieces:
-            async for piece in pieces:
-                yield piece
+        try:
+            async with aclosing(self._transport.stream_answer(body, first_deadline, deadline)) as chunks:
+                async for chunk in chunks:
+                    if answer.is_piece(chunk):
+                        yield chunk
+        except EmptyAnswer as fault:
+            answer.end_empty(fault)
         streams.record_evidence(answer.evidence)
         if request.has_tools and is_streamed and streams.needs_check(answer.evidence):
             body = request.encode(model, without, is_streaming=False)
@@ -98,21 +113,6 @@ class ToolStreaming:
             yield answer.last
         elif answer.empty:
             raise answer.empty
-
-    async def _pass_text(
-        self, body: bytes, first_deadline: float, deadline: float, answer: _Answer
-    ) -> AsyncGenerator[AIMessageChunk, None]:
-        """Yield the pieces of the text, and store the end in `answer`."""
-        try:
-            async with aclosing(self._transport.stream_answer(body, first_deadline, deadline)) as chunks:
-                async for chunk in chunks:
-                    if chunk.chunk_position == "last":
-                        answer.last, answer.evidence = chunk, chunk.response_metadata.pop(CALL_EVIDENCE)
-                    else:
-                        answer.has_text = True
-                        yield chunk
-        except EmptyAnswer as fault:
-            answer.empty, answer.evidence = fault, fault.evidence
 
     async def _check_stream(
         self, model: str, body: bytes, streamed: _Answer, first_deadline: float, deadline: float
@@ -125,12 +125,11 @@ class ToolStreaming:
         streams, repeated = self._models[model], _Answer()
         limit = deadline if streamed.has_text else first_deadline
         try:
-            async with aclosing(self._pass_text(body, limit, deadline, repeated)) as pieces:
-                text = "".join([str(piece.content) async for piece in pieces])
-            if repeated.empty:
-                streams.record_check(model, has_calls=False)
-                raise repeated.empty
+            async with aclosing(self._transport.stream_answer(body, limit, deadline)) as chunks:
+                text = "".join([str(chunk.content) async for chunk in chunks if repeated.is_piece(chunk)])
         except Fault as fault:
+            if isinstance(fault, EmptyAnswer):
+                streams.record_check(model, has_calls=False)
             if streamed.last is None:
                 raise
             log.warning("model %s: the repeated request failed (%s); the streamed text counts", model, fault.cause)
