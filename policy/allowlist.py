@@ -123,17 +123,23 @@ PROGRAM_SIGNATURES: dict[str, str] = {
     "xxd": "< -abCeEipu -c#WIDTH -g#WIDTH -l# -s# -o# FILE",
 }
 
-for alias, name in {
+PROGRAM_ALIASES = {
     "egrep": "grep",
     "fgrep": "grep",
     "hd": "hexdump",
     "fdfind": "fd",
     "gawk": "awk",
     "mawk": "awk",
-}.items():
-    PROGRAM_SIGNATURES[alias] = PROGRAM_SIGNATURES[name]
-for bits in (1, 224, 256, 384, 512):
-    PROGRAM_SIGNATURES[f"sha{bits}sum"] = PROGRAM_SIGNATURES["md5sum"]
+    **{f"sha{bits}sum": "md5sum" for bits in (1, 224, 256, 384, 512)},
+}
+"""Programs with the options of another one, which stands for them in every table."""
+PROGRAM_SIGNATURES |= {alias: PROGRAM_SIGNATURES[name] for alias, name in PROGRAM_ALIASES.items()}
+
+
+def resolve_alias(program: str) -> str:
+    """Return the name of a program in the tables."""
+    return PROGRAM_ALIASES.get(program, program)
+
 
 VERSION_OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["bash", "cc", "clang", "clang++", "cmake", "curl", "docker", "g++", "gcc", "git"], ("--version",)),

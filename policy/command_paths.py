@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise, takewhile
 from typing import Any, NamedTuple
 
-from policy.allowlist import PROGRAM_SIGNATURES
+from policy.allowlist import PROGRAM_SIGNATURES, resolve_alias
 from policy.commands import CommandClass, classify_invocation
 from policy.file_names import is_file_name
 from policy.git_contents import find_git_paths
@@ -21,7 +21,7 @@ from policy.signatures import parse_signature, replaces_first_operand
 PATH_KINDS = {"PATH", "FILE", "FOLDER", "OBJECT"}
 """The kinds of values in signatures that are paths."""
 LISTING_PROGRAMS = {
-    *("basename", "cd", "df", "dirname", "du", "fd", "fdfind", "file", "find", "ls", "readlink", "realpath", "stat"),
+    *("basename", "cd", "df", "dirname", "du", "fd", "file", "find", "ls", "readlink", "realpath", "stat"),
     "tree",
 }
 """Programs of the table that print no contents of files."""
@@ -129,7 +129,7 @@ def _read_command(command: ShellCommand, folders: list[str], *, is_first: bool) 
         for path, is_folder in find_git_paths(words):
             yield from _join(Reach(path, is_folder=is_folder, only_reads=True), folders)
         return
-    yield from _read_operands(name, command, folders)
+    yield from _read_operands(resolve_alias(name), command, folders)
 
 
 def _read_operands(name: str, command: ShellCommand, folders: list[str]) -> Iterator[Reach]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from policy.allowlist import PROGRAM_SIGNATURES, VERSION_OPTIONS
+from policy.allowlist import PROGRAM_SIGNATURES, VERSION_OPTIONS, resolve_alias
 from policy.expressions import EXPRESSION_CHECKS
 from policy.git_reads import check_git
 from policy.growth import check_growth
@@ -67,11 +67,12 @@ def classify_invocation(command: ShellCommand) -> CommandClass:
     if name == "git":
         check_git(command)
         return CommandClass.GIT_READ
-    if name in EXPRESSION_CHECKS:
-        EXPRESSION_CHECKS[name](command)
+    check = EXPRESSION_CHECKS.get(resolve_alias(name))
+    if check:
+        check(command)
     if name in PROGRAM_SIGNATURES:
         check_signature(parse_signature(PROGRAM_SIGNATURES[name]), command)
-    elif name not in EXPRESSION_CHECKS:
+    elif not check:
         raise Unproven(f"{quote_word(name)} is not a program that is known to only read")
     return CommandClass.READ_ONLY
 

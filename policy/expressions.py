@@ -15,8 +15,8 @@ from policy.languages.formats import (
 from policy.languages.regexes import is_bounded_regex
 from policy.options import iterate_arguments
 from policy.paths import find_path_error
-from policy.shell import ShellCommand, Unproven, quote_word
-from policy.signatures import parse_signature, parse_words
+from policy.shell import ShellCommand, ShellWord, Unproven, quote_word
+from policy.signatures import Signature, parse_signature, parse_words
 
 MAX_MERGED_FILES = 16
 """Files that `sort -m` merges without a temporary file, in GNU by default."""
@@ -102,12 +102,21 @@ def _require_pipe(command: ShellCommand) -> None:
         raise Unproven("it would wait for input")
 
 
+def _find_signature(command: ShellCommand) -> Signature:
+    return parse_signature(PROGRAM_SIGNATURES[command.words[0].text])
+
+
+def _parse_call(command: ShellCommand) -> tuple[set[str], list[ShellWord]]:
+    """Return the options in use and the operands of a program of the table. Raises Unproven."""
+    return parse_words(_find_signature(command), command.words[1:])
+
+
 PERL_OPTIONS = {"-P", "--perl-regexp", "--pcre2"}
 
 
 def _check_perl_regex(command: ShellCommand) -> None:
     """Check that an engine that backtracks gets no repeated group. Raises Unproven otherwise."""
-    used, _ = parse_words(parse_signature(PROGRAM_SIGNATURES[command.words[0].text]), command.words[1:])
+    used, _ = _parse_call(command)
     if used & PERL_OPTIONS and not all(is_bounded_regex(word.text, backtracks=True) for word in command.words[1:]):
         raise Unproven("its expression may take exponential time")
 
@@ -115,8 +124,7 @@ def _check_perl_regex(command: ShellCommand) -> None:
 def check_rg(command: ShellCommand) -> None:
     """Check the calls of ripgrep. Raises Unproven if it would read its input, which nobody gives it."""
     _check_perl_regex(command)
-    signature = parse_signature(PROGRAM_SIGNATURES["rg"])
-    used, operands = parse_words(signature, command.words[1:])
+    used, operands = _parse_call(command)
     needed = 1 if used & {"-e", "--regexp"} else 2
     if not command.is_piped and not used & {"--files", "--type-list"} and len(operands) < needed:
         raise Unproven("it would wait for input; name a folder")
@@ -124,29 +132,28 @@ def check_rg(command: ShellCommand) -> None:
 
 def check_diff(command: ShellCommand) -> None:
     """Check the calls of diff. Raises Unproven if it would follow the links that it finds in folders."""
-    used, _ = parse_words(parse_signature(PROGRAM_SIGNATURES["diff"]), command.words[1:])
+    used, _ = _parse_call(command)
     if used & {"-r", "--recursive"} and "--no-dereference" not in used:
         raise Unproven("it would follow links; add --no-dereference")
 
 
 def check_ls(command: ShellCommand) -> None:
     """Check the calls of ls. Raises Unproven if it would follow the links that it finds in folders."""
-    used, _ = parse_words(parse_signature(PROGRAM_SIGNATURES["ls"]), command.words[1:])
+    used, _ = _parse_call(command)
     if used & {"-R", "--recursive"} and used & {"-L", "-H", "--dereference"}:
         raise Unproven("it would follow links")
 
 
 def check_sort(command: ShellCommand) -> None:
     """Check the calls of sort. Raises Unproven if it would merge more files than it opens at once."""
-    used, operands = parse_words(parse_signature(PROGRAM_SIGNATURES["sort"]), command.words[1:])
+    used, operands = _parse_call(command)
     if used & {"-m", "--merge"} and (len(operands) > MAX_MERGED_FILES or any(word.is_glob for word in operands)):
         raise Unproven("it may write a temporary file")
 
 
 def check_seq(command: ShellCommand) -> None:
     """Check the numbers of seq. Raises Unproven if it prints too many lines, or may never end."""
-    signature = parse_signature(PROGRAM_SIGNATURES["seq"])
-    arguments = [*iterate_arguments(signature, command)]
+    arguments = [*iterate_arguments(_find_signature(command), command)]
     numbers = [argument.value for argument in arguments if argument.name in ("", "-#")]
     if not 1 <= len(numbers) <= 3 or not all(PLAIN_NUMBER.fullmatch(number) for number in numbers):
         raise Unproven("its numbers are not proven harmless")
@@ -158,9 +165,7 @@ def check_seq(command: ShellCommand) -> None:
 def check_tr(command: ShellCommand) -> None:
     """Check the sets of tr. Raises Unproven if nothing is piped to it, or it could write a control character."""
     _require_pipe(command)
-    sets = [
-        each.value for each in iterate_arguments(parse_signature(PROGRAM_SIGNATURES["tr"]), command) if not each.name
-    ]
+    sets = [each.value for each in iterate_arguments(_find_signature(command), command) if not each.name]
     if len(sets) > 1 and not is_printable_set(sets[1]):
         raise Unproven("it could write a control character, which a terminal obeys")
 
@@ -172,7 +177,7 @@ PLAIN_VARIABLE = re.compile(r"[a-z][a-z0-9_]*+=[A-Za-z0-9_.:+-]{0,20}+|O?FS=[!-\
 
 def check_awk(command: ShellCommand) -> None:
     """Check the operands of awk. Raises Unproven if one, or a name that matches a glob, could set a variable of awk."""
-    _, operands = parse_words(parse_signature(PROGRAM_SIGNATURES["awk"]), command.words[1:])
+    _, operands = _parse_call(command)
     for word in operands[1:]:
         if VARIABLE_OPERAND.match(word.text) and not (PLAIN_VARIABLE.fullmatch(word.text) and not word.is_glob):
             raise Unproven(f"awk takes {quote_word(word.text)} for a variable, not for a file")
@@ -187,15 +192,13 @@ EXPRESSION_CHECKS: dict[str, Callable[[ShellCommand], None]] = {
     "echo": check_echo,
     "command": lambda command: _require_first_option(command, {"-v", "-V"}),
     "grep": _check_perl_regex,
-    "egrep": _check_perl_regex,
-    "fgrep": _check_perl_regex,
     "rg": check_rg,
     "seq": check_seq,
     "diff": check_diff,
     "ls": check_ls,
     "sort": check_sort,
     "tr": check_tr,
-    **dict.fromkeys(["awk", "gawk", "mawk"], check_awk),
+    "awk": check_awk,
     "comm": _forbid_pattern(r"(?:^|/)\.{0,2}$", "some programs read a folder without end"),
     "strings": _forbid_pattern(r"^@", "strings reads options from a file that is named so"),
     "tree": _forbid_pattern(r"^-[^-]*[IP].|^-[^-]+[IP]", "tree takes the letters after -I and -P for options"),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from policy.allowlist import PROGRAM_SIGNATURES
+from policy.allowlist import PROGRAM_SIGNATURES, resolve_alias
 from policy.languages.awk import measure_awk
 from policy.languages.formats import measure_widths
 from policy.languages.jq import measure_jq
@@ -59,7 +59,7 @@ class _Options(NamedTuple):
 
 def _measure(command: ShellCommand) -> int:
     name = command.words[0].text
-    rule = GROWTH_RULES.get(name)
+    rule = GROWTH_RULES.get(resolve_alias(name))
     if rule is None or command.words[-1].text in ("--help", "--version"):
         return 1
     arguments = [*iterate_arguments(parse_signature(PROGRAM_SIGNATURES[name]), command)]
@@ -129,7 +129,7 @@ def _measure_formats(options: _Options) -> int:
 
 
 GROWTH_RULES: dict[str, Callable[[_Options], int]] = {
-    **dict.fromkeys(["awk", "gawk", "mawk"], lambda options: measure_awk(options.script()) or 1),
+    "awk": lambda options: measure_awk(options.script()) or 1,
     "base64": lambda options: 1 if options.has("-d", "--decode") else 3,
     "cat": _measure_cat,
     "cmp": lambda options: 16,
@@ -140,8 +140,8 @@ GROWTH_RULES: dict[str, Callable[[_Options], int]] = {
     "expand": lambda options: options.largest("-t", "--tabs", default=DEFAULT_TAB),
     "fmt": lambda options: 2,
     "fold": lambda options: 2,
-    **dict.fromkeys(["grep", "egrep", "fgrep"], _measure_grep),
-    **dict.fromkeys(["hexdump", "hd", "od", "xxd"], _measure_dump),
+    "grep": _measure_grep,
+    **dict.fromkeys(["hexdump", "od", "xxd"], _measure_dump),
     "join": lambda options: 2 + sum(value.count(",") for value in options.values("-o")) + options.longest("-e"),
     "jq": _measure_jq,
     "nl": _measure_nl,

@@ -7,6 +7,7 @@ Such a client may split the line itself, and give the words of all commands to t
 import re
 from collections.abc import Mapping, Sequence
 
+from policy.allowlist import resolve_alias
 from policy.shell import Unproven
 from policy.values import OUTSIDE_WORKSPACE
 
@@ -46,23 +47,20 @@ FORBIDDEN_WORDS: Mapping[str, str | None] = {
     "uniq": None,
     "wc": r"--f",
     "xxd": None,
-    **dict.fromkeys(
-        ["b2sum", "cksum", "md5sum", "shasum", *(f"sha{bits}sum" for bits in (1, 224, 256, 384, 512))], _CHECKSUM
-    ),
+    **dict.fromkeys(["b2sum", "cksum", "md5sum", "shasum"], _CHECKSUM),
 }
 """Patterns of the words that a program must not get from the later commands of its chain. None: it must get no word.
 
 These are the options, in any implementation, that write, start a program, follow links, read a list of files, or do not
 end. A program that is not listed has none of them. A letter before a digit is no option: `tail -f1` is an error.
 """
-ALIASES = {"egrep": "grep", "fgrep": "grep", "fdfind": "fd", "gawk": "awk", "mawk": "awk"}
 PRINTING_PROGRAMS = {"echo", "printf", "true", "false"}
 """Programs that open no file, so a path among their words does no harm."""
 
 
 def check_trailing_words(program: str, words: Sequence[str]) -> None:
     """Check the words of the later commands. Raises Unproven if the first program could do harm with them."""
-    forbidden = FORBIDDEN_WORDS.get(ALIASES.get(program, program), "")
+    forbidden = FORBIDDEN_WORDS.get(resolve_alias(program), "")
     if words and (forbidden is None or any(_is_dangerous(word, forbidden, program) for word in words)):
         raise Unproven(f"a client that uses no shell would give all of it to {program}")
 
