@@ -19,7 +19,7 @@ from graph.errors import AgentRuntimeError, ContextOverflow, LLMUnavailable
 from graph.llm.circuit_breaker import CircuitBreaker
 from graph.llm.completion_request import CompletionRequest
 from graph.llm.faults import Fault, make_incomplete_fault, make_overflow_error
-from graph.llm.message_encoding import FILLABLE_FIELDS
+from graph.llm.message_encoding import FILLABLE_FIELDS, FieldChanges
 from graph.llm.overflow import Overflow
 from graph.llm.refused_fields import (
     find_missed_field,
@@ -94,12 +94,12 @@ class ModelClient:
         breaker = self._breakers.setdefault(model, CircuitBreaker(model, self._failures, self._seconds))
         attempt, doubted = 0, frozenset[str]()
         while True:
-            started, without = False, doubted | self._refused_fields[model]
-            request.filled = frozenset(self._missed_fields[model])
+            started = False
+            changes = FieldChanges(doubted | self._refused_fields[model], frozenset(self._missed_fields[model]))
             try:
                 with breaker.guard_attempt() as record_first_word:
                     async with aclosing(
-                        self._streams.stream_answer(model, request, without, first_deadline, deadline)
+                        self._streams.stream_answer(model, request, changes, first_deadline, deadline)
                     ) as chunks:
                         async for chunk in chunks:
                             if not started:
@@ -111,9 +111,9 @@ class ModelClient:
                 failed = fault
             log.warning("model %s, attempt %d: %s", model, attempt + 1, self._describe_fault(failed))
             self._learn_overflow(model, failed, request)
-            if not started and self._fill_missed_field(model, failed, request, without):
+            if not started and self._fill_missed_field(model, failed, request, changes):
                 continue
-            if not started and self._leave_out_refused_field(model, failed, request, without):
+            if not started and self._leave_out_refused_field(model, failed, request, changes):
                 continue
             if not started and not doubted and (doubted := _find_doubted_fields(model, failed, request)):
                 continue
@@ -145,30 +145,30 @@ class ModelClient:
         return chunk
 
     def _leave_out_refused_field(
-        self, model: str, fault: Fault, request: CompletionRequest, without: frozenset[str]
+        self, model: str, fault: Fault, request: CompletionRequest, changes: FieldChanges
     ) -> bool:
         """Leave the field that the fault names out of all further requests to the model. Return False if there is none.
 
-        `without` are the fields that the refused request did not have.
+        `changes` are those of the refused request.
         """
         if not fault.refusal:
             return False
-        sent = {name: value for name, value in request.fields.items() if name not in without}
-        in_messages = request.provider_fields(model) - without
+        sent = {name: value for name, value in request.fields.items() if name not in changes.without}
+        in_messages = request.provider_fields(model) - changes.without
         name = find_refused_field(fault.refusal, sent) or find_refused_message_field(fault.refusal, in_messages)
         if name and name not in self._refused_fields[model]:
             self._refused_fields[model].add(name)
             log.warning("model %s does not accept %s; its requests go without it from now on", model, name)
         return bool(name)
 
-    def _fill_missed_field(self, model: str, fault: Fault, request: CompletionRequest, without: frozenset[str]) -> bool:
+    def _fill_missed_field(self, model: str, fault: Fault, request: CompletionRequest, changes: FieldChanges) -> bool:
         """Fill the field that the fault misses in all further requests to the model. Return False if there is none.
 
         A conversation that another model began would end with such a refusal.
         """
-        fields = [name for name in FILLABLE_FIELDS if name not in request.filled | without]
+        fields = [name for name in FILLABLE_FIELDS if name not in changes.filled | changes.without]
         name = find_missed_field(fault.refusal, fields) if fault.refusal else ""
-        if not name or not request.lacks_field(name, model, without):
+        if not name or not request.lacks_field(name, model, changes):
             return False
         if name not in self._missed_fields[model]:
             self._missed_fields[model].add(name)

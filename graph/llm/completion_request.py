@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from graph.context.token_count import sum_message_tokens
-from graph.llm.message_encoding import find_provider_fields, messages_to_json
+from graph.llm.message_encoding import UNCHANGED, FieldChanges, find_provider_fields, messages_to_json
 from graph.usage.tokens import BYTES_PER_TOKEN
 
 
@@ -18,8 +18,6 @@ class CompletionRequest:
         """`options` are fields of the body. One that is None or an empty list is left out."""
         self._messages = messages
         self._head_bytes = 0
-        self.filled: frozenset[str] = frozenset()
-        """The fields for which messages with calls get a placeholder, since the present model requires them."""
         self.fields = {name: value for name, value in options.items() if value is not None and value != []}
         """The fields of the body but for its model and messages."""
         if "tools" not in self.fields:
@@ -32,10 +30,10 @@ class CompletionRequest:
         """Return the names of the fields in the messages that the model once sent, and gets back."""
         return find_provider_fields(self._messages, model)
 
-    def lacks_field(self, name: str, model: str, without: frozenset[str]) -> bool:
+    def lacks_field(self, name: str, model: str, changes: FieldChanges) -> bool:
         """Return whether a message with calls lacks one of FILLABLE_FIELDS."""
-        filled = messages_to_json(self._messages, model, without, self.filled | {name})
-        return filled != messages_to_json(self._messages, model, without, self.filled)
+        filled = changes._replace(filled=changes.filled | {name})
+        return messages_to_json(self._messages, model, filled) != messages_to_json(self._messages, model, changes)
 
     @property
     def is_streaming(self) -> bool:
@@ -45,18 +43,18 @@ class CompletionRequest:
     def has_tools(self) -> bool:
         return "tools" in self.fields
 
-    def encode(self, model: str, without: frozenset[str] = frozenset(), *, is_streaming: bool = True) -> bytes:
-        """Return the body for a model, without the fields that it does not accept.
+    def encode(self, model: str, changes: FieldChanges = UNCHANGED, *, is_streaming: bool = True) -> bytes:
+        """Return the body for a model, with the fields that it accepts and requires.
 
         With `is_streaming` False the answer is requested as a whole, whatever the request wants.
         """
-        fields = {name: value for name, value in self.fields.items() if name not in without}
+        fields = {name: value for name, value in self.fields.items() if name not in changes.without}
         if self.is_streaming and not is_streaming:
             fields = {**fields, "stream": False}
             fields.pop("stream_options", None)
         head = json.dumps({"model": model, **fields})
         self._head_bytes = len(head)
-        return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model, without, self.filled)}}}'.encode()
+        return f'{head[:-1]}, "messages": {messages_to_json(self._messages, model, changes)}}}'.encode()
 
     def estimate_tokens(self) -> int:
         """Return the estimated tokens of the request that was encoded last: its tools and its messages."""

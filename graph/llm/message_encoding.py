@@ -5,7 +5,7 @@ from base64 import b32encode
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
@@ -16,9 +16,20 @@ from graph.per_message_cache import PerMessageStore
 FOREIGN_ID_CHARS = 9
 """Characters of the id of a call that another model made. Mistral accepts no other number."""
 
-_encoded: defaultdict[tuple[str, Collection[str], Collection[str]], PerMessageStore[str]] = defaultdict(PerMessageStore)
-"""The encoded messages by model, left out fields and filled ones. Settings and agents name the models, so they are
-few."""
+
+class FieldChanges(NamedTuple):
+    """The fields that a model does not accept, and those that it requires."""
+
+    without: frozenset[str] = frozenset()
+    """The fields of a request and of its messages that are left out."""
+    filled: frozenset[str] = frozenset()
+    """The fields for which messages with calls that lack them get a placeholder, see FILLABLE_FIELDS."""
+
+
+UNCHANGED = FieldChanges()
+
+_encoded: defaultdict[tuple[str, FieldChanges], PerMessageStore[str]] = defaultdict(PerMessageStore)
+"""The encoded messages by model and changed fields. Settings and agents name the models, so they are few."""
 
 NO_THOUGHTS = "(no thoughts)"
 SKIPPED_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validator"}}
@@ -27,20 +38,14 @@ FILLABLE_FIELDS = ("reasoning_content", "thought_signature")
 """The fields that some models require of every message with calls. Another model's message has none of theirs."""
 
 
-def messages_to_json(
-    messages: Sequence[BaseMessage],
-    model: str,
-    without: frozenset[str] = frozenset(),
-    filled: frozenset[str] = frozenset(),
-) -> str:
-    """Return the messages as a JSON list, for a request to `model`, without the provider's fields of some names.
-
-    Messages with calls get a placeholder for each of the `filled` fields that they lack, see FILLABLE_FIELDS.
+def messages_to_json(messages: Sequence[BaseMessage], model: str, changes: FieldChanges = UNCHANGED) -> str:
+    """Return the messages as a JSON list, for a request to `model`, with changed fields of the provider.
 
     Each message is encoded once in its life for each model, since a conversation is sent at every step. The answers to
     calls must follow their calls.
     """
-    texts = _encoded[model, without, filled].map_places(
+    without, filled = changes
+    texts = _encoded[model, changes].map_places(
         messages, lambda place: json.dumps(_fill_fields(_build_message(messages, place, model, without), filled))
     )
     return f"[{', '.join(texts)}]"

@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessageChunk
 from graph.llm.call_evidence import CALL_EVIDENCE, CallEvidence
 from graph.llm.completion_request import CompletionRequest
 from graph.llm.faults import EmptyAnswer, Fault
+from graph.llm.message_encoding import FieldChanges
 from graph.llm.refusal_kinds import RefusalKind, judge_refusal
 from graph.llm.transport import Transport, read_clock
 
@@ -80,9 +81,6 @@ class _Answer:
         self.last, self.evidence = chunk, chunk.response_metadata.pop(CALL_EVIDENCE)
         return False
 
-    def end_empty(self, fault: EmptyAnswer) -> None:
-        self.empty, self.evidence = fault, fault.evidence
-
 
 class ToolStreaming:
     """The requests to one service. Those with tools are streamed only if their calls come through."""
@@ -92,22 +90,22 @@ class ToolStreaming:
         self._models: defaultdict[str, _ModelStreams] = defaultdict(_ModelStreams)
 
     async def stream_answer(
-        self, model: str, request: CompletionRequest, without: frozenset[str], first_deadline: float, deadline: float
+        self, model: str, request: CompletionRequest, changes: FieldChanges, first_deadline: float, deadline: float
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """Stream the answer to one attempt, without the fields that the model does not accept. Raises Fault."""
+        """Stream the answer to one attempt, with the fields that the model accepts and requires. Raises Fault."""
         streams = self._models[model]
         is_streamed = request.is_streaming and (not request.has_tools or streams.may_be_used)
-        body, answer = request.encode(model, without, is_streaming=is_streamed), _Answer()
+        body, answer = request.encode(model, changes, is_streaming=is_streamed), _Answer()
         try:
             async with aclosing(self._transport.stream_answer(body, first_deadline, deadline)) as chunks:
                 async for chunk in chunks:
                     if answer.is_piece(chunk):
                         yield chunk
         except EmptyAnswer as fault:
-            answer.end_empty(fault)
+            answer.empty, answer.evidence = fault, fault.evidence
         streams.record_evidence(answer.evidence)
         if request.has_tools and is_streamed and streams.needs_check(answer.evidence):
-            body = request.encode(model, without, is_streaming=False)
+            body = request.encode(model, changes, is_streaming=False)
             yield await self._check_stream(model, body, answer, first_deadline, deadline)
         elif answer.last:
             yield answer.last
