@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.database import open_connection
-from cli.training import TEAM, LabelledRequest, add_training_arguments, read_requests
+from cli.labelled_requests import TEAM, LabelledRequest, read_requests
+from cli.training import add_training_arguments
 from graph.llm import open_model
 from graph.routing.classifier import classify
-from graph.routing.ngrams import load_default_model
+from graph.routing.ngrams import find_best, load_default_model
 from graph.routing.words import classify_by_keywords, explain_scores, read_words
 from graph.settings import Settings
 from sessions.store import routings
@@ -73,10 +74,8 @@ def _evaluate_routing(options: argparse.Namespace) -> int:
 def _print_readers(requests: Sequence[LabelledRequest], agreed: Sequence[bool]) -> None:
     """Print the score of each reader of the words, and of the requests that they agree on."""
     by_rules = [classify_by_keywords(each.text, TEAM).agent == each.agent for each in requests]
-    estimates = [load_default_model().estimate(each.text, TEAM) for each in requests]
-    by_ngrams = [
-        max(found, key=found.__getitem__) == each.agent for each, found in zip(requests, estimates, strict=True)
-    ]
+    ngrams = load_default_model()
+    by_ngrams = [find_best(ngrams.estimate(each.text, TEAM)) == each.agent for each in requests]
     print(f"The keyword rules: {_format_share(by_rules)}\nThe n-grams: {_format_share(by_ngrams)}")
     print(f"They agree: {_format_share(agreed)}")
     print(f"Where they agree: {_format_share([hit for hit, agree in zip(by_rules, agreed, strict=True) if agree])}\n")

@@ -1,32 +1,21 @@
 """`python -m cli route train`: train the n-gram reader on labelled requests, and keep it if it is no worse."""
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.database import open_connection
+from cli.labelled_requests import TEAM, LabelledRequest, read_requests
 from graph.routing.ngrams import MODEL_FILE, NgramModel, load_model
 from graph.routing.training import TrainingExample, train_model
 from graph.routing.words import read_words_with
 from graph.settings import Settings
-from prompts import select_team
 from sessions.store import routings
 
-TEAM = select_team(multi_agent=True)
 CORPUS = Path("tests", "corpus")
-
-
-class LabelledRequest(NamedTuple):
-    """A request, and the agent that it should go to."""
-
-    agent: str
-    text: str
-    groups: tuple[str, ...]
-    """Its other labels, such as its language and its difficulty."""
 
 
 def add_training_arguments(subcommands: Any) -> None:
@@ -45,12 +34,11 @@ def _train_ngrams(options: argparse.Namespace) -> int:
     """Return 0 if the new weights were written, 1 if they are worse than the present ones. Raises ValueError."""
     held_out = [*read_requests(options.held_out)]
     labelled = [each for file in options.files for each in read_requests(file)]
-    changed = [*_read_overrides()]
-    if both := {each.text for each in held_out} & {each.text for each in labelled}:
+    judged = {each.text for each in held_out}
+    if both := judged & {each.text for each in labelled}:
         raise ValueError(f"{options.held_out} has requests to learn from as well, such as {min(both)[:80]!r}")
-    known = {each.text for each in held_out}
     examples = [TrainingExample(each.text, each.agent) for each in labelled]
-    examples += [each for each in changed if each.text not in known]
+    examples += [each for each in _read_overrides() if each.text not in judged]
     print(f"{len(labelled)} labelled requests, {len(examples) - len(labelled)} that users changed by hand.")
     trained = train_model(examples)
     before, after = _score_present(options.output, held_out), _score_model(trained, held_out)
@@ -83,31 +71,3 @@ def _read_overrides() -> Iterator[TrainingExample]:
     for row in rows:
         if row["override"] in TEAM and row["text"].strip():
             yield TrainingExample(row["text"], row["override"])
-
-
-def read_requests(path: Path) -> Iterator[LabelledRequest]:
-    """Yield the requests of a file. Raises ValueError, which names the line."""
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            request = _parse_json_line(line) if line.startswith("{") else _parse_columns(line)
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}:{number}: write AGENT TAB REQUEST, or JSON with agent and text") from None
-        if request.agent not in TEAM:
-            raise ValueError(f"{path}:{number}: there is no such agent; there are {', '.join(TEAM)}")
-        yield request
-
-
-def _parse_json_line(line: str) -> LabelledRequest:
-    row = json.loads(line)
-    groups = tuple(value for name, value in row.items() if name not in ("agent", "text") and isinstance(value, str))
-    return LabelledRequest(row["agent"], str(row["text"]), groups)
-
-
-def _parse_columns(line: str) -> LabelledRequest:
-    """Parse a line of columns; `\\n` in a request stands for the end of a line. Raises ValueError."""
-    agent, *groups, text = line.split("\t")
-    if not agent or not text:
-        raise ValueError
-    return LabelledRequest(agent, text.replace("\\n", "\n"), tuple(groups))

@@ -97,6 +97,11 @@ def _list_ngrams(words: list[str]) -> Iterator[str]:
     yield from (f"^{word}" for word in words[:OPENING_WORDS])
 
 
+def find_best(scores: Mapping[str, float]) -> str:
+    """Return the agent with the highest score; of several the first in the alphabet."""
+    return max(sorted(scores), key=scores.__getitem__)
+
+
 def _to_probabilities(scores: Mapping[str, float]) -> dict[str, float]:
     """Return the softmax of the scores."""
     highest = max(scores.values(), default=0.0)

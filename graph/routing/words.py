@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from graph.routing.cache import Choice
 from graph.routing.keywords import KEYWORDS
-from graph.routing.ngrams import NgramModel, load_default_model
+from graph.routing.ngrams import NgramModel, find_best, load_default_model
 from graph.routing.scoring import ClueMatch, match_clues, sum_points
 
 MAX_REASONS = 3
@@ -76,7 +76,7 @@ def _join_readings(
     if not probabilities:
         return WordReading(by_rules, is_agreed=False)
     points = sum_points(matches)
-    by_ngrams = max(sorted(probabilities), key=probabilities.__getitem__)
+    by_ngrams = find_best(probabilities)
     if by_ngrams != by_rules.agent:
         return WordReading(_combine(by_rules, probabilities, points), is_agreed=False)
     is_agreed = points.get(by_rules.agent, 0) > 0 and probabilities.keys() == {*team}
@@ -89,7 +89,7 @@ def _combine(by_rules: Choice, probabilities: Mapping[str, float], points: Mappi
         agent: math.log(probability + LEAST_PROBABILITY) + POINT_WEIGHT * points.get(agent, 0)
         for agent, probability in probabilities.items()
     }
-    best = max(sorted(totals), key=totals.__getitem__)
+    best = find_best(totals)
     if best == by_rules.agent or by_rules.agent not in totals:  # the n-grams know nothing of that agent
         return by_rules._replace(confidence="low")
     return Choice(best, "low", f"The request is worded like others for {best}.", "keywords")

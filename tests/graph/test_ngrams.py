@@ -21,7 +21,7 @@ LABELLED = (
 
 
 def test_both_readers_together_are_better_than_the_rules() -> None:
-    """The scores of held-out requests. Whoever changes the words or the weights sees only these numbers."""
+    """The scores of held-out requests. A change of the words or the weights is judged by these numbers alone."""
     readings = [(each.agent, read_words(each.text, TEAM)) for each in HELD_OUT_REQUESTS]
     agreed = [agent == read.choice.agent for agent, read in readings if read.is_agreed]
     by_rules = sum(classify_by_keywords(each.text, TEAM).agent == each.agent for each in HELD_OUT_REQUESTS)
