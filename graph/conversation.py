@@ -119,6 +119,11 @@ def starts_step(message: AnyMessage) -> bool:
     return message.type != "tool" and not is_aside(message)
 
 
+def current_turn(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+    """Return the messages after the user's last one."""
+    return messages[next((n for n in range(len(messages), 0, -1) if messages[n - 1].type == "human"), 0) :]
+
+
 def last_request(state: State) -> str:
     """Return the text of the user's last message; empty if there is none."""
     return next((str(m.content) for m in reversed(state.get("messages", [])) if isinstance(m, HumanMessage)), "")

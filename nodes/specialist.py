@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
@@ -23,6 +23,7 @@ from graph.completion.continuation import (
 from graph.completion.reply import Reply
 from graph.completion.request import estimate_partial_usage, estimate_prompt_tokens, request_completion
 from graph.completion.speculation import SpeculativeCall
+from graph.conversation import current_turn
 from graph.errors import AgentRuntimeError, Cancelled, ContextOverflow, LimitReached, LLMInvalidAnswer
 from graph.marks import chunk_metadata_of, is_aside, mark_truncated
 from graph.permissions.endings import fill_result
@@ -190,9 +191,7 @@ def _build_message(reply: Reply, agent: Agent) -> AIMessage:
 def _check_tool_call_limit(state: State, limit: int, new_calls: Sequence[RequestedCall]) -> None:
     """Raise LimitReached if the model has made more tool calls than allowed since the user's last message."""
     count = len(new_calls)
-    for message in reversed(state["messages"]):
-        if isinstance(message, HumanMessage):
-            break
+    for message in current_turn(state["messages"]):
         if isinstance(message, AIMessage) and not is_aside(message):
             count += len(message.tool_calls)
     if count > limit:

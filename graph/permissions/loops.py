@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 
+from graph.conversation import current_turn
 from graph.marks import is_aside, is_refused, is_rejected, malformed_reason_of
 
 REPEAT_LIMIT = 3
@@ -72,7 +73,7 @@ def detect_loop(
     messages: Sequence[AnyMessage], new_calls: Sequence[RequestedCall], is_mutating: IsMutating
 ) -> DetectedLoop | None:
     """Return the first of the new calls that is one too many of its kind since the last progress, or None."""
-    turn = _current_turn(messages)
+    turn = current_turn(messages)
     calls = [*_iterate_calls(turn)]
     if max(Counter(sign for each in calls for sign in _call_signatures(*each)).values(), default=0) < REPEAT_LIMIT:
         return None
@@ -105,11 +106,6 @@ def _is_loop(results: Counter[str | None]) -> bool:
     """
     same = results[None] + max((count for result, count in results.items() if result is not None), default=0)
     return same >= REPEAT_LIMIT or results.total() >= POLL_LIMIT
-
-
-def _current_turn(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
-    """Return the messages after the user's last one."""
-    return messages[next((n for n in range(len(messages), 0, -1) if messages[n - 1].type == "human"), 0) :]
 
 
 def _iterate_calls(turn: Sequence[AnyMessage]) -> Iterator[tuple[str, RequestedCall]]:

@@ -1,14 +1,14 @@
 """Recognize a call that the user rejected before, in whatever form it is proposed again."""
 
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from posixpath import normpath
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.messages import ToolCall as RequestedCall
 from pydantic import ValidationError
 
+from graph.conversation import current_turn
 from graph.marks import is_refused, is_rejected
 from graph.permissions.command_forms import normalize_command
 from graph.tools.catalog import TOOLS
@@ -25,10 +25,8 @@ def find_rejection(messages: Sequence[AnyMessage], call: RequestedCall) -> str |
     """Return the answer that the model got when the user rejected the same call in this turn; None if there is none."""
     same = normalize_call(call)
     rejections: dict[str, str] = {}
-    for message in reversed(messages):
+    for message in reversed(current_turn(messages)):
         match message:
-            case HumanMessage():
-                break
             case ToolMessage() if is_rejected(message):
                 rejections[message.tool_call_id] = str(message.content)
             case AIMessage():
@@ -45,7 +43,7 @@ def has_rejections_in_a_row(
 
     `needs_approval` takes an agent and its call. Calls that need none, such as reads in between, do not count.
     """
-    turn = [*takewhile(lambda message: not isinstance(message, HumanMessage), reversed(messages))]
+    turn = current_turn(messages)[::-1]
     answers = [message for message in turn if isinstance(message, ToolMessage)]
     reasons = {message.content for message in answers if is_rejected(message)}
     row = [is_rejected(each) or (is_refused(each) and each.content in reasons) for each in answers]
