@@ -20,7 +20,7 @@ class Anthropic(Provider):
         return {"reasoning_content": "The user wants the file.", "thinking_blocks": [block]}
 
     def refuse_overflow(self, request: LLMRequest) -> Responder:
-        used, limit = len(json.dumps(request.body)) // 4, self.window_bytes // 4
+        used, limit = self.count_tokens(request), self.window_tokens
         inner = {
             "type": "error",
             "error": {

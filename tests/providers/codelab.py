@@ -12,7 +12,7 @@ class CodeLab(Provider):
     address_suffix = ""
 
     def respond(self, answer: Answer, request: LLMRequest) -> Responder:
-        """Lose a streamed call. The model is asked anew without a stream, and gives the same answer."""
+        """Lose a streamed call. The request is repeated without a stream, and gets the same answer."""
         if request.is_streaming and answer.tool:
             self.answers.insert(0, answer)
             return respond_raw(encode_sse(build_delta(finish_reason="stop"), done=True))

@@ -34,7 +34,7 @@ class Gemini(Provider):
         return "stop"
 
     def refuse_overflow(self, request: LLMRequest) -> Responder:
-        used, limit = len(json.dumps(request.body)) // 4, self.window_bytes // 4
+        used, limit = self.count_tokens(request), self.window_tokens
         message = f"The input token count ({used}) exceeds the maximum number of tokens allowed ({limit})."
         error = {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}
         return respond_status(400, json.dumps([{"error": error}]).encode())

@@ -24,5 +24,5 @@ class Kimi(Provider):
         yield from events
 
     def refuse_overflow(self, request: LLMRequest) -> Responder:
-        limit = self.window_bytes // 4
+        limit = self.window_tokens
         return self.refuse(400, f"Invalid request: Your request exceeded model token limit: {limit}")

@@ -22,7 +22,7 @@ class LlamaCpp(Provider):
             "code": 400,
             "message": "the request exceeds the available context size, try increasing it",
             "type": "exceed_context_size_error",
-            "n_prompt_tokens": len(json.dumps(request.body)) // 4,
-            "n_ctx": self.window_bytes // 4,
+            "n_prompt_tokens": self.count_tokens(request),
+            "n_ctx": self.window_tokens,
         }
         return respond_status(400, json.dumps({"error": error}).encode())

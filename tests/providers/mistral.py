@@ -33,7 +33,7 @@ class Mistral(Provider):
         return f"aB3dE{number:04d}"
 
     def refuse_overflow(self, request: LLMRequest) -> Responder:
-        used, limit = len(json.dumps(request.body)) // 4, self.window_bytes // 4
+        used, limit = self.count_tokens(request), self.window_tokens
         message = f"Prompt contains {used} tokens and 0 draft tokens, too large for model with {limit} maximum context"
         body = {"object": "error", "message": f"{message} length", "type": "invalid_request_prompt", "code": "3051"}
         return respond_status(400, json.dumps(body).encode())

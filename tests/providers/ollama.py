@@ -9,7 +9,7 @@ from tests.support.llm_server import build_delta
 
 class Ollama(Provider):
     name = "ollama"
-    window_bytes = 10**9
+    window_tokens = 10**9
 
     def make_id(self, answer: Answer, number: int) -> str:
         return f"call_{number:08x}"

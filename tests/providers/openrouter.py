@@ -38,7 +38,7 @@ class OpenRouter(Provider):
         return b": OPENROUTER PROCESSING\n\n" * 3 + encode_sse(*events, done=True)
 
     def refuse_overflow(self, request: LLMRequest) -> Responder:
-        used, limit = len(json.dumps(request.body)) // 4, self.window_bytes // 4
+        used, limit = self.count_tokens(request), self.window_tokens
         message = (
             f"This endpoint's maximum context length is {limit} tokens. However, you requested about {used} tokens"
         )

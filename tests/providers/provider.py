@@ -21,8 +21,8 @@ from tests.support.llm_server import (
 )
 
 Message = dict[str, Any]
-DEFAULT_WINDOW_BYTES = 120_000
-"""Bytes of a request that the service takes: far more than a prompt with its tools, less than a large result."""
+DEFAULT_WINDOW_TOKENS = 30_000
+"""Tokens of a request that the service takes: far more than a prompt with its tools, less than a large result."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Provider:
     address_suffix: ClassVar[str] = "/v1"
     """The end of the address that its users paste."""
     path: ClassVar[str] = "/v1/chat/completions"
-    window_bytes: ClassVar[int] = DEFAULT_WINDOW_BYTES
+    window_tokens: ClassVar[int] = DEFAULT_WINDOW_TOKENS
     cut_reason: ClassVar[str] = "length"
     settings: ClassVar[dict[str, Any]] = {}
 
@@ -78,7 +78,7 @@ class Provider:
             return fault, self.refuse(400, fault)
         if fault := self._find_changed_call(messages):
             return fault, self.refuse(400, fault)
-        if len(json.dumps(request.body)) > self.window_bytes:
+        if self.count_tokens(request) > self.window_tokens:
             return "too large", self.refuse_overflow(request)
         return None
 
@@ -154,8 +154,12 @@ class Provider:
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": None, **fields}
         return respond_status(status, json.dumps({"error": error}).encode())
 
+    def count_tokens(self, request: LLMRequest) -> int:
+        """Return the tokens of a request as this service counts them: four bytes each."""
+        return len(json.dumps(request.body)) // 4
+
     def refuse_overflow(self, request: LLMRequest) -> Responder:
-        limit, used = self.window_bytes // 4, len(json.dumps(request.body)) // 4
+        used, limit = self.count_tokens(request), self.window_tokens
         return self.refuse(
             400,
             f"This model's maximum context length is {limit} tokens. However, your messages resulted in {used} tokens.",

@@ -14,7 +14,7 @@ class QwenOnVLLM(Provider):
         return f"I think about it.\n</think>\n\n{answer.text}"
 
     def refuse_overflow(self, request: LLMRequest) -> Responder:
-        limit = self.window_bytes // 4
+        limit = self.window_tokens
         message = f"This model's maximum context length is {limit} tokens. However, your request has more input tokens."
         return self.refuse(
             400, f"{message} Please reduce the length of the input messages.", type="BadRequestError", code=400

@@ -98,7 +98,7 @@ async def test_call_at_the_output_limit_is_not_executed(tmp_path: Path, family: 
 
 @by_name(WITH_OVERFLOW)
 async def test_conversation_that_is_too_large_is_made_smaller(tmp_path: Path, family: Family) -> None:
-    """The provider's window is smaller than CONTEXT_TOKENS says. The session goes on, and the limit is known then."""
+    """The provider's window is smaller than CONTEXT_TOKENS says. The session works, and the limit is known then."""
     provider = family(Answer(tool="read_file", arguments={"path": "big.log"}), Answer("It is a log."), Answer("Yes."))
     async with open_session(tmp_path, provider, multi_agent_mode=False) as session:
         call = await expect_call(session, await session.send_text("Read big.log"), "read_file")
